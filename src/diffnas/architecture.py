@@ -1,0 +1,189 @@
+"""The plain data that travels between stages. No torch here, so selection is pure and instant."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from diffnas.errors import UserError
+
+FORMAT = 1
+"""Version of every JSON file written from here."""
+
+TEACHER = "teacher"
+"""Name of the option that keeps the teacher's own module."""
+
+Edit = dict[str, Any]
+"""How a module is changed, as :func:`diffnas.student.modeling.edit_module` reads it."""
+
+Subnet = dict[str, str]
+"""One option's name per slot of a block, by the slot's path inside the block."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a module costs: parameters, and multiply-accumulates of one call at batch 1."""
+
+    params: int = 0
+    macs: int = 0
+    macs_without_attention: int = 0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.params + other.params,
+            self.macs + other.macs,
+            self.macs_without_attention + other.macs_without_attention,
+        )
+
+    def __sub__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.params - other.params,
+            self.macs - other.macs,
+            self.macs_without_attention - other.macs_without_attention,
+        )
+
+
+@dataclass(frozen=True)
+class Option:
+    """A slot's choice. ``edit`` is None for the teacher's own module."""
+
+    name: str
+    edit: Edit | None
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class SlotSpace:
+    """One searchable part of a block: its path inside the block, its kind, its options.
+
+    Options run from the teacher's own (first) to the cheapest (last).
+    """
+
+    path: str
+    kind: str
+    options: tuple[Option, ...]
+
+    def option(self, name: str) -> Option:
+        """The option of that name."""
+        return next(option for option in self.options if option.name == name)
+
+
+@dataclass(frozen=True)
+class BlockSpace:
+    """A block of the denoiser and its slots, in the order in which they run."""
+
+    name: str
+    cost: Cost
+    slots: tuple[SlotSpace, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of subnets."""
+        return int(np.prod([len(slot.options) for slot in self.slots], dtype=object))
+
+    @property
+    def teacher(self) -> Subnet:
+        """The subnet of the teacher's own options."""
+        return {slot.path: slot.options[0].name for slot in self.slots}
+
+    @property
+    def smallest(self) -> Subnet:
+        """The subnet of the cheapest options."""
+        return {slot.path: slot.options[-1].name for slot in self.slots}
+
+    def cost_of(self, subnet: Subnet) -> Cost:
+        """Cost of the block with those options (additive over slots)."""
+        total = self.cost
+        for slot in self.slots:
+            total = total + slot.option(subnet[slot.path]).cost - slot.options[0].cost
+        return total
+
+
+@dataclass(frozen=True)
+class Space:
+    """The blocks of a denoiser and the cost of the whole teacher (stem and head included)."""
+
+    teacher: Cost
+    blocks: tuple[BlockSpace, ...]
+
+    def cost_of(self, architecture: "Architecture") -> Cost:
+        """Cost of the whole denoiser with that architecture."""
+        total = self.teacher
+        for block in self.blocks:
+            total = total + block.cost_of(architecture.blocks[block.name]) - block.cost
+        return total
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One subnet per block. Independent of weights; its JSON is meant to be read."""
+
+    blocks: dict[str, Subnet]
+
+    def edits(self, space: Space) -> dict[str, Edit]:
+        """The changed modules of the denoiser, by their full path."""
+        return {
+            f"{block.name}.{slot.path}": edit
+            for block in space.blocks
+            for slot in block.slots
+            if (edit := slot.option(self.blocks[block.name][slot.path]).edit) is not None
+        }
+
+
+@dataclass(frozen=True)
+class BlockScores:
+    """The scored subnets of one block.
+
+    ``choices``: (subnets, slots) option indices; ``losses``: (subnets,) block losses;
+    row 0 is the teacher's own subnet, whose loss is the block's benchmark.
+    """
+
+    choices: npt.NDArray[np.int16]
+    losses: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The score table of the whole denoiser."""
+
+    space: Space
+    blocks: dict[str, BlockScores]
+
+
+def subnet_at(block: BlockSpace, choice: Sequence[int] | npt.NDArray[np.int16]) -> Subnet:
+    """The subnet with those option indices."""
+    return {slot.path: slot.options[int(i)].name for slot, i in zip(block.slots, choice, strict=True)}
+
+
+def space_to_json(space: Space) -> dict[str, Any]:
+    """Plain values from which :func:`space_from_json` makes the space again."""
+    return {"format": FORMAT, **asdict(space)}
+
+
+def space_from_json(values: Mapping[str, Any]) -> Space:
+    """The space from :func:`space_to_json`'s values."""
+    return Space(
+        teacher=Cost(**values["teacher"]),
+        blocks=tuple(
+            BlockSpace(
+                name=block["name"],
+                cost=Cost(**block["cost"]),
+                slots=tuple(
+                    SlotSpace(
+                        path=slot["path"],
+                        kind=slot["kind"],
+                        options=tuple(
+                            Option(option["name"], option["edit"], Cost(**option["cost"]))
+                            for option in slot["options"]
+                        ),
+                    )
+                    for slot in block["slots"]
+                ),
+            )
+            for block in values["blocks"]
+        ),
+    )

@@ -1,0 +1,58 @@
+"""The kinds of teacher, a file each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One denoiser call and what it should give.
+
+    ``inputs``: keyword arguments of the denoiser; ``target``: what the scheduler's prediction type
+    asks for (noise, velocity or clean image), shape (B, C, H, W).
+    """
+
+    inputs: dict[str, Any]
+    target: Tensor
+
+
+@dataclass(frozen=True)
+class Family:
+    """What DiffNAS must know of a kind of teacher. Each family module makes one.
+
+    ``component``: the pipeline component that is the denoiser, e.g. ``unet``.
+    ``supports``: a line saying why this denoiser cannot be searched, or None if it can.
+    ``block_names``: denoiser -> paths of its blocks, in the order in which they run.
+    ``image_shape``: denoiser -> (C, H, W) of its images.
+    ``example_inputs``: (denoiser, batch size, device) -> keyword arguments of one call.
+    ``training_batch``: (pipeline, images (B, C, H, W) in [-1, 1], labels (B,) or None, CPU
+    generator, timesteps or None = uniform) -> :class:`Batch` on the images' device.
+    ``prediction``: the denoiser's output -> the predicted tensor.
+    ``sample``: (pipeline, denoiser, count, seed, sampler, steps, batch size) -> uint8 (N, C, H, W).
+    """
+
+    name: str
+    component: str
+    supports: Callable[[Any], str | None]
+    block_names: Callable[[nn.Module], list[str]]
+    image_shape: Callable[[nn.Module], tuple[int, int, int]]
+    example_inputs: Callable[[nn.Module, int, torch.device], dict[str, Any]]
+    training_batch: Callable[[Any, Tensor, Tensor | None, torch.Generator, Tensor | None], Batch]
+    prediction: Callable[[Any], Tensor]
+    sample: Callable[..., npt.NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A loaded pipeline, its denoiser (eval mode, frozen) and its family."""
+
+    source: str
+    pipeline: Any
+    denoiser: nn.Module
+    family: Family

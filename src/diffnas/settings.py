@@ -1,0 +1,222 @@
+"""All that can be set, one model per stage, validated once, at the door.
+
+Defaults that depend on the model or the data are ``None`` here and are resolved, with their
+reason, in :mod:`diffnas.defaults`.
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from diffnas.errors import UserError
+
+Positive = Annotated[int, Field(gt=0)]
+Ratio = Annotated[float, Field(gt=0, le=1)]
+
+
+class Section(BaseModel):
+    """A group of settings: unknown keys are refused, values are never changed in place."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSettings(Section):
+    """Which images, and how they are split."""
+
+    held_out: float = Field(0.2, gt=0, lt=1, description="share of images never trained on")
+    split_by: Literal["file", "folder"] = Field(
+        "file", description="'folder' keeps all files of one folder on one side of the split"
+    )
+    augment: Literal["auto", "none", "flip", "digits"] = Field(
+        "auto", description="'auto': 'digits' for the built-in digits, 'flip' otherwise"
+    )
+    image_column: str | None = Field(None, description="Hub data sets: the column with the images")
+    label_column: str | None = Field(None, description="Hub data sets: the column with the classes")
+    limit: Positive | None = Field(None, description="use at most this many images")
+
+
+class SpaceSettings(Section):
+    """The search space: which options every kind of slot has. The teacher's own is always one."""
+
+    preset: Literal["full", "paper", "stock"] = Field(
+        "full",
+        description="'paper': kernels only; 'stock': what a stock diffusers config can express",
+    )
+    resnet_widths: tuple[Ratio, ...] = Field(
+        (0.75, 0.5, 0.25), description="inner width of a ResNet layer, as a share of the teacher's"
+    )
+    resnet_kernels: tuple[Literal[1, 3, 5], ...] = Field(
+        (1,), description="other kernel sizes of a ResNet layer's two convolutions"
+    )
+    resnet_skip: bool = Field(True, description="a ResNet layer may be left out")
+    attention_heads: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field(
+        (0.5, 0.0), description="share of the attention heads kept; 0 leaves the layer out"
+    )
+    conv_ranks: tuple[Ratio, ...] = Field(
+        (0.5, 0.25), description="resampling convolutions as a product of two, of this rank"
+    )
+    conv_min_share: float = Field(
+        0.02, ge=0, le=1, description="a lone convolution is a slot from this share of MACs on"
+    )
+    multiple_of: Positive = Field(1, description="inner widths are multiples of this, for hardware")
+    max_subnets: Positive = Field(4096, description="a block's options are thinned to this many")
+
+
+class SupernetSettings(Section):
+    """Teacher-fed training of the weight-sharing supernet."""
+
+    steps: Positive | None = Field(None, description="training steps")
+    batch_size: Positive | None = None
+    learning_rate: float = Field(5e-4, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    sandwich: bool = Field(
+        True, description="beside a random subnet train, in turn, the teacher's own and the least"
+    )
+    block_loss: Literal["residual", "output", "plain"] = Field(
+        "residual", description="MSE over Var(y - x), over Var(y), or as it is"
+    )
+
+
+class ScoreSettings(Section):
+    """The score table."""
+
+    images: Positive = Field(256, description="images in the fixed validation batch")
+    batch_size: Positive = Field(256, description="images evaluated at once")
+
+
+class SelectSettings(Section):
+    """From scores to an architecture."""
+
+    rule: str = Field("local", description="'local', 'local-ratio' or 'random'")
+
+
+class RetrainSettings(Section):
+    """Retraining of the student with the dynamic joint loss."""
+
+    steps: Positive | None = Field(None, description="training steps")
+    batch_size: Positive | None = None
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["linear", "cosine", "step", "static", "none"] = Field(
+        "cosine", description="how beta rises from block losses (0) to the prediction loss (1)"
+    )
+    features: Literal["student", "teacher"] = Field(
+        "student", description="what feeds each block in the block losses"
+    )
+    output_weight: float = Field(
+        1.0, ge=0, description="weight of the distance to the teacher's prediction"
+    )
+    init: Literal["supernet", "fresh"] = Field("supernet", description="where weights start")
+    ema_decay: float | None = Field(None, gt=0, lt=1, description="of the averaged weights")
+
+
+class EvaluateSettings(Section):
+    """The one protocol all rows are measured under."""
+
+    sampler: Literal["ddim", "dpmsolver", "euler", "ddpm", "own"] = Field(
+        "dpmsolver", description="'own': the pipeline's scheduler as it is"
+    )
+    sampler_steps: Positive = 20
+    samples: Annotated[int, Field(ge=16)] = Field(1024, description="images per seed")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
+    batch_size: Positive = 128
+    features: Literal["auto", "digits", "patches", "inception"] = "auto"
+
+
+class Settings(Section):
+    """Everything. ``diffnas compress --set supernet.steps=500`` names a key of one section."""
+
+    data: DataSettings = DataSettings()
+    space: SpaceSettings = SpaceSettings()
+    supernet: SupernetSettings = SupernetSettings()
+    score: ScoreSettings = ScoreSettings()
+    select: SelectSettings = SelectSettings()
+    retrain: RetrainSettings = RetrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    device: str = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    max_steps: Positive | None = Field(None, description="cap on the steps of either training")
+
+
+def parse(values: Mapping[str, Any]) -> Settings:
+    """Settings from nested values.
+
+    Raises:
+        UserError: an unknown setting (with the nearest name) or a value out of range.
+    """
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_one_line(error)) from None
+
+
+def load(path: Path | None = None, assignments: tuple[str, ...] = ()) -> Settings:
+    """Settings from a YAML file and ``section.key=value`` assignments, which win.
+
+    Raises:
+        UserError: the file cannot be read, or a setting is unknown or out of range.
+    """
+    values: dict[str, Any] = _read_yaml(path) if path is not None else {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise UserError(f"--set {assignment}: not of the form KEY=VALUE; e.g. supernet.steps=500")
+        *sections, name = key.split(".")
+        target = values
+        for section in sections:
+            inner = target.setdefault(section, {})
+            if not isinstance(inner, dict):
+                raise UserError(f"--set {assignment}: {section} is a value, not a section")
+            target = inner
+        try:
+            target[name] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"--set {assignment}: the value is not valid YAML") from None
+    return parse(values)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--settings {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark is not None else ""
+        raise UserError(f"--settings {path}: not valid YAML{where}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UserError(f"--settings {path}: must hold 'section: {{key: value}}' entries")
+    return values
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"] if not isinstance(part, int)]
+    name = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        known = known_names()
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or [
+            key for key in known if key.rsplit(".", 1)[-1] == path[-1]
+        ]
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+        return f"setting '{name}' is unknown; {hint}"
+    return f"setting '{name}' = {first['input']!r}: {first['msg']}"
+
+
+def known_names() -> list[str]:
+    """Every setting's dotted name."""
+    names = []
+    for key, field in Settings.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            names += [f"{key}.{inner}" for inner in kind.model_fields]
+        else:
+            names.append(key)
+    return names
