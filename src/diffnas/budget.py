@@ -1,0 +1,159 @@
+"""What a student may cost: budgets as people write them, and their names."""
+
+import math
+import re
+from dataclasses import dataclass
+
+from diffnas.errors import UserError
+
+Written = str | float | int | None
+"""A budget as given: ``0.5``, ``"50%"``, ``"3.1G"``, ``"20M"``, ``"12ms"``, ``"2GiB"``."""
+
+_COUNTS = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_UNITS: dict[str, dict[str, float]] = {
+    "macs": _COUNTS,
+    "params": {"K": 1e3, "M": 1e6, "B": 1e9},
+    "latency": {"us": 1e-3, "ms": 1.0, "s": 1e3},
+    "memory": {
+        **{"KB": 1e3, "MB": 1e6, "GB": 1e9},
+        **{"KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30},
+    },
+}
+_EXAMPLES = {"macs": "3.1G", "params": "20M", "latency": "12ms", "memory": "512MiB"}
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A limit: a share of the teacher's (``relative``), or absolute.
+
+    Absolute values are MACs, parameters, milliseconds or bytes.
+    """
+
+    value: float
+    relative: bool
+
+    def of(self, teacher: float) -> float:
+        """The limit in absolute terms, given what the teacher costs."""
+        return self.value * teacher if self.relative else self.value
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Costs of the denoiser not to exceed (all must hold), or a tolerance instead."""
+
+    macs: Amount | None = None
+    params: Amount | None = None
+    latency: Amount | None = None
+    memory: Amount | None = None
+    tolerance: float | None = None
+
+    def limits(self) -> dict[str, Amount]:
+        """The limits that were given, by cost."""
+        given = {kind: getattr(self, kind) for kind in _UNITS}
+        return {kind: amount for kind, amount in given.items() if amount is not None}
+
+    @property
+    def name(self) -> str:
+        """Name of the student's folder; however a budget is written, its name is the same."""
+        if self.tolerance is not None:
+            return f"tolerance-{_number(self.tolerance)}"
+        return "-".join(f"{kind}-{_text(amount, kind)}" for kind, amount in self.limits().items())
+
+
+def parse_budget(
+    *,
+    macs: Written = None,
+    params: Written = None,
+    latency: Written = None,
+    memory: Written = None,
+    tolerance: Written = None,
+) -> Budget:
+    """The budget from what was written; half the MACs where nothing was.
+
+    Raises:
+        UserError: not a number, not above zero, a share above 1, a unit of something else, or
+            a tolerance beside other budgets.
+    """
+    written = {"macs": macs, "params": params, "latency": latency, "memory": memory}
+    given = {kind: value for kind, value in written.items() if value is not None}
+    if tolerance is None:
+        if not given:
+            return Budget(macs=Amount(0.5, relative=True))
+        return Budget(
+            macs=_amount("macs", macs),
+            params=_amount("params", params),
+            latency=_amount("latency", latency),
+            memory=_amount("memory", memory),
+        )
+    if given:
+        others = " ".join(f"--{kind} {value}" for kind, value in given.items())
+        raise UserError(
+            f"--tolerance {tolerance} contradicts {others}: a budget finds its own tolerance; "
+            f"give one or the other"
+        )
+    value = _float(str(tolerance).strip())
+    if value is None or value <= 0:
+        raise UserError(
+            f"--tolerance {tolerance}: must be a number above 0; "
+            f"2 lets each block lose up to twice its benchmark"
+        )
+    return Budget(tolerance=_rounded(value))
+
+
+def _amount(kind: str, written: Written) -> Amount | None:
+    if written is None:
+        return None
+    setting = f"--{kind} {written}"
+    forms = f"give a share of the teacher's (0.5, 50%) or an amount such as {_EXAMPLES[kind]}"
+    match = re.fullmatch(r"\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*([a-zA-Z]*|%)\s*", str(written))
+    value = _float(match[1]) if match else None
+    if match is None or value is None:
+        raise UserError(f"{setting}: not a number; {forms}")
+    unit = match[2]
+    if value <= 0:
+        raise UserError(f"{setting}: must be above 0; {forms}")
+    if unit in ("", "%"):
+        share = value / 100 if unit else value
+        if share > 1:
+            units = ", ".join(_UNITS[kind])
+            raise UserError(
+                f"{setting}: a share of the teacher's is at most 1 (100%); "
+                f"an amount needs its unit ({units}), such as {_EXAMPLES[kind]}"
+            )
+        return Amount(_rounded(share), relative=True)
+    scale = {name.lower(): scale for name, scale in _UNITS[kind].items()}.get(unit.lower())
+    if scale is None:
+        units = ", ".join(_UNITS[kind])
+        raise UserError(f"{setting}: '{unit}' is no unit of {kind} ({units}); {forms}")
+    return Amount(_rounded(value * scale), relative=False)
+
+
+def _float(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _rounded(value: float) -> float:
+    """Without the last digits' noise: 33.3 / 100 is 0.333."""
+    return float(f"{value:.10g}")
+
+
+def _number(value: float) -> str:
+    return f"{value:.10g}"
+
+
+def _text(amount: Amount, kind: str) -> str:
+    """The shortest way to write it, with a number of at least 1 where there is one."""
+    if amount.relative:
+        return _number(amount.value)
+    ways = [(amount.value / scale, unit) for unit, scale in _UNITS[kind].items()]
+    value, unit = min(ways, key=lambda way: (way[0] < 1, len(_number(way[0])), len(way[1])))
+    return f"{_number(value)}{unit}"
+
+
+def describe(amount: Amount, kind: str) -> str:
+    """For a person: ``0.5 of the teacher's``, ``3.1G``."""
+    return f"{_text(amount, kind)} of the teacher's" if amount.relative else _text(amount, kind)
