@@ -1,7 +1,8 @@
 """How a student differs from its teacher: small edits of single modules.
 
-This file needs torch and diffusers only. A copy of it travels in the folder of every saved
-student whose shapes a stock config cannot express, so that plain diffusers can load it.
+This file needs torch and diffusers only. A copy of it, named after its content, travels in the
+folder of every saved student whose shapes a stock config cannot express, so that plain diffusers
+can load it with ``trust_remote_code=True``.
 
 An edit is a plain dict; its ``kind`` names the module type it applies to:
 
@@ -14,10 +15,32 @@ An edit is a plain dict; its ``kind`` names the module type it applies to:
 """
 
 import copy
+import functools
+import hashlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import ModelMixin, UNet2DModel
+from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
+
+EDITS_FORMAT = 1
+"""Raised when the meaning of an edit changes, so that an older reader refuses instead of erring."""
+
+_SOURCE = Path(__file__).read_bytes()
+
+MODULE_NAME = f"diffnas_student_{hashlib.sha256(_SOURCE).hexdigest()[:12]}"
+"""This module's name in a pipeline folder. By content, since diffusers keeps all custom modules in
+one cache, where different files of one name would overwrite each other."""
+
+# Under that name the classes can be pickled, and passed to diffusers' `from_pretrained(unet=...)`.
+sys.modules.setdefault(MODULE_NAME, sys.modules[__name__])
 
 
 class Skip(nn.Module):
@@ -37,6 +60,7 @@ class Skip(nn.Module):
         self.scale = getattr(layer, "rescale_output_factor", 1.0) if scale is None else scale
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Give what the layer gives when its branch is zero; further arguments are the branch's."""
         if not self.residual:
             return torch.zeros_like(hidden_states)
         for resample in (self.upsample, self.downsample):
@@ -47,31 +71,44 @@ class Skip(nn.Module):
         return hidden_states if self.scale == 1.0 else hidden_states / self.scale
 
 
-def edit_module(module: nn.Module, edit: dict[str, Any]) -> nn.Module:
+def edit_module(module: nn.Module, edit: Mapping[str, Any]) -> nn.Module:
     """A new module of the edited shape; new layers have fresh weights on the module's device.
 
     Raises:
-        ValueError: the edit's kind is unknown.
+        ValueError: the edit's kind is unknown, or is not for a module of this type.
     """
-    kind = edit["kind"]
-    if kind == "skip":
-        return Skip(copy.deepcopy(module))
-    if kind == "resnet":
-        return _resnet(module, edit["width"], edit["groups"], edit["kernel"])
-    if kind == "attention":
-        return _attention(module, edit["heads"])
-    if kind == "conv":
-        return _conv(module, edit.get("rank"), edit.get("kernel"))
-    raise ValueError(f"edit of unknown kind {kind!r}; this file knows resnet, attention, conv, skip")
+    kind = edit.get("kind")
+    match kind, module:
+        case "skip", ResnetBlock2D() | Attention():
+            new: nn.Module = copy.deepcopy(Skip(module))
+        case "resnet", ResnetBlock2D():
+            new = _resnet(module, edit["width"], edit["groups"], edit["kernel"])
+        case "attention", Attention():
+            new = _attention(module, edit["heads"])
+        case "conv", nn.Conv2d():
+            new = _conv(module, edit.get("rank"), edit.get("kernel"))
+        case "skip" | "resnet" | "attention" | "conv", _:
+            raise ValueError(f"an edit of kind {kind!r} is not for a {type(module).__name__}")
+        case _:
+            raise ValueError(f"edit of unknown kind {kind!r}; known: resnet, attention, conv, skip")
+    return new.train(module.training)
 
 
-def apply_edits(model: nn.Module, edits: dict[str, dict[str, Any]]) -> None:
-    """Replace, in place, the modules at the given paths."""
-    for path, edit in edits.items():
+def apply_edits(model: nn.Module, edits: Mapping[str, Mapping[str, Any]]) -> None:
+    """Replace, in place, the modules at the given paths.
+
+    Raises:
+        ValueError: the model has no module at a path, or an edit is not for that module.
+    """
+    for path, edit in sorted(edits.items()):  # JSON keeps no order; sorted, parents come first
         parent_path, _, _ = path.rpartition(".")
-        parent = model.get_submodule(parent_path)
-        old = model.get_submodule(path)
-        new = edit_module(old, edit)
+        try:
+            parent, old = model.get_submodule(parent_path), model.get_submodule(path)
+            new = edit_module(old, edit)
+        except AttributeError:
+            raise ValueError(f"edit of {path!r}: the model has no such module") from None
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"edit of {path!r}: {error}") from error
         # Downsample2D may hold its convolution under two names.
         for name in [name for name, child in parent._modules.items() if child is old]:
             setattr(parent, name, new)
@@ -92,6 +129,17 @@ def _resnet(layer: Any, width: int, groups: int, kernel: int) -> nn.Module:
 
 
 def _attention(layer: Any, heads: int) -> nn.Module:
+    # These tie heads together, or hold further projections that would have to shrink too.
+    if (
+        layer.inner_kv_dim != layer.inner_dim
+        or layer.added_kv_proj_dim is not None
+        or layer.fused_projections
+        or any(
+            norm is not None and layer.inner_dim in getattr(norm, "normalized_shape", ())
+            for norm in (layer.norm_q, layer.norm_k)
+        )
+    ):
+        raise ValueError("heads of this attention layer cannot be removed one by one")
     new = copy.deepcopy(layer)
     make = _like(layer.to_q.weight)
     inner = layer.inner_dim // layer.heads * heads
@@ -105,20 +153,110 @@ def _attention(layer: Any, heads: int) -> nn.Module:
     return new
 
 
-def _conv(layer: Any, rank: int | None, kernel: int | None) -> nn.Module:
+def _conv(layer: nn.Conv2d, rank: int | None, kernel: int | None) -> nn.Module:
+    if layer.groups != 1 or layer.dilation != (1, 1) or isinstance(layer.padding, str):
+        raise ValueError("grouped, dilated and 'same' convolutions are not edited")
     make = _like(layer.weight)
     bias = layer.bias is not None
-    shape = {"stride": layer.stride, "padding": layer.padding}
     if rank is not None:
-        first = nn.Conv2d(layer.in_channels, rank, layer.kernel_size, bias=False, **shape, **make)
+        first = nn.Conv2d(
+            layer.in_channels,
+            rank,
+            layer.kernel_size,  # type: ignore[arg-type]
+            layer.stride,  # type: ignore[arg-type]
+            layer.padding,  # type: ignore[arg-type]
+            bias=False,
+            padding_mode=layer.padding_mode,
+            **make,
+        )
         return nn.Sequential(first, nn.Conv2d(rank, layer.out_channels, 1, bias=bias, **make))
+    if kernel is None:
+        raise ValueError("a conv edit has a rank or a kernel")
     # Same output size for another odd kernel: the padding moves with half the kernel.
-    assert kernel is not None
-    pad = tuple(p + (kernel - k) // 2 for p, k in zip(layer.padding, layer.kernel_size, strict=True))
+    pad = tuple(
+        p + (kernel - k) // 2 for p, k in zip(layer.padding, layer.kernel_size, strict=True)
+    )
+    if min(pad) < 0:
+        raise ValueError(f"kernel {kernel} is too small for a convolution padded outside of it")
     return nn.Conv2d(
-        layer.in_channels, layer.out_channels, kernel, layer.stride, pad, bias=bias, **make
+        layer.in_channels,
+        layer.out_channels,
+        kernel,
+        layer.stride,  # type: ignore[arg-type]
+        pad,  # type: ignore[arg-type]
+        bias=bias,
+        padding_mode=layer.padding_mode,
+        **make,
     )
 
 
 def _like(weight: Tensor) -> dict[str, Any]:
     return {"device": weight.device, "dtype": weight.dtype}
+
+
+def _with_edits(parent_init: Callable[..., None]) -> Callable[..., None]:
+    """The parent's ``__init__`` with ``edits`` beside the parent's own arguments.
+
+    Its signature lists the parent's arguments by name, because diffusers drops config entries that
+    ``__init__`` does not name: a ``**kwargs`` would silently turn them into defaults on loading.
+    """
+
+    @functools.wraps(parent_init)
+    def init(
+        self: Any,
+        *args: Any,
+        edits: Mapping[str, Mapping[str, Any]] | None = None,
+        edits_format: int = EDITS_FORMAT,
+        **kwargs: Any,
+    ) -> None:
+        if edits_format > EDITS_FORMAT:
+            raise ValueError(
+                f"edits_format {edits_format} is newer than {EDITS_FORMAT}, all that is known here"
+            )
+        parent_init(self, *args, **kwargs)  # puts the parent's arguments into the config
+        edits = {path: dict(edit) for path, edit in (edits or {}).items()}
+        self.register_to_config(edits=edits, edits_format=edits_format)
+        apply_edits(self, edits)
+
+    named = inspect.signature(parent_init)
+    own = [
+        inspect.Parameter("edits", inspect.Parameter.KEYWORD_ONLY, default=None),
+        inspect.Parameter("edits_format", inspect.Parameter.KEYWORD_ONLY, default=EDITS_FORMAT),
+    ]
+    init.__signature__ = named.replace(  # type: ignore[attr-defined]
+        parameters=[*named.parameters.values(), *own]
+    )
+    return init
+
+
+class _Edited:
+    """What an edited model does beyond its stock parent: its code travels with its weights."""
+
+    @functools.wraps(ModelMixin.save_pretrained)
+    def save_pretrained(
+        self, save_directory: str | PathLike[str], *args: Any, **kwargs: Any
+    ) -> None:
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{MODULE_NAME}.py").write_bytes(_SOURCE)
+        super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
+
+    @classmethod
+    def extract_init_dict(cls, config_dict: Mapping[str, Any], **kwargs: Any) -> Any:
+        """As the parent's; diffusers would warn of its own ``auto_map`` entry."""
+        config = {key: value for key, value in config_dict.items() if key != "auto_map"}
+        return super().extract_init_dict(config, **kwargs)  # type: ignore[misc]
+
+
+class DiffNASUNet2DModel(_Edited, UNet2DModel):  # type: ignore[misc]
+    """A ``UNet2DModel`` with edited modules.
+
+    Its config is the parent's and ``edits``: {path of a module: edit}.
+    """
+
+    # diffusers writes this name into model_index.json and looks for `<name>.py` beside the weights.
+    __module__ = MODULE_NAME
+    __init__ = _with_edits(UNet2DModel.__init__)
+
+
+DiffNASUNet2DModel.register_for_auto_class("AutoModel")
