@@ -1,0 +1,53 @@
+"""Which device the work runs on."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import TYPE_CHECKING
+
+from diffnas.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+KINDS = ("auto", "cpu", "cuda", "mps")
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of that name; ``auto`` takes the best one present.
+
+    Raises:
+        UserError: no such kind of device, or none of that kind here.
+    """
+    check_device_name(name)
+    # Only now: a mistyped name is told without waiting for torch.
+    import torch  # noqa: PLC0415
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise UserError(f"--device {name}: no CUDA device is present; use cpu or auto")
+        if (device.index or 0) >= count:
+            raise UserError(f"--device {name}: the last one here is cuda:{count - 1}")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError(f"--device {name}: no Apple GPU is present; use cpu or auto")
+    return device
+
+
+def check_device_name(name: str) -> None:
+    """Refuse what names no kind of device; needs no torch.
+
+    Raises:
+        UserError: ``name`` is none of :data:`KINDS`, nor ``cuda:N``.
+    """
+    if name in KINDS or re.fullmatch(r"cuda:\d+", name):
+        return
+    near = difflib.get_close_matches(name, KINDS, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"one of {', '.join(KINDS)}, cuda:N"
+    raise UserError(f"--device {name}: unknown; {hint}")
