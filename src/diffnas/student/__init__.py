@@ -1,1 +1,1 @@
-
+"""The student: its edits, its model, its pipeline folder."""

@@ -229,13 +229,14 @@ def _with_edits(parent_init: Callable[..., None]) -> Callable[..., None]:
     return init
 
 
-class _Edited:
+class EditedModel:
     """What an edited model does beyond its stock parent: its code travels with its weights."""
 
     @functools.wraps(ModelMixin.save_pretrained)
     def save_pretrained(
         self, save_directory: str | PathLike[str], *args: Any, **kwargs: Any
     ) -> None:
+        """As the parent's, and this file under its content's name."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{MODULE_NAME}.py").write_bytes(_SOURCE)
@@ -248,7 +249,7 @@ class _Edited:
         return super().extract_init_dict(config, **kwargs)  # type: ignore[misc]
 
 
-class DiffNASUNet2DModel(_Edited, UNet2DModel):  # type: ignore[misc]
+class DiffNASUNet2DModel(EditedModel, UNet2DModel):  # type: ignore[misc]
     """A ``UNet2DModel`` with edited modules.
 
     Its config is the parent's and ``edits``: {path of a module: edit}.

@@ -1,0 +1,195 @@
+"""Students as diffusers pipeline folders: written whole or not at all, read without their code."""
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import diffusers
+from diffusers import DiffusionPipeline, ModelMixin
+from safetensors import SafetensorError, safe_open
+
+from diffnas.errors import RunError, UserError
+from diffnas.student import modeling
+
+_OUR_MODULE = re.compile(r"diffnas_student_[0-9a-f]{12}")
+
+
+def save_pipeline(pipeline: Any, folder: Path, model_card: str | None = None) -> None:
+    """Write a diffusers pipeline folder; ``model_card`` becomes its README.md.
+
+    The folder appears when it is complete; a pipeline that was there before is replaced.
+
+    Raises:
+        UserError: something that is not a pipeline is in the way.
+        RunError: the disk refuses.
+    """
+    folder = Path(folder).absolute()
+    if folder.is_file() or (
+        folder.is_dir() and any(folder.iterdir()) and not (folder / "model_index.json").is_file()
+    ):
+        raise UserError(f"output {folder} exists and is not a pipeline folder; name another")
+    new, old = (folder.with_name(f".{folder.name}.{name}") for name in ("new", "old"))
+    shutil.rmtree(new, ignore_errors=True)  # an interrupted save's
+    try:
+        new.mkdir(parents=True)
+        pipeline.save_pretrained(new, safe_serialization=True)
+        if model_card is not None:
+            (new / "README.md").write_text(model_card, encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)  # a folder with content cannot be replaced in one step
+        new.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"cannot write the pipeline {folder}: {_first_sentence(error)}") from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def load(folder: str | Path) -> Any:
+    """The diffusers pipeline in a folder: a saved student's, or any ordinary one.
+
+    No code from the folder is run and no pickle is read: a student's class is this library's own.
+
+    Raises:
+        UserError: the folder is no pipeline, is incomplete or damaged, or needs its own code.
+    """
+    folder = Path(folder)
+    index = _read_index(folder)
+    classes = {name: _class(folder, name, *entry) for name, entry in index.items()}
+    for file in sorted(folder.glob("*/*.safetensors")):
+        _check_weights(file)
+    models = {name: _load_model(folder / name, kind) for name, kind in classes.items() if kind}
+    with _refusing(folder):
+        return DiffusionPipeline.from_pretrained(folder, use_safetensors=True, **models)
+
+
+def _read_index(folder: Path) -> dict[str, tuple[str, str]]:
+    """The components that are present, as (library, class); each has its folder."""
+    if not folder.is_dir():
+        raise UserError(f"pipeline {folder}: not a folder; give one with a model_index.json")
+    values = _read_json(folder / "model_index.json")
+    index = {
+        name: (entry[0], entry[1])
+        for name, entry in values.items()
+        if not name.startswith("_") and _is_component(entry)
+    }
+    for name in index:
+        if not (folder / name).is_dir():
+            raise UserError(
+                f"pipeline {folder}: the folder {name}/ that model_index.json names is missing;"
+                " copy or download the whole pipeline"
+            )
+    if not any("scheduler" in name for name in index):
+        raise UserError(
+            f"pipeline {folder}: model_index.json names no scheduler;"
+            " save the pipeline again with its scheduler"
+        )
+    return index
+
+
+def _is_component(entry: Any) -> bool:
+    return (
+        isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry)
+    )
+
+
+def _class(folder: Path, name: str, library: str, class_name: str) -> Any:
+    """The class of a denoiser or other diffusers model; None for what diffusers loads itself."""
+    if _OUR_MODULE.fullmatch(library):
+        kind = getattr(modeling, class_name, None)
+        if kind is None:
+            raise UserError(
+                f"pipeline {folder}: {name} is a {class_name}, which this version of DiffNAS does"
+                " not know; upgrade diffnas"
+            )
+        # diffusers looks up a passed component's module, under whichever name the index has.
+        sys.modules.setdefault(library, modeling)
+        return kind
+    if (folder / name / f"{library}.py").is_file():
+        raise UserError(
+            f"pipeline {folder}: {name} brings its own code, {library}.py, which is not run here;"
+            " if you trust it, use diffusers with trust_remote_code=True"
+        )
+    kind = getattr(diffusers, class_name, None) if library == "diffusers" else None
+    return kind if isinstance(kind, type) and issubclass(kind, ModelMixin) else None
+
+
+def _check_weights(file: Path) -> None:
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"weights {file}: damaged or incomplete ({_first_sentence(error)});"
+            " copy or download the file again"
+        ) from None
+
+
+def _load_model(folder: Path, kind: Any) -> Any:
+    """A model whose weights are all and only those of its config.
+
+    diffusers on its own leaves layers without stored weights at random, with a warning.
+    """
+    saved = _read_json(folder / "config.json")
+    if saved.get("edits_format", 1) > modeling.EDITS_FORMAT:
+        raise UserError(
+            f"model {folder}: edits_format {saved['edits_format']} is newer than"
+            f" {modeling.EDITS_FORMAT}, this version's; upgrade diffnas"
+        )
+    if saved.get("edits") and not issubclass(kind, modeling.EditedModel):
+        raise UserError(
+            f"model {folder}: config.json has edits, but model_index.json names the stock"
+            f" {kind.__name__}; save the pipeline again with diffnas"
+        )
+    with _refusing(folder):
+        model, report = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+    for complaint in ("missing", "unexpected", "mismatched"):
+        if keys := sorted(map(str, report[f"{complaint}_keys"])):
+            raise UserError(
+                f"model {folder}: the weights do not fit config.json: {len(keys)} {complaint},"
+                f" e.g. {keys[0]}; save the pipeline again"
+            )
+    return model
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}; give a complete pipeline folder") from None
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        raise UserError(f"{file}: not a JSON object; copy or download the file again")
+    return values
+
+
+@contextmanager
+def _refusing(folder: Path) -> Iterator[None]:
+    """Whatever a folder's contents make diffusers raise is about that folder."""
+    try:
+        yield
+    except (
+        AttributeError,
+        ImportError,
+        KeyError,
+        OSError,
+        RuntimeError,
+        SafetensorError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise UserError(
+            f"{folder} cannot be loaded: {_first_sentence(error)}; copy or save the pipeline again"
+        ) from error
+
+
+def _first_sentence(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].split(". ")[0].rstrip(".:")
