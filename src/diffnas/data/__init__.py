@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from diffnas.data.augment import AUGMENTATIONS
-
-SPLIT_SEED = 20231104  # constant, so that everyone holds out the same images
+from diffnas.data.digits import load_digits
+from diffnas.data.folder import load_folder, pick
+from diffnas.data.hub import is_saved_dataset, load_hub
+from diffnas.data.split import split, split_groups
+from diffnas.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -27,19 +30,6 @@ class Data:
     skipped: int = 0  # unreadable files
 
 
-def split(groups: np.ndarray, held_out: float) -> tuple[np.ndarray, np.ndarray]:
-    """Seen and held-out indices (int64, sorted), holding out a share of every group.
-
-    groups: int (N,), for instance class labels; one constant value for a plain split.
-    """
-    rng = np.random.default_rng(SPLIT_SEED)
-    out = np.zeros(len(groups), dtype=bool)
-    for group in np.unique(groups):
-        members = rng.permutation(np.flatnonzero(groups == group))
-        out[members[: round(held_out * len(members))]] = True
-    return np.flatnonzero(~out), np.flatnonzero(out)
-
-
 def load_data(
     source: str,
     *,
@@ -53,12 +43,66 @@ def load_data(
     cache: Path | None = None,
     limit: int | None = None,
 ) -> Data:
-    """Load 'digits'."""
-    from diffnas.data.digits import load_digits
+    """Load 'digits', a folder of images, or a data set of the Hugging Face Hub.
 
-    images, labels = load_digits(size, channels)
-    seen, out = split(labels, held_out)
-    return Data(source, images, labels, seen, out, "digits" if augment == "auto" else augment)
+    size: (H, W) that images are cropped and resized to; channels: 1 or 3.
+    split_by: 'file', or 'folder' to hold out whole parent folders (crops of one photograph, say).
+    label_column: a Hub data set's column; for a folder, any name asks for its top-level folders.
+    cache: where large sets are kept decoded. limit: use at most so many images.
+    """
+    _check(channels, held_out, split_by, augment, limit)
+    folder = Path(source).expanduser()
+    labels: np.ndarray | None
+    groups, skipped = None, 0
+    if source == "digits":
+        images, labels = load_digits(size, channels)
+        picked = pick(len(images), limit)
+        images, labels = images[picked], labels[picked]
+    elif folder.is_dir() and not is_saved_dataset(folder):
+        images, labels, groups, skipped = load_folder(
+            folder, size, channels, labelled=label_column is not None, cache=cache, limit=limit
+        )
+    elif folder.exists() or not _looks_like_path(source):
+        images, labels, skipped = load_hub(
+            source,
+            size,
+            channels,
+            image_column=image_column,
+            label_column=label_column,
+            cache=cache,
+            limit=limit,
+        )
+    else:
+        raise UserError(f"data: there is no folder {source!r}; give an existing one")
+    if split_by == "folder":
+        if groups is None:
+            raise UserError("split_by: 'folder' needs a folder of images; use 'file'")
+        seen, out = split_groups(groups, held_out)
+    else:
+        seen, out = split(np.zeros(len(images), int) if labels is None else labels, held_out)
+    if augment == "auto":
+        augment = "digits" if source == "digits" else "flip"
+    return Data(source, images, labels, seen, out, augment, skipped)
+
+
+def _check(channels: int, held_out: float, split_by: str, augment: str, limit: int | None) -> None:
+    if channels not in (1, 3):
+        raise UserError(f"channels: {channels} cannot be made from images; use 1 or 3")
+    if not 0 <= held_out < 1:
+        raise UserError(f"held_out: {held_out} is no share; use a number from 0 to below 1")
+    if split_by not in ("file", "folder"):
+        raise UserError(f"split_by: {split_by!r} is not known; use 'file' or 'folder'")
+    if augment not in ("auto", *AUGMENTATIONS):
+        raise UserError(
+            f"augment: {augment!r} is not known; use one of {', '.join(('auto', *AUGMENTATIONS))}"
+        )
+    if limit is not None and limit < 1:
+        raise UserError(f"limit: {limit} leaves no images; use 1 or more")
+
+
+def _looks_like_path(source: str) -> bool:
+    """Whether a source that does not exist was meant as a path: Hub ids have one slash at most."""
+    return source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source
 
 
 def to_float(images: np.ndarray) -> Tensor:
@@ -66,9 +110,7 @@ def to_float(images: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images)).float() / 127.5 - 1
 
 
-def batch(
-    data: Data, size: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor | None]:
+def batch(data: Data, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
     """Random seen images, augmented, float32 (size, C, H, W) in [-1, 1], and labels (size,).
 
     All randomness comes from the CPU generator, so that seeding it by (seed, stage, step) fixes

@@ -1,6 +1,7 @@
 """The built-in data: scikit-learn's copy of the UCI handwritten digits.
 
-1 797 grey images of 8×8 pixels with values 0..16 (each counts the ink of a 4×4 cell), ten classes.
+1 797 grey images of 8 by 8 pixels in ten classes; a pixel's value, 0..16, counts the ink in a
+cell of 4 by 4.
 They ship inside scikit-learn's wheel, so nothing is downloaded.
 """
 
@@ -16,8 +17,8 @@ LEVELS = 16  # the greatest pixel value in the source
 def load_digits(
     size: tuple[int, int] = (SIDE, SIDE), channels: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Images as uint8 (1797, channels, H, W) and labels as int64 (1797,)."""
-    from sklearn.datasets import load_digits as source
+    """Load images as uint8 (1797, channels, H, W) and labels as int64 (1797,)."""
+    from sklearn.datasets import load_digits as source  # noqa: PLC0415 (a slow import)
 
     bunch = source()
     images = np.rint(bunch.images * (255 / LEVELS)).astype(np.uint8)[:, None]

@@ -1,0 +1,97 @@
+"""Turning pictures of any kind into one uint8 array (N, channels, H, W)."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+LARGE = 2**26  # bytes; more than this goes to a file, where one is allowed
+
+
+def to_array(image: Image.Image, size: tuple[int, int], channels: int) -> np.ndarray:
+    """Turn upright, flatten on white, crop the centre to shape, resize: uint8 (channels, H, W)."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bits(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("L" if channels == 1 else "RGB")
+    # Pillow's resampling widens its filter when shrinking, so this does not alias.
+    image = ImageOps.fit(image, size[::-1], Image.Resampling.LANCZOS)
+    array = np.asarray(image)
+    return array[None] if channels == 1 else array.transpose(2, 0, 1)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits, of 32 bits or of floats to 8 bits; Pillow's own conversion clips."""
+    values = np.asarray(image).astype(np.float64)
+    top = values.max(initial=0)
+    full = next(f for f in (1.0, 255.0, 65535.0, max(top, 1.0)) if top <= f)
+    if image.mode.startswith("I;16"):
+        full = 65535.0
+    return Image.fromarray((values.clip(0) * (255 / full)).round().astype(np.uint8))
+
+
+def decode_all(
+    count: int,
+    read: Callable[[int], Image.Image],
+    size: tuple[int, int],
+    channels: int,
+    file: Path | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Decode pictures 0..count-1: images (K, channels, H, W) and the K indices that were readable.
+
+    A large set is decoded once into `file`, if given, and mapped from there afterwards.
+    """
+    shape = (count, channels, *size)
+    if file is None or np.prod(shape) < LARGE:
+        images = np.empty(shape, np.uint8)
+        kept = _fill(images, read, size, channels)
+        return images[: len(kept)], kept
+    kept_file = file.with_suffix(".kept.npy")
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            images = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+            kept = _fill(images, read, size, channels)
+            images.flush()
+            np.save(kept_file, kept)
+            temporary.replace(file)  # last, because the file's presence says that all is done
+        finally:
+            temporary.unlink(missing_ok=True)
+    kept = np.load(kept_file, allow_pickle=False)
+    return np.load(file, mmap_mode="r", allow_pickle=False)[: len(kept)], kept
+
+
+def _fill(
+    images: np.ndarray,
+    read: Callable[[int], Image.Image],
+    size: tuple[int, int],
+    channels: int,
+) -> np.ndarray:
+    """Write the readable pictures to the front of `images`; their indices, int64."""
+
+    def decode(index: int) -> np.ndarray | None:
+        try:
+            return to_array(read(index), size, channels)
+        except MemoryError:
+            raise
+        except Exception:  # a broken file makes Pillow's plugins raise anything
+            return None
+
+    kept: list[int] = []
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata, thread-wide
+        for index, array in enumerate(pool.map(decode, range(len(images)))):
+            if array is not None:
+                images[len(kept)] = array
+                kept.append(index)
+    return np.array(kept, dtype=np.int64)

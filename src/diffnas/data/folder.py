@@ -1,0 +1,90 @@
+"""A folder of pictures, however nested and mixed."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from diffnas.data.decode import decode_all
+from diffnas.errors import UserError
+
+
+def load_folder(
+    folder: Path,
+    size: tuple[int, int],
+    channels: int,
+    *,
+    labelled: bool = False,
+    cache: Path | None = None,
+    limit: int | None = None,
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, int]:
+    """Load a folder's pictures in the order of their paths.
+
+    Returns images uint8 (N, channels, H, W), labels int64 (N,) if asked for, the number of each
+    picture's parent folder int64 (N,), and how many files could not be read.
+    """
+    files = image_files(folder)
+    if not files:
+        raise UserError(f"data: no images in {str(folder)!r}; give a folder that holds some")
+    files = [files[i] for i in pick(len(files), limit)]
+    target = None if cache is None else cache / f"{_key(folder, files, size, channels)}.npy"
+    images, kept = decode_all(
+        len(files), lambda i: _open(folder / files[i]), size, channels, target
+    )
+    if not len(kept):
+        raise UserError(
+            f"data: none of the {len(files)} images in {str(folder)!r} can be read; "
+            "check that they are intact"
+        )
+    read = [files[i] for i in kept]
+    parents = _numbers([str(file.parent) for file in read])
+    labels = _labels(folder, read) if labelled else None
+    return images, labels, parents, len(files) - len(read)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Paths relative to the folder of all files that Pillow knows by suffix, sorted."""
+    Image.init()
+    suffixes = {s for s, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    found = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
+    visible = (f for f in found if not any(part.startswith(".") for part in f.parts))
+    return sorted((f for f in visible if f.suffix.lower() in suffixes), key=Path.as_posix)
+
+
+def pick(count: int, limit: int | None) -> np.ndarray:
+    """Indices of at most `limit` of `count` things, spread at random but always the same."""
+    if limit is None or limit >= count:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).permutation(count)[:limit])
+
+
+def _open(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        image.load()
+        return image
+
+
+def _numbers(names: list[str]) -> np.ndarray:
+    """Each name's place among the sorted names, int64 (N,)."""
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)
+
+
+def _labels(folder: Path, files: list[Path]) -> np.ndarray:
+    loose = [file for file in files if len(file.parts) == 1]
+    if loose:
+        raise UserError(
+            f"data: {loose[0].name!r} lies in no class folder of {str(folder)!r}; "
+            "labels are the names of the top-level folders, so move it into one"
+        )
+    return _numbers([file.parts[0] for file in files])
+
+
+def _key(folder: Path, files: list[Path], size: tuple[int, int], channels: int) -> str:
+    """Name of the decoded set: changes when a file is added, removed or changed."""
+    stats = [(folder / file).stat() for file in files]
+    facts = [(f.as_posix(), s.st_size, s.st_mtime_ns) for f, s in zip(files, stats, strict=True)]
+    text = repr((str(folder.resolve()), size, channels, facts))
+    return hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -1,0 +1,130 @@
+"""Image data sets of the Hugging Face Hub, or saved by `datasets`, read through that library."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from diffnas.data.decode import decode_all
+from diffnas.data.folder import pick
+from diffnas.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def load_hub(
+    source: str,
+    size: tuple[int, int],
+    channels: int,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    cache: Path | None = None,
+    limit: int | None = None,
+) -> tuple[np.ndarray, np.ndarray | None, int]:
+    """Load 'owner/name', 'owner/name:configuration' or a local folder written by `datasets`.
+
+    Returns images uint8 (N, channels, H, W), labels int64 (N,) if a column is named for them,
+    and how many images could not be read. Only the training split is used, and split again.
+    """
+    table = _open(source)
+    column = _image_column(table, image_column, source)
+    if label_column is not None and label_column not in table.column_names:
+        raise _no_column("label_column", label_column, table, source)
+    table = table.select(pick(len(table), limit))
+    pictures = _with_images(table.select_columns([column]), column, source)
+    target = None
+    if cache is not None:
+        facts = repr((source, table._fingerprint, column, size, channels))
+        target = cache / f"{hashlib.sha256(facts.encode()).hexdigest()[:24]}.npy"
+
+    def read(index: int) -> Image.Image:
+        image: Image.Image = pictures[index][column]
+        return image
+
+    images, kept = decode_all(len(table), read, size, channels, target)
+    if not len(kept):
+        raise UserError(
+            f"image_column: no image of column {column!r} in {source!r} can be read; "
+            "name a column of images"
+        )
+    labels = None if label_column is None else _labels(table[label_column], label_column)[kept]
+    return images, labels, len(table) - len(kept)
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    """Whether `datasets` wrote this folder, or it holds tables instead of image files."""
+    marks = ("dataset_dict.json", "state.json")
+    return any((folder / mark).exists() for mark in marks) or any(folder.rglob("*.parquet"))
+
+
+def _open(source: str) -> Dataset:
+    import datasets  # noqa: PLC0415 (a slow import that few runs need)
+
+    folder = Path(source).expanduser()
+    try:
+        if (folder / "state.json").exists() or (folder / "dataset_dict.json").exists():
+            found: Any = datasets.load_from_disk(str(folder))
+        elif folder.is_dir():
+            found = datasets.load_dataset(str(folder))
+        else:
+            name, _, configuration = source.partition(":")
+            found = datasets.load_dataset(name, configuration or None)
+    except Exception as error:  # the library's own, the Hub client's and the network's
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"data: {source!r} is no folder here, and loading it as a Hub data set failed "
+            f"({reason[0][:200]}); check the name and the connection, or give a folder of images"
+        ) from error
+    if isinstance(found, dict):
+        found = found["train"] if "train" in found else next(iter(found.values()))
+    return found
+
+
+def _image_column(table: Dataset, named: str | None, source: str) -> str:
+    if named is not None:
+        if named not in table.column_names:
+            raise _no_column("image_column", named, table, source)
+        return named
+    found = [name for name, kind in table.features.items() if type(kind).__name__ == "Image"]
+    if len(found) != 1:
+        count = "several columns" if found else "no column"
+        raise UserError(
+            f"image_column: {source!r} has {count} of images; "
+            f"name one of {', '.join(found or table.column_names)}"
+        )
+    return found[0]
+
+
+def _with_images(table: Dataset, column: str, source: str) -> Dataset:
+    """See that the column gives pictures, also where it holds paths or encoded bytes."""
+    import datasets  # noqa: PLC0415
+
+    if isinstance(table.features[column], datasets.Image):
+        return table
+    try:
+        return table.cast_column(column, datasets.Image())
+    except Exception as error:
+        raise UserError(
+            f"image_column: column {column!r} of {source!r} holds no images; name another"
+        ) from error
+
+
+def _labels(values: Any, column: str) -> np.ndarray:
+    """Whole numbers as they are, anything else numbered in sorted order; int64 (N,)."""
+    array = np.asarray(values)
+    if array.ndim != 1 or array.dtype == object:
+        raise UserError(f"label_column: {column!r} is not one value an image; name another column")
+    if not np.issubdtype(array.dtype, np.integer):
+        array = np.unique(array, return_inverse=True)[1]
+    return array.astype(np.int64)
+
+
+def _no_column(setting: str, named: str, table: Dataset, source: str) -> UserError:
+    columns = ", ".join(table.column_names)
+    return UserError(f"{setting}: {source!r} has no column {named!r}; its columns are {columns}")

@@ -1,0 +1,145 @@
+"""Distances between generated and real images, through torchmetrics.
+
+Images are uint8 arrays (N, C, H, W). Everything here is deterministic: features in float64, and
+the kernel distance's subsets drawn from a constant seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
+
+from diffnas.errors import UserError
+from diffnas.measure import features as extractors
+
+CHUNK = 256  # images at a time
+KERNEL_SUBSETS = 50
+KERNEL_SUBSET_SIZE = 1000
+
+
+def quality(
+    generated: np.ndarray, reference: np.ndarray, features: str, *, device: str = "cpu"
+) -> dict[str, float]:
+    """Fréchet and (unbiased) kernel distance of generated to reference images.
+
+    Both are biased or noisy at small counts: compare only values of equal counts, and give the
+    distance of real to real images of those counts beside them.
+    """
+    check_counts(len(generated), len(reference), features)
+    real = _reference_features(_Images(reference), features, device)
+    fake = extract(generated, features, device)
+    # The metrics get features instead of images, so that each image is looked at once.
+    given = _Given(real.shape[1])
+    frechet = FrechetInceptionDistance(feature=given)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*save all extracted features.*")
+        kernel = KernelInceptionDistance(
+            feature=given,
+            subsets=KERNEL_SUBSETS,
+            subset_size=min(len(real), len(fake), KERNEL_SUBSET_SIZE),
+        )
+    for metric in (frechet, kernel):
+        metric.update(real, real=True)
+        metric.update(fake, real=False)
+    with torch.random.fork_rng(devices=[]):  # the subsets come from torch's global generator
+        torch.manual_seed(0)
+        return {
+            "frechet_distance": max(frechet.compute().item(), 0.0),
+            "kernel_distance": kernel.compute()[0].item(),
+        }
+
+
+def check_counts(generated: int, reference: int, features: str) -> None:
+    """Refuse counts at which the Fréchet distance is noise; cheap, so call it before long work.
+
+    With no more images than features the covariances are singular.
+    """
+    extractor, words = extractors.features(features)
+    least = 1 + (extractor if isinstance(extractor, int) else extractor.num_features)
+    for name, count in (("generated", generated), ("reference", reference)):
+        if count < least:
+            raise UserError(
+                f"quality: {count} {name} images are too few for {words}; "
+                f"use at least {least} or other features"
+            )
+
+
+def extract(images: np.ndarray, features: str, device: str = "cpu") -> Tensor:
+    """float64 features (N, d) of uint8 images (N, C, H, W), on the CPU."""
+    module = _extractor(features).to(device)
+    chunks = []
+    with torch.no_grad():
+        for start in range(0, len(images), CHUNK):
+            chunk = torch.from_numpy(np.ascontiguousarray(images[start : start + CHUNK]))
+            if features == "inception" and chunk.shape[1] == 1:
+                chunk = chunk.repeat(1, 3, 1, 1)
+            chunks.append(module(chunk.to(device)).double().cpu())
+    return torch.cat(chunks)
+
+
+def nearest_distance(generated: np.ndarray, seen: np.ndarray) -> float:
+    """Mean over generated images of the RMS pixel distance to the nearest seen one, in 0..1.
+
+    Much less than the same for held-out images means that the model copies its data.
+    """
+    bank = _flat(seen)
+    return float(
+        torch.cat(
+            [
+                torch.cdist(_flat(generated[i : i + CHUNK]), bank).amin(dim=1)
+                for i in range(0, len(generated), CHUNK)
+            ]
+        ).mean()
+        / bank.shape[1] ** 0.5
+    )
+
+
+def _flat(images: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(images)).float().flatten(1) / 255
+
+
+@lru_cache(maxsize=4)
+def _extractor(features: str) -> nn.Module:
+    extractor, _ = extractors.features(features)
+    if isinstance(extractor, int):
+        inception: nn.Module = FrechetInceptionDistance(feature=extractor).inception
+        return inception  # stays float32: its resizing is defined so
+    return extractor.double()
+
+
+class _Images:
+    """An array that hashes by content, so that reference features are computed once."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+        content = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+        self.key = (array.shape, content)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Images) and self.key == other.key
+
+
+@lru_cache(maxsize=8)
+def _reference_features(images: _Images, features: str, device: str) -> Tensor:
+    return extract(images.array, features, device)
+
+
+class _Given(extractors.Extractor):
+    """Tells torchmetrics that its input is features already."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
