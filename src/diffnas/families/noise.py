@@ -1,0 +1,91 @@
+"""The noise that a pipeline's scheduler says its denoiser was trained with.
+
+All in DDPM's form (Ho et al. 2020, arXiv 2006.11239): with a(t) the cumulative product of alphas,
+noisy = sqrt(a) * image + sqrt(1 - a) * noise.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+from diffnas.errors import UserError
+
+BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace")
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+
+
+def unsupported_noise(config: Mapping[str, Any]) -> str | None:
+    """Say why a scheduler's config cannot be trained with; None if it can."""
+    name = config.get("_class_name") or "the scheduler"
+    if "beta_schedule" not in config or config.get("use_flow_sigmas"):
+        return f"{name} has no beta schedule; a pipeline with a DDPM-like scheduler is needed"
+    if config.get("trained_betas") is None and config["beta_schedule"] not in BETA_SCHEDULES:
+        known = ", ".join(BETA_SCHEDULES)
+        return f"{name} has beta_schedule '{config['beta_schedule']}'; supported are {known}"
+    if prediction_type(config) not in PREDICTION_TYPES:
+        known = ", ".join(PREDICTION_TYPES)
+        return f"{name} has prediction_type '{config['prediction_type']}'; supported are {known}"
+    return None
+
+
+def prediction_type(config: Mapping[str, Any]) -> str:
+    """What the denoiser predicts: 'epsilon' unless the scheduler's config says otherwise."""
+    return str(config.get("prediction_type") or "epsilon")
+
+
+def train_timesteps(config: Mapping[str, Any]) -> int:
+    """Timesteps run from 0 to this number less one."""
+    return int(config["num_train_timesteps"])
+
+
+def add_noise(
+    config: Mapping[str, Any], images: Tensor, noise: Tensor, timesteps: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Noisy images and what the denoiser should predict from them, shapes (B, C, H, W).
+
+    ``timesteps``: integers (B,). The target is the noise, the velocity sqrt(a) * noise -
+    sqrt(1 - a) * image (Salimans and Ho 2022, arXiv 2202.00512), or the image.
+
+    Raises:
+        UserError: the scheduler has no such noise.
+    """
+    if (why := unsupported_noise(config)) is not None:
+        raise UserError(why)
+    alphas = alphas_cumprod(config).to(images.device)[timesteps.to(images.device)]
+    signal = alphas.sqrt().to(images.dtype)[:, None, None, None]
+    spread = (1 - alphas).sqrt().to(images.dtype)[:, None, None, None]
+    noisy = signal * images + spread * noise
+    kind = prediction_type(config)
+    if kind == "epsilon":
+        return noisy, noise
+    if kind == "v_prediction":
+        return noisy, signal * noise - spread * images
+    return noisy, images
+
+
+def alphas_cumprod(config: Mapping[str, Any]) -> Tensor:
+    """a(t) for every training timestep, on the CPU."""
+    betas = config.get("trained_betas")
+    return _alphas_cumprod(
+        num_train_timesteps=train_timesteps(config),
+        beta_start=config["beta_start"],
+        beta_end=config["beta_end"],
+        beta_schedule=config["beta_schedule"],
+        trained_betas=None if betas is None else tuple(float(beta) for beta in betas),
+        rescale_betas_zero_snr=config.get("rescale_betas_zero_snr", False),
+    )
+
+
+@lru_cache(maxsize=16)
+def _alphas_cumprod(**settings: Any) -> Tensor:
+    return DDPMScheduler(**settings).alphas_cumprod
+
+
+def even_timesteps(config: Mapping[str, Any], count: int) -> Tensor:
+    """``count`` integer timesteps spread evenly over the schedule, in rising order."""
+    middles = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    return (middles * train_timesteps(config)).long()

@@ -1,0 +1,151 @@
+"""The sampling loop for denoisers trained with DDPM-form noise.
+
+Image i of a seed starts from noise that depends on (seed, i) alone, made on the CPU, and so does
+the noise that stochastic samplers add: not on batch size, device or number of threads.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+)
+from torch import Tensor
+
+from diffnas.errors import RunError, UserError
+from diffnas.families.noise import train_timesteps
+from diffnas.parallel import thread_map, workers_for
+from diffnas.rng import generator
+
+Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(noisy images (B, C, H, W), timestep, image indices (B,)) -> the denoiser's prediction."""
+
+# Trailing steps start from the last training timestep, where the start noise belongs (Lin et al.
+# 2023, arXiv 2305.08891); with few steps, leading ones begin too late and leave noise in.
+SPACING = {"timestep_spacing": "trailing"}
+
+
+def make_scheduler(config: Mapping[str, Any], sampler: str, steps: int) -> Any:
+    """A fresh scheduler of that sampler for a pipeline whose scheduler has this config.
+
+    Raises:
+        UserError: the sampler is unknown, or has fewer training timesteps than ``steps``.
+    """
+    if steps > train_timesteps(config):
+        raise UserError(
+            f"evaluate.sampler_steps = {steps}: the model has {train_timesteps(config)} timesteps; "
+            "use no more than that"
+        )
+    if sampler == "ddim":
+        return DDIMScheduler.from_config(config, **SPACING)
+    if sampler == "ddpm":
+        return DDPMScheduler.from_config(config, **SPACING)
+    if sampler == "euler":
+        return EulerDiscreteScheduler.from_config(config, **SPACING)
+    if sampler == "dpmsolver":
+        return DPMSolverMultistepScheduler.from_config(config, **_dpmsolver(config))
+    raise UserError(f"sampler {sampler!r} is unknown; choose ddim, dpmsolver, euler, ddpm or own")
+
+
+def _dpmsolver(config: Mapping[str, Any]) -> dict[str, Any]:
+    """DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095), second order but for the last step."""
+    settings: dict[str, Any] = {
+        **SPACING,
+        "algorithm_type": "dpmsolver++",
+        "solver_order": 2,
+        "solver_type": "midpoint",
+        "lower_order_final": True,
+        "final_sigmas_type": "zero",
+    }
+    if config.get("clip_sample") and config.get("clip_sample_range", 1.0) == 1.0:
+        # This class's name for clipping the predicted image to [-1, 1].
+        settings |= {"thresholding": True, "sample_max_value": 1.0}
+    if config["beta_schedule"] == "squaredcos_cap_v2":
+        # The cosine schedule ends where rounding errors rule.
+        settings["lambda_min_clipped"] = -5.1
+    return settings
+
+
+def sample_images(
+    scheduler: Any,
+    predict: Predict,
+    shape: tuple[int, int, int],
+    count: int,
+    *,
+    seed: int,
+    sampler: str,
+    steps: int,
+    batch_size: int,
+    device: torch.device,
+    progress: Callable[[int], None] | None = None,
+) -> npt.NDArray[np.uint8]:
+    """``count`` images, uint8 (count, C, H, W).
+
+    ``scheduler``: the pipeline's own; it is left as it is. ``progress`` is called with the number
+    of images made so far.
+
+    Raises:
+        UserError: the sampler does not fit the scheduler.
+        RunError: the denoiser gave values that are not finite.
+    """
+
+    def run(indices: Tensor) -> npt.NDArray[np.uint8]:
+        config = scheduler.config
+        if sampler == "own":
+            own = type(scheduler).from_config(config)
+        else:
+            own = make_scheduler(config, sampler, steps)
+        generators = [generator(seed, "sample", int(index)) for index in indices]
+        noise = torch.stack([torch.randn(shape, generator=each) for each in generators])
+        with torch.no_grad():
+            images = _denoise(
+                own, predict, noise.to(device), indices, steps=steps, generators=generators
+            )
+        return _to_uint8(images)
+
+    batches = list(torch.arange(count).split(batch_size))
+
+    def report(done: int) -> None:
+        if progress is not None:
+            progress(min(done * batch_size, count))
+
+    return np.concatenate(thread_map(run, batches, workers_for(device), report))
+
+
+def _denoise(
+    scheduler: Any,
+    predict: Predict,
+    noise: Tensor,
+    indices: Tensor,
+    *,
+    steps: int,
+    generators: list[torch.Generator],
+) -> Tensor:
+    scheduler.set_timesteps(steps, device=noise.device)
+    images = noise * scheduler.init_noise_sigma
+    takes_generator = "generator" in inspect.signature(scheduler.step).parameters
+    extra = {"generator": generators} if takes_generator else {}
+    for timestep in scheduler.timesteps:
+        scaled = scheduler.scale_model_input(images, timestep)
+        prediction = predict(scaled, _whole(timestep), indices)
+        images = scheduler.step(prediction, timestep, images, **extra).prev_sample
+    return images
+
+
+def _whole(timestep: Tensor) -> Tensor:
+    """As an integer, as in training, where the scheduler's float is one."""
+    return timestep if timestep != timestep.round() else timestep.long()
+
+
+def _to_uint8(images: Tensor) -> npt.NDArray[np.uint8]:
+    if not bool(images.isfinite().all()):
+        raise RunError("sampling gave values that are not finite; the denoiser has diverged")
+    levels = ((images.float() + 1) * 127.5).round().clamp(0, 255)
+    return levels.to(torch.uint8).cpu().numpy()

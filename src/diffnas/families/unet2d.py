@@ -1,0 +1,182 @@
+"""Pixel-space pipelines around ``UNet2DModel``: DDPM, DDIM and their samplers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers import UNet2DModel
+from torch import Tensor, nn
+
+from diffnas.errors import UserError
+from diffnas.families import Batch, Family
+from diffnas.families.noise import add_noise, train_timesteps
+from diffnas.families.sampling import sample_images
+from diffnas.rng import generator
+
+
+def supports(denoiser: Any) -> str | None:
+    """Say in a line why this denoiser cannot be searched; None if it can."""
+    if not isinstance(denoiser, UNet2DModel):
+        return f"{type(denoiser).__name__} is not supported; supported are UNet2DModel denoisers"
+    config = denoiser.config
+    if config.in_channels != config.out_channels:
+        return (
+            f"in_channels {config.in_channels} and out_channels {config.out_channels} differ: "
+            "models that learn their variance or take a condition image are not supported"
+        )
+    if config.sample_size is None:
+        return "sample_size is not set in the denoiser's config.json; set the image size there"
+    if config.time_embedding_type == "fourier":
+        return "time_embedding_type 'fourier' (score SDE) is not supported; 'positional' is"
+    if config.class_embed_type is not None:
+        return f"class_embed_type '{config.class_embed_type}' is not supported; num_class_embeds is"
+    blocks = [*denoiser.down_blocks, *denoiser.up_blocks]
+    odd = {type(block).__name__ for block in blocks if hasattr(block, "skip_conv")}
+    if odd:
+        return f"{' and '.join(sorted(odd))} (image skips between blocks) are not supported"
+    return None
+
+
+def block_names(denoiser: nn.Module) -> list[str]:
+    """One block per resolution level, down, middle and up."""
+    down = [f"down_blocks.{i}" for i in range(len(_unet(denoiser).down_blocks))]
+    mid = ["mid_block"] if _unet(denoiser).mid_block is not None else []
+    up = [f"up_blocks.{i}" for i in range(len(_unet(denoiser).up_blocks))]
+    return down + mid + up
+
+
+def image_shape(denoiser: nn.Module) -> tuple[int, int, int]:
+    """(C, H, W) of the images."""
+    config = _unet(denoiser).config
+    size = config.sample_size
+    height, width = (size, size) if isinstance(size, int) else size
+    return config.in_channels, height, width
+
+
+def example_inputs(denoiser: nn.Module, batch_size: int, device: torch.device) -> dict[str, Any]:
+    """Keyword arguments of one call on images of zeros."""
+    inputs = {
+        "sample": torch.zeros(batch_size, *image_shape(denoiser), device=device),
+        "timestep": torch.zeros(batch_size, dtype=torch.long, device=device),
+    }
+    if _classes(denoiser) is not None:
+        inputs["class_labels"] = torch.zeros(batch_size, dtype=torch.long, device=device)
+    return inputs
+
+
+def training_batch(
+    pipeline: Any,
+    images: Tensor,
+    labels: Tensor | None,
+    noise_from: torch.Generator,
+    timesteps: Tensor | None = None,
+) -> Batch:
+    """Noisy images at random timesteps and what the denoiser should predict.
+
+    ``images``: (B, C, H, W) in [-1, 1]; ``labels``: integer classes (B,), left out when the
+    denoiser takes none; ``noise_from``: a CPU generator, so that devices get the same noise;
+    ``timesteps``: integers (B,), uniform over the schedule when None.
+
+    Raises:
+        UserError: the scheduler's noise is unknown, or labels are missing or out of range.
+    """
+    config = pipeline.scheduler.config
+    noise = torch.randn(images.shape, generator=noise_from).to(images.device, images.dtype)
+    if timesteps is None:
+        timesteps = torch.randint(train_timesteps(config), (len(images),), generator=noise_from)
+    noisy, target = add_noise(config, images, noise, timesteps)
+    inputs: dict[str, Any] = {"sample": noisy, "timestep": timesteps.to(images.device)}
+    if (classes := _classes(pipeline.unet)) is not None:
+        inputs["class_labels"] = _checked(labels, classes).to(images.device)
+    return Batch(inputs, target)
+
+
+def prediction(output: Any) -> Tensor:
+    """Predicted tensor (B, C, H, W) of a denoiser's output."""
+    tensor: Tensor = output.sample
+    return tensor
+
+
+def sample(
+    pipeline: Any,
+    denoiser: nn.Module,
+    count: int,
+    *,
+    seed: int,
+    sampler: str,
+    steps: int,
+    batch_size: int,
+    labels: npt.NDArray[np.int64] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> npt.NDArray[np.uint8]:
+    """``count`` images on the denoiser's device, uint8 (count, C, H, W).
+
+    ``labels``: classes (count,) for a class-conditional denoiser; random ones when None.
+
+    Raises:
+        UserError: the sampler does not fit the pipeline, or labels are out of range.
+        RunError: the denoiser gave values that are not finite.
+    """
+    device = next(denoiser.parameters()).device
+    classes = _classes(denoiser)
+    chosen = None
+    if classes is not None:
+        chosen = (
+            torch.randint(classes, (count,), generator=generator(seed, "sample classes", 0))
+            if labels is None
+            else _checked(torch.from_numpy(labels), classes)
+        )
+
+    def predict(noisy: Tensor, timestep: Tensor, indices: Tensor) -> Tensor:
+        condition = {} if chosen is None else {"class_labels": chosen[indices].to(device)}
+        return prediction(denoiser(sample=noisy, timestep=timestep, **condition))
+
+    return sample_images(
+        pipeline.scheduler,
+        predict,
+        image_shape(denoiser),
+        count,
+        seed=seed,
+        sampler=sampler,
+        steps=steps,
+        batch_size=batch_size,
+        device=device,
+        progress=progress,
+    )
+
+
+def _unet(denoiser: nn.Module) -> Any:
+    return denoiser  # untyped: diffusers' configs are
+
+
+def _classes(denoiser: nn.Module) -> int | None:
+    classes: int | None = _unet(denoiser).config.num_class_embeds
+    return classes
+
+
+def _checked(labels: Tensor | None, classes: int) -> Tensor:
+    if labels is None:
+        raise UserError(
+            f"data: no classes, but the model takes one of {classes}; "
+            "give a folder per class or set data.label_column"
+        )
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise UserError(
+            f"data: class {int(labels.max())} is out of range; the model knows 0 to {classes - 1}"
+        )
+    return labels
+
+
+FAMILY = Family(
+    name="unet2d",
+    component="unet",
+    supports=supports,
+    block_names=block_names,
+    image_shape=image_shape,
+    example_inputs=example_inputs,
+    training_batch=training_batch,
+    prediction=prediction,
+    sample=sample,
+)
