@@ -105,11 +105,12 @@ def measure_text(key: str, measure: Measure) -> str:
     std = measure.get("std") if isinstance(measure, Mapping) else None
     if key == "params" or key.startswith("macs"):
         return count(value)
-    if key == "latency_ms":
-        return f"{significant(value)}{'' if std is None else f' ± {significant(std)}'} ms"
-    if key.startswith("memory"):
-        return f"{significant(value / 2**20)} MiB"
-    return significant(value) if std is None else f"{significant(value)} ± {significant(std)}"
+    scale, unit = (2**20, " MiB") if key.startswith("memory") else (1, "")
+    unit = " ms" if key == "latency_ms" else unit
+    text = significant(value / scale)
+    if std is not None:
+        text += f" ± {std / scale:.{len(text.partition('.')[2])}f}"
+    return f"{text}{unit}"
 
 
 def count(value: float) -> str:

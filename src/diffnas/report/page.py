@@ -1,0 +1,274 @@
+"""The page of a run: one self-contained HTML file, readable without a network or a script."""
+
+import base64
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from diffnas.report.charts import Chart, Line, Mark, draw, thinned
+from diffnas.report.files import BlockTable, RunFiles, StudentFiles
+from diffnas.report.table import closing_rows, count, mean, ratio_text, significant
+from diffnas.report.words import unmeasured, verdict
+
+CLOUD = 1200
+"""Dots drawn of a block's subnets, evenly spread over the table, so that the page stays small."""
+
+
+def page(run: RunFiles) -> str:
+    """The whole page."""
+    style = files("diffnas.report").joinpath("style.css").read_text(encoding="utf-8")
+    title = f"DiffNAS: {escape(run.name)}"
+    verdicts = [verdict(s.name, s.architecture, s.metrics) for s in run.students]
+    lead = "".join(f'<p class="lead">{escape(line)}</p>' for line in verdicts)
+    sections = [student(run, files_) for files_ in run.students]
+    sections += [supernet_curves(run.supernet), scatter(run), space(run.plan), settings(run)]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{style}</style></head><body><main>"
+        f'<p class="kind">DiffNAS run</p><h1>{escape(run.name)}</h1>'
+        f"{lead or '<p>No student yet: the run stopped before one was selected.</p>'}"
+        f"{''.join(sections)}</main></body></html>\n"
+    )
+
+
+def student(run: RunFiles, files_: StudentFiles) -> str:
+    """All about one student: costs and quality, samples, choices, curve, protocol."""
+    parts = [f"<h2>{escape(files_.name)}</h2>"]
+    if files_.metrics:
+        parts.append(closing(files_.metrics))
+    if files_.samples:
+        parts += ["<h3>Samples from the same seeds</h3>", samples(files_.samples)]
+    if files_.architecture:
+        parts.append(choices(files_.architecture, run.plan))
+    parts.append(retrain_curves(run.retrain.get(files_.name, [])))
+    if files_.metrics:
+        parts.append(protocol(files_.metrics))
+    return "".join(parts)
+
+
+def closing(metrics: Mapping[str, Any]) -> str:
+    """The closing table, each ratio with a bar."""
+    rows = []
+    for row in closing_rows(metrics):
+        cells = "".join(
+            f"<td{' class=missing' if text == 'not measured' else ''}>{escape(text)}</td>"
+            for text in (row.teacher, row.student)
+        )
+        rows.append(
+            f"<tr><td>{escape(row.label)}</td>{cells}<td>{row.ratio}{bar(row.ratio)}</td></tr>"
+        )
+    return (
+        '<div class="scroll"><table><thead><tr><th></th><th>teacher</th><th>student</th>'
+        f"<th>ratio</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        '<p class="soft">Less is better in every row. MACs are for one denoiser call at batch '
+        "1.</p>"
+    )
+
+
+def bar(ratio: str) -> str:
+    """A share as a bar, full at 1."""
+    if not ratio:
+        return ""
+    return f'<span class="bar"><i style="width:{min(100 * float(ratio), 100):.0f}%"></i></span>'
+
+
+def samples(png: bytes) -> str:
+    """The image, inside the page."""
+    small = struct.unpack(">I", png[16:20])[0] < 700 if len(png) > 20 else False
+    data = base64.b64encode(png).decode("ascii")
+    return (
+        f'<figure><img class="samples{" pixels" if small else ""}" alt="Samples of teacher and '
+        f'student from the same seeds" src="data:image/png;base64,{data}">'
+        "<figcaption>Teacher first, student second; the same noise for both.</figcaption></figure>"
+    )
+
+
+def choices(architecture: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
+    """Each block's chosen options among those there were, with block loss and benchmark."""
+    planned = {block["name"]: block for block in plan.get("blocks", [])}
+    items = []
+    for name, chosen in architecture.get("blocks", {}).items():
+        slots = {slot["path"]: slot["options"] for slot in planned.get(name, {}).get("slots", [])}
+        options = "".join(
+            f"<dt>{escape(path)}</dt><dd>{strip(slots.get(path, []), option)}</dd>"
+            for path, option in chosen.items()
+        )
+        facts = block_facts(architecture.get("losses", {}).get(name, {}))
+        items.append(
+            f"<details><summary><b>{escape(name)}</b><span>{facts}</span></summary>"
+            f'<dl class="slots">{options}</dl></details>'
+        )
+    rule = escape(str(architecture.get("rule", "")))
+    tolerance = mean(architecture.get("tolerance"))
+    how = f"Rule: {rule}" + (f", tolerance {significant(tolerance)}" if tolerance else "")
+    return (
+        f"<h3>What each block became</h3><p>{how}. The benchmark is the loss of the subnet made of "
+        "the teacher's own options, in the same supernet. Open a block to see its options; the "
+        f"marked one was chosen.</p>{''.join(items)}"
+    )
+
+
+def strip(options: Sequence[Any], chosen: str) -> str:
+    """All options of a slot, the chosen one marked."""
+    names = [str(option) for option in options]
+    return "".join(
+        f'<span class="option{" chosen" if name == chosen else ""}">{escape(name)}</span>'
+        for name in (names if chosen in names else [chosen])
+    )
+
+
+def block_facts(losses: Mapping[str, Any]) -> str:
+    """One block's MACs kept, its loss, and that over its benchmark."""
+    kept = ratio_text(losses.get("macs"), losses.get("teacher_macs"))
+    loss, benchmark = mean(losses.get("loss")), mean(losses.get("benchmark"))
+    parts = []
+    if kept:
+        parts.append(f"{kept} of {count(losses['teacher_macs'])} MACs")
+    if loss is not None:
+        parts.append(f"loss {significant(loss)}")
+    if loss is not None and benchmark:
+        times = significant(loss / benchmark)
+        parts.append(f"{times} times its benchmark {significant(benchmark)}")
+    return f'<span class="facts">{", ".join(parts)}</span>{bar(kept)}'
+
+
+def retrain_curves(records: Sequence[Mapping[str, Any]]) -> str:
+    """Losses over the steps of retraining."""
+    names = {
+        "loss": "joint loss",
+        "blocks": "block losses, summed",
+        "task": "prediction loss",
+        "output": "distance to the teacher's prediction",
+    }
+    lines = [Line(label, curve(records, key), key != "loss") for key, label in names.items()]
+    chart = draw(Chart("step", "loss", [line for line in lines if line.points]))
+    if not chart:
+        return ""
+    return f'<h3>Retraining</h3><div class="charts"><figure>{chart}</figure></div>'
+
+
+def supernet_curves(records: Sequence[Mapping[str, Any]]) -> str:
+    """Block losses over the steps of supernet training."""
+    names = list(dict.fromkeys(name for record in records for name in record.get("blocks", {})))
+    by_block = [
+        (name, [(r["step"], r.get("blocks", {}).get(name)) for r in records]) for name in names
+    ]
+    lines = [
+        Line(name, thinned([(step, loss) for step, loss in points if mean(loss) is not None]))
+        for name, points in by_block
+    ]
+    chart = draw(Chart("step", "block loss", lines or [Line("loss", curve(records, "loss"))]))
+    if not chart:
+        return ""
+    return (
+        "<h2>Supernet training</h2><p>Each block learns to imitate the teacher's with whatever "
+        f'options are drawn.</p><div class="charts"><figure>{chart}</figure></div>'
+    )
+
+
+def curve(records: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    """One figure over the steps, thinned."""
+    points = [(record["step"], mean(record.get(key))) for record in records]
+    return thinned([(step, value) for step, value in points if value is not None])
+
+
+def scatter(run: RunFiles) -> str:
+    """Each block's subnets: share of its MACs against its loss, with the chosen ones."""
+    figures = [
+        f"<figure>{chart}<figcaption>{escape(name)}, {len(table.losses)} subnets</figcaption>"
+        "</figure>"
+        for name, table in run.scores.items()
+        if (chart := block_scatter(name, table, run.students))
+    ]
+    if not figures:
+        return ""
+    return (
+        "<h2>Score table</h2><p>Every dot is a subnet of the block; the line is the benchmark, "
+        f'large dots were chosen.</p><div class="charts small">{"".join(figures)}</div>'
+    )
+
+
+def block_scatter(name: str, table: BlockTable, students: Sequence[StudentFiles]) -> str:
+    """One block's chart; row 0 of the table is the teacher's own subnet."""
+    if not len(table.macs) or table.macs[0] <= 0:
+        return ""
+    every = max(1, len(table.macs) // CLOUD)
+    shares = table.macs / table.macs[0]
+    marks = []
+    for files_ in students:
+        losses = files_.architecture.get("losses", {}).get(name, {})
+        macs, loss = mean(losses.get("macs")), mean(losses.get("loss"))
+        if macs is not None and loss is not None:
+            marks.append(Mark(files_.name, (macs / float(table.macs[0]), loss)))
+    cloud = list(zip(shares[::every].tolist(), table.losses[::every].tolist(), strict=True))
+    benchmark = (float(table.losses[0]), "benchmark")
+    return draw(Chart("share of the block's MACs", "loss", (), cloud, marks, benchmark))
+
+
+def protocol(metrics: Mapping[str, Any]) -> str:
+    """How it was measured, how long things took, and what is not known."""
+    facts = {key: words(value) for key, value in metrics.get("protocol", {}).items()}
+    seconds = metrics.get("seconds", {})
+    facts |= {
+        f"time, {stage}": f"{significant(value / 60)} min" for stage, value in seconds.items()
+    }
+    items = "".join(f"<li>{escape(line)}</li>" for line in unmeasured(metrics))
+    return (
+        "<h3>Protocol, the same for teacher and student</h3>"
+        f"{facts_list(facts)}<h3>What was not measured</h3><ul>{items}</ul>"
+    )
+
+
+def space(plan: Mapping[str, Any]) -> str:
+    """Bounds of the space and what was left as it is."""
+    if not plan:
+        return ""
+    facts = {}
+    teacher = plan.get("teacher", {})
+    for name in ("largest", "smallest"):
+        costs = plan.get(name, {})
+        if costs and teacher:
+            macs = ratio_text(costs.get("macs"), teacher.get("macs"))
+            params = ratio_text(costs.get("params"), teacher.get("params"))
+            facts[name] = f"{macs} of the MACs, {params} of the parameters"
+    if isinstance(plan.get("subnets"), int):
+        facts["architectures"] = f"{float(plan['subnets']):.2g}"
+    left = "".join(f"<li>{escape(str(line))}</li>" for line in plan.get("left", []))
+    kept = f"<p>Left as they are:</p><ul>{left}</ul>" if left else ""
+    return f"<h2>Search space</h2>{facts_list(facts)}{kept}"
+
+
+def settings(run: RunFiles) -> str:
+    """The settings of the run and why defaults are what they are."""
+    reasons = {key: words(value) for key, value in run.plan.get("reasons", {}).items()}
+    if not run.settings and not reasons:
+        return ""
+    text = yaml.safe_dump(run.settings, sort_keys=False, allow_unicode=True)
+    return (
+        f"<h2>Settings</h2>{facts_list(reasons)}"
+        f"<details><summary><b>settings.yaml</b></summary><pre>{escape(text)}</pre></details>"
+    )
+
+
+def facts_list(facts: Mapping[str, str]) -> str:
+    """Names and values."""
+    pairs = "".join(
+        f"<dt>{escape(str(name).replace('_', ' '))}</dt><dd>{escape(text)}</dd>"
+        for name, text in facts.items()
+    )
+    return f'<dl class="facts-list">{pairs}</dl>' if pairs else ""
+
+
+def words(value: Any) -> str:
+    """A value of a JSON file for a person."""
+    if isinstance(value, list | tuple):
+        return ", ".join(words(item) for item in value)
+    if isinstance(value, Mapping):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)
