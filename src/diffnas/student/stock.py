@@ -42,9 +42,9 @@ def as_model(
 def stock_config(base_config: Mapping[str, Any], edits: Edits) -> dict[str, Any] | None:
     """The ``UNet2DModel`` config of the edited denoiser, or None if there is none.
 
-    ``base_config`` is a model's whole ``config``. Module paths, and so the names of the weights, are those of the edited denoiser. What a config
-    can say: no edit; a level without all of its attention; the mid block without its attention;
-    no mid block.
+    ``base_config`` is a model's whole ``config``. Module paths, and so the names of the weights,
+    are those of the edited denoiser. What a config can say: no edit; a level without all of its
+    attention; the mid block without its attention; no mid block.
     """
     config = _public(base_config)
     skipped = {path for path, edit in edits.items() if edit["kind"] == "skip"}

@@ -1,0 +1,309 @@
+import ast
+import copy
+import importlib.util
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers.models.attention_processor import Attention
+from diffusers.models.downsampling import Downsample2D
+from diffusers.models.resnet import ResnetBlock2D
+from torch import nn
+
+from diffnas.student import modeling
+from diffnas.student.modeling import DiffNASUNet2DModel, Skip, apply_edits, edit_module
+from tests.models import tiny_unet
+
+RESNETS = {
+    "plain": {},
+    "shortcut": {"out_channels": 24},
+    "scale and shift": {"time_embedding_norm": "scale_shift"},
+    "upsampling": {"up": True},
+    "downsampling": {"down": True},
+    "FIR downsampling": {"down": True, "kernel": "fir", "use_in_shortcut": True},
+    "output scale": {"output_scale_factor": 1.4},
+    "no time embedding": {"temb_channels": None},
+    "time embedding not activated": {"skip_time_act": True},
+}
+EDITS = {
+    "down_blocks.0.resnets.0": {"kind": "resnet", "width": 8, "groups": 2, "kernel": 3},
+    "down_blocks.0.downsamplers.0.conv": {"kind": "conv", "rank": 4},
+    "down_blocks.1.attentions.0": {"kind": "attention", "heads": 2},
+    "mid_block.attentions.0": {"kind": "skip"},
+    "up_blocks.1.resnets.1": {"kind": "skip"},
+}
+
+
+def resnet(**variant):
+    torch.manual_seed(0)
+    layer = ResnetBlock2D(
+        **{"in_channels": 16, "out_channels": 16, "temb_channels": 8, "groups": 4, **variant}
+    ).eval()
+    nn.init.normal_(layer.norm2.weight)
+    return layer
+
+
+def attention(**variant):
+    torch.manual_seed(0)
+    defaults = {"heads": 4, "dim_head": 8, "bias": True, "norm_num_groups": 4}
+    return Attention(32, **{**defaults, "residual_connection": True, **variant}).eval()
+
+
+def call_resnet(layer):
+    torch.manual_seed(1)
+    temb = torch.randn(2, 8) if layer.time_emb_proj is not None else None
+    return torch.randn(2, 16, 4, 4), temb
+
+
+@pytest.mark.parametrize("variant", RESNETS.values(), ids=RESNETS)
+def test_a_narrow_resnet_is_the_wide_one_whose_other_channels_are_not_read(variant):
+    wide = resnet(**variant)
+    width, groups = wide.norm2.num_channels // 2, 2
+    with torch.no_grad():
+        wide.conv2.weight[:, width:] = 0
+    narrow = edit_module(wide, {"kind": "resnet", "width": width, "groups": groups, "kernel": 3})
+    weights = wide.state_dict()
+    for name in ("conv1.weight", "conv1.bias", "norm2.weight", "norm2.bias"):
+        weights[name] = weights[name][:width]
+    weights["conv2.weight"] = weights["conv2.weight"][:, :width]
+    if wide.time_emb_proj is not None:
+        halves = 2 if wide.time_embedding_norm == "scale_shift" else 1
+        for name in ("time_emb_proj.weight", "time_emb_proj.bias"):
+            parts = weights[name].chunk(halves)
+            weights[name] = torch.cat([part[:width] for part in parts])
+    narrow.load_state_dict(weights)
+
+    x, temb = call_resnet(wide)
+    torch.testing.assert_close(narrow(x, temb), wide(x, temb))
+
+
+@pytest.mark.parametrize("variant", RESNETS.values(), ids=RESNETS)
+def test_a_skipped_resnet_is_the_layer_with_a_branch_of_zeros(variant):
+    layer = resnet(**variant)
+    nn.init.zeros_(layer.conv2.weight)
+    nn.init.zeros_(layer.conv2.bias)
+    x, temb = call_resnet(layer)
+    torch.testing.assert_close(edit_module(layer, {"kind": "skip"})(x, temb), layer(x, temb))
+
+
+@pytest.mark.parametrize("kernel", [1, 5])
+def test_another_kernel_keeps_a_resnets_sizes(kernel):
+    layer = resnet()
+    new = edit_module(layer, {"kind": "resnet", "width": 16, "groups": 4, "kernel": kernel})
+    x, temb = call_resnet(layer)
+    assert new.conv1.kernel_size == new.conv2.kernel_size == (kernel, kernel)
+    assert new(x, temb).shape == layer(x, temb).shape
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [{}, {"rescale_output_factor": 1.4}, {"bias": False}, {"qk_norm": "layer_norm"}],
+    ids=["plain", "rescaled", "no bias", "normalised heads"],
+)
+def test_attention_with_fewer_heads_is_the_layer_whose_other_heads_are_not_read(variant):
+    full = attention(**variant)
+    with torch.no_grad():
+        full.to_out[0].weight[:, 8:] = 0
+    one = edit_module(full, {"kind": "attention", "heads": 1})
+    weights = full.state_dict()
+    for name in [name for name in weights if name.split(".")[0] in ("to_q", "to_k", "to_v")]:
+        weights[name] = weights[name][:8]
+    weights["to_out.0.weight"] = weights["to_out.0.weight"][:, :8]
+    one.load_state_dict(weights)
+
+    x = torch.randn(2, 32, 4, 4)
+    torch.testing.assert_close(one(x), full(x))
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.4])
+def test_skipped_attention_is_the_layer_with_a_branch_of_zeros(factor):
+    layer = attention(rescale_output_factor=factor)
+    nn.init.zeros_(layer.to_out[0].weight)
+    nn.init.zeros_(layer.to_out[0].bias)
+    x = torch.randn(2, 32, 4, 4)
+    skipped = edit_module(layer, {"kind": "skip"})
+    torch.testing.assert_close(skipped(x, temb=None), layer(x))
+    assert not list(skipped.parameters())
+
+
+def test_skipped_attention_without_residual_connection_gives_zeros():
+    skipped = edit_module(attention(residual_connection=False), {"kind": "skip"})
+    x = torch.randn(2, 32, 4, 4)
+    assert torch.equal(skipped(x), torch.zeros_like(x))
+
+
+@pytest.mark.parametrize("variant", [{"qk_norm": "layer_norm_across_heads", "kv_heads": 4}])
+def test_attention_that_ties_its_heads_together_is_refused(variant):
+    with pytest.raises(ValueError, match="heads"):
+        edit_module(attention(**variant), {"kind": "attention", "heads": 1})
+
+
+@pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 1), (2, 0)])
+def test_a_convolution_of_full_rank_can_be_the_original(stride, padding):
+    conv = nn.Conv2d(3, 5, 3, stride, padding)
+    product = edit_module(conv, {"kind": "conv", "rank": 5})
+    with torch.no_grad():
+        product[0].weight.copy_(conv.weight)
+        product[1].weight.copy_(torch.eye(5)[:, :, None, None])
+        product[1].bias.copy_(conv.bias)
+    x = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(product(x), conv(x))
+
+
+@pytest.mark.parametrize(("stride", "kernel"), [(1, 1), (1, 5), (2, 1), (2, 5)])
+def test_another_kernel_keeps_a_convolutions_output_size(stride, kernel):
+    conv = nn.Conv2d(3, 5, 3, stride, padding=1)
+    x = torch.randn(2, 3, 8, 8)
+    assert edit_module(conv, {"kind": "conv", "kernel": kernel})(x).shape == conv(x).shape
+
+
+@pytest.mark.parametrize(
+    ("module", "edit", "message"),
+    [
+        (nn.Conv2d(3, 5, 3), {"kind": "conv", "kernel": 1}, "kernel 1 is too small"),
+        (nn.Conv2d(4, 4, 3, groups=2), {"kind": "conv", "rank": 2}, "grouped"),
+        (nn.Conv2d(3, 5, 3), {"kind": "conv"}, "rank or a kernel"),
+        (nn.Linear(3, 5), {"kind": "skip"}, "'skip' is not for a Linear"),
+        (nn.Conv2d(3, 5, 3), {"kind": "melt"}, "unknown kind 'melt'"),
+        (nn.Conv2d(3, 5, 3), {}, "unknown kind None"),
+    ],
+)
+def test_an_edit_that_does_not_suit_the_module_is_refused(module, edit, message):
+    with pytest.raises(ValueError, match=message):
+        edit_module(module, edit)
+
+
+@pytest.mark.parametrize(
+    ("path", "edit", "message"),
+    [
+        ("down_blocks.7", {"kind": "skip"}, "'down_blocks.7': the model has no such module"),
+        ("mid_block.resnets.0", {"kind": "resnet"}, "'mid_block.resnets.0': 'width'"),
+        ("conv_in", {"kind": "skip"}, "'conv_in': .* not for a Conv2d"),
+    ],
+)
+def test_a_refused_edit_names_its_module(path, edit, message):
+    with pytest.raises(ValueError, match=message):
+        apply_edits(tiny_unet(), {path: edit})
+
+
+def test_new_layers_are_where_the_old_ones_were():
+    layer = resnet().to("meta", torch.bfloat16).train()
+    new = edit_module(layer, {"kind": "resnet", "width": 8, "groups": 2, "kernel": 3})
+    assert {(p.device.type, p.dtype) for p in new.parameters()} == {("meta", torch.bfloat16)}
+    assert new.training
+    assert new.conv1.training
+
+
+def test_an_edit_leaves_the_module_as_it_was():
+    layer = resnet(out_channels=24)
+    before = copy.deepcopy(layer.state_dict())
+    skipped = edit_module(layer, {"kind": "skip"})
+    nn.init.zeros_(skipped.conv_shortcut.weight)
+    assert all(torch.equal(before[name], value) for name, value in layer.state_dict().items())
+
+
+def test_a_convolution_held_under_two_names_is_replaced_under_both():
+    parent = nn.ModuleList([Downsample2D(8, use_conv=True)])  # has `conv` and `Conv2d_0`
+    apply_edits(parent, {"0.conv": {"kind": "conv", "rank": 2}})
+    assert parent[0].conv is parent[0].Conv2d_0
+    assert isinstance(parent[0].conv, nn.Sequential)
+
+
+def test_the_config_is_the_parents_and_the_edits():
+    teacher = tiny_unet(norm_eps=1e-3)
+    student = DiffNASUNet2DModel.from_config(teacher.config, edits=EDITS)
+    own = dict(student.config)
+    assert own.pop("edits") == EDITS
+    assert own.pop("edits_format") == modeling.EDITS_FORMAT
+    ours = {key: value for key, value in own.items() if not key.startswith("_")}
+    assert ours == {key: value for key, value in teacher.config.items() if not key.startswith("_")}
+
+
+@pytest.mark.parametrize("low_cpu_mem_usage", [True, False])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {},
+        {"downsample_padding": 0},
+        {"norm_eps": 0.1},
+        {"resnet_time_scale_shift": "scale_shift"},
+        {
+            "downsample_type": "resnet",
+            "upsample_type": "resnet",
+            "down_block_types": ["AttnDownBlock2D", "AttnDownBlock2D"],
+        },
+        {"num_class_embeds": 3},
+        {"class_embed_type": "timestep"},
+        {"freq_shift": 1, "flip_sin_to_cos": False},
+        {"time_embedding_type": "fourier"},
+        {"center_input_sample": True, "act_fn": "gelu", "attention_head_dim": 4},
+        {"mid_block_scale_factor": 2.0, "attn_norm_num_groups": 8, "time_embedding_dim": 24},
+    ],
+    ids=lambda value: ", ".join(value) if isinstance(value, dict) else str(value),
+)
+def test_settings_and_weights_survive_saving(tmp_path, setting, low_cpu_mem_usage):
+    edits = {"mid_block.attentions.0": {"kind": "skip"}}
+    edits["mid_block.resnets.0"] = {"kind": "resnet", "width": 8, "groups": 2, "kernel": 3}
+    student = DiffNASUNet2DModel.from_config(tiny_unet(**setting).config, edits=edits).eval()
+    student.save_pretrained(tmp_path)
+    again, report = DiffNASUNet2DModel.from_pretrained(
+        tmp_path, low_cpu_mem_usage=low_cpu_mem_usage, output_loading_info=True
+    )
+    assert {key: again.config[key] for key in setting} == setting
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    weights = student.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in again.state_dict().items())
+    labels = (
+        torch.tensor([0, 2]) if set(setting) & {"num_class_embeds", "class_embed_type"} else None
+    )
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([3, 5])
+    torch.testing.assert_close(again(x, t, labels).sample, student(x, t, labels).sample)
+
+
+def test_edits_of_a_newer_format_are_refused():
+    with pytest.raises(ValueError, match="edits_format 2 is newer"):
+        DiffNASUNet2DModel.from_config(tiny_unet().config, edits=EDITS, edits_format=2)
+
+
+def test_a_student_can_be_copied_and_pickled():
+    student = DiffNASUNet2DModel.from_config(tiny_unet().config, edits=EDITS).eval()
+    x = torch.randn(2, 1, 8, 8)
+    for again in (copy.deepcopy(student), pickle.loads(pickle.dumps(student))):
+        assert type(again) is DiffNASUNet2DModel
+        assert torch.equal(again(x, 3).sample, student(x, 3).sample)
+
+
+def test_the_travelling_file_needs_torch_and_diffusers_only():
+    tree = ast.parse(Path(modeling.__file__).read_text())
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import)
+             for alias in node.names}  # fmt: skip
+    names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    packages = {name.split(".")[0] for name in names}
+    assert packages - sys.stdlib_module_names == {"torch", "diffusers"}
+
+
+def test_the_travelling_files_name_follows_its_content(tmp_path):
+    source = Path(modeling.__file__).read_text()
+
+    def name_of(text):
+        file = tmp_path / "any.py"
+        file.write_text(text)
+        spec = importlib.util.spec_from_file_location("any", file)
+        sys.modules["any"] = module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        finally:
+            del sys.modules["any"]
+        assert module.DiffNASUNet2DModel.__module__ == module.MODULE_NAME
+        return module.MODULE_NAME
+
+    assert name_of(source) == modeling.MODULE_NAME
+    assert name_of(source + "# another version\n") != modeling.MODULE_NAME
+
+
+def test_skip_shares_what_it_keeps():
+    layer = resnet(out_channels=24)
+    assert Skip(layer).conv_shortcut is layer.conv_shortcut
