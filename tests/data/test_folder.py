@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffnas.data import decode, load_data
+from diffnas.errors import UserError
+
+
+def save(path, mode="RGB", size=(12, 10), colour=None, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, colour).save(path, **options)
+
+
+def load(folder, **settings):
+    return load_data(str(folder), **({"size": (8, 8), "channels": 3} | settings))
+
+
+def test_nested_mixed_pictures_become_one_array_in_path_order(tmp_path):
+    save(tmp_path / "b.png", colour=(10, 20, 30))
+    save(tmp_path / "a" / "deep" / "x.bmp", "L", (30, 9), 200)
+    save(tmp_path / "c.JPG", size=(8, 40), colour=(90, 90, 90))
+    (tmp_path / "notes.txt").write_text("no picture")
+    images = load(tmp_path).images
+    assert images.shape == (3, 3, 8, 8)
+    assert images[0].tolist() == np.full((3, 8, 8), 200).tolist()
+    assert images[1, :, 0, 0].tolist() == [10, 20, 30]
+
+
+def test_one_channel_turns_colour_to_grey(tmp_path):
+    save(tmp_path / "a.png", colour=(255, 0, 0))
+    save(tmp_path / "b.png", "L", colour=7)
+    assert load(tmp_path, channels=1).images[:, 0, 0, 0].tolist() == [76, 7]
+
+
+def test_transparent_parts_become_white(tmp_path):
+    save(tmp_path / "a.png", "RGBA", colour=(0, 0, 0, 0))
+    assert load(tmp_path).images.min() == 255
+
+
+def test_sixteen_bit_grey_keeps_its_range(tmp_path):
+    Image.fromarray(np.full((9, 9), 32768, np.uint16)).save(tmp_path / "a.png")
+    assert load(tmp_path, channels=1).images[0, 0, 0, 0] == 128
+
+
+def test_pictures_are_turned_upright_by_their_exif(tmp_path):
+    array = np.zeros((8, 8, 3), np.uint8)
+    array[:4] = 255  # the upper half is white
+    exif = Image.Exif()
+    exif[0x0112] = 3  # taken upside down
+    Image.fromarray(array).save(tmp_path / "a.png", exif=exif)
+    image = load(tmp_path).images[0, 0]
+    assert image[0].max() < 128 < image[-1].min()
+
+
+def test_centre_is_cropped_to_the_wanted_shape(tmp_path):
+    array = np.zeros((8, 24), np.uint8)
+    array[:, 8:16] = 255
+    Image.fromarray(array).save(tmp_path / "a.png")
+    assert load(tmp_path, channels=1).images.min() == 255
+
+
+def test_height_comes_before_width(tmp_path):
+    save(tmp_path / "a.png")
+    assert load(tmp_path, size=(16, 8)).images.shape == (1, 3, 16, 8)
+
+
+def test_unreadable_files_are_skipped_and_counted(tmp_path):
+    save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:40])
+    data = load(tmp_path)
+    assert (len(data.images), data.skipped) == (1, 2)
+
+
+def test_nothing_readable_is_an_error(tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    with pytest.raises(UserError, match="none of the 1 images"):
+        load(tmp_path)
+
+
+def test_empty_folder_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="no images in"):
+        load(tmp_path)
+
+
+def test_missing_folder_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="there is no folder"):
+        load(tmp_path / "gone")
+
+
+def test_whole_folders_are_held_out_when_split_by_folder(tmp_path):
+    for photo in range(10):
+        for crop in range(3):
+            save(tmp_path / f"{photo}" / f"{crop}.png", "L", colour=photo)
+    data = load(tmp_path, channels=1, split_by="folder")
+    photos = data.images[:, 0, 0, 0]
+    assert len(data.held_out) == 6
+    assert not set(photos[data.seen]) & set(photos[data.held_out])
+
+
+def test_one_folder_cannot_be_split_by_folder(tmp_path):
+    save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="^split_by: "):
+        load(tmp_path, split_by="folder")
+
+
+def test_labels_are_top_level_folders_only_when_asked_for(tmp_path):
+    for name in ("cat", "dog"):
+        save(tmp_path / name / "inner" / "a.png")
+    assert load(tmp_path).labels is None
+    assert load(tmp_path, label_column="folder").labels.tolist() == [0, 1]
+
+
+def test_small_sets_still_hold_something_out(tmp_path):
+    for index in range(2):
+        save(tmp_path / f"{index}.png")
+    data = load(tmp_path)
+    assert (len(data.seen), len(data.held_out)) == (1, 1)
+
+
+def test_limit_bounds_the_count(tmp_path):
+    for index in range(9):
+        save(tmp_path / f"{index}.png")
+    assert len(load(tmp_path, limit=4).images) == 4
+
+
+def test_large_sets_are_decoded_once_into_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode, "LARGE", 1)
+    pictures, cache = tmp_path / "pictures", tmp_path / "cache"
+    save(pictures / "a.png", colour=(1, 2, 3))
+    (pictures / "b.png").write_bytes(b"not a picture")
+    first = load(pictures, cache=cache)
+    monkeypatch.setattr(decode, "_fill", None)  # a second decoding would fail
+    second = load(pictures, cache=cache)
+    assert isinstance(second.images, np.memmap)
+    assert np.array_equal(first.images, second.images)
+    assert second.skipped == 1
+    assert not list(cache.glob("*.tmp"))
+
+
+def test_cache_notices_changed_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode, "LARGE", 1)
+    pictures, cache = tmp_path / "pictures", tmp_path / "cache"
+    save(pictures / "a.png", "L", colour=1)
+    load(pictures, cache=cache)
+    save(pictures / "b.png", "L", colour=2)
+    assert len(load(pictures, cache=cache).images) == 2

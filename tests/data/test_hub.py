@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffnas.data import load_data
+from diffnas.errors import UserError
+
+datasets = pytest.importorskip("datasets")
+
+
+def saved(folder, **columns):
+    datasets.Dataset.from_dict(columns).save_to_disk(folder)
+    return str(folder)
+
+
+def pictures(count):
+    return [Image.new("L", (9, 12), 10 * i) for i in range(count)]
+
+
+def load(source, **settings):
+    return load_data(source, **({"size": (8, 8), "channels": 1} | settings))
+
+
+def test_image_column_is_found(tmp_path):
+    data = load(saved(tmp_path, caption=["a", "b", "c"], photo=pictures(3)))
+    assert data.images[:, 0, 0, 0].tolist() == [0, 10, 20]
+    assert data.labels is None
+
+
+def test_labels_of_words_are_numbered(tmp_path):
+    source = saved(tmp_path, photo=pictures(3), kind=["b", "a", "b"])
+    assert load(source, label_column="kind").labels.tolist() == [1, 0, 1]
+
+
+def test_training_split_of_several_is_used(tmp_path):
+    parts = {
+        name: datasets.Dataset.from_dict({"photo": pictures(count)})
+        for name, count in (("test", 2), ("train", 3))
+    }
+    datasets.DatasetDict(parts).save_to_disk(tmp_path)
+    assert len(load(str(tmp_path)).images) == 3
+
+
+def test_folder_of_tables_is_read(tmp_path):
+    table = datasets.Dataset.from_dict({"photo": pictures(3)})
+    table.to_parquet(tmp_path / "train.parquet")
+    assert len(load(str(tmp_path)).images) == 3
+
+
+def test_two_image_columns_must_be_told_apart(tmp_path):
+    source = saved(tmp_path, left=pictures(2), right=pictures(2)[::-1])
+    with pytest.raises(UserError, match="name one of left, right"):
+        load(source)
+    assert load(source, image_column="right").images[0, 0, 0, 0] == 10
+
+
+@pytest.mark.parametrize("setting", ["image_column", "label_column"])
+def test_missing_column_is_an_error_that_lists_the_columns(tmp_path, setting):
+    with pytest.raises(UserError, match=f"^{setting}: .*its columns are photo"):
+        load(saved(tmp_path, photo=pictures(2)), **{setting: "gone"})
+
+
+def test_column_without_images_is_an_error(tmp_path):
+    source = saved(tmp_path, number=[1, 2])
+    with pytest.raises(UserError, match="^image_column: "):
+        load(source, image_column="number")
+
+
+def test_unreachable_hub_is_one_line_for_the_user(monkeypatch):
+    def refuse(*_, **__):
+        raise ConnectionError("no route to host\nand much more")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(UserError, match=r"someone/photos.*no route to host\)") as caught:
+        load("someone/photos")
+    assert "\n" not in str(caught.value)
+
+
+def test_limit_spreads_over_the_set_in_order(tmp_path):
+    data = load(saved(tmp_path, photo=pictures(20)), limit=5)
+    values = data.images[:, 0, 0, 0].astype(int)
+    assert len(values) == 5
+    assert np.all(np.diff(values) > 0)
