@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from diffnas.errors import UserError
 
+Precision = Literal["fp32", "bf16", "fp16"]
 Positive = Annotated[int, Field(gt=0)]
 Ratio = Annotated[float, Field(gt=0, le=1)]
 
@@ -139,7 +140,7 @@ class Settings(Section):
     evaluate: EvaluateSettings = EvaluateSettings()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     device: str = "auto"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     max_steps: Positive | None = Field(None, description="cap on the steps of either training")
 
 

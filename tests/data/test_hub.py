@@ -62,7 +62,7 @@ def test_missing_column_is_an_error_that_lists_the_columns(tmp_path, setting):
 
 def test_column_without_images_is_an_error(tmp_path):
     source = saved(tmp_path, number=[1, 2])
-    with pytest.raises(UserError, match="^image_column: "):
+    with pytest.raises(UserError, match=r"^image_column: "):
         load(source, image_column="number")
 
 

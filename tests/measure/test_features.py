@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 from sklearn.datasets import load_sample_images
+from torchmetrics.image.fid import FrechetInceptionDistance
 
 from diffnas.data import load_data
 from diffnas.errors import UserError
@@ -71,8 +72,6 @@ def test_feature_count_is_as_announced(extractor, shape):
 
 
 def test_torchmetrics_takes_the_extractors_as_they_are():
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
     data = load_data("digits", size=(8, 8), channels=3)
     metric = FrechetInceptionDistance(feature=DigitsFeatures(), input_img_size=(3, 8, 8))
     metric.set_dtype(torch.float64)
@@ -82,7 +81,7 @@ def test_torchmetrics_takes_the_extractors_as_they_are():
 
 
 def test_unknown_features_are_refused():
-    with pytest.raises(UserError, match="^features: 'vgg'"):
+    with pytest.raises(UserError, match=r"^features: 'vgg'"):
         features("vgg")
 
 

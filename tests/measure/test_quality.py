@@ -40,7 +40,7 @@ def test_changed_reference_is_not_taken_from_the_cache(digits):
 
 def test_too_few_images_are_refused_with_a_remedy(digits):
     seen, held_out = digits
-    with pytest.raises(UserError, match="64 generated images are too few.*at least 65"):
+    with pytest.raises(UserError, match=r"64 generated images are too few.*at least 65"):
         quality(seen[:64], held_out, "digits")
     check_counts(65, 65, "digits")
 

@@ -1,1 +1,82 @@
+"""The command line: a file per verb, which parses, calls and prints."""
 
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version as installed_version
+from typing import Annotated, Any
+
+import typer
+
+from diffnas.cli.compress import compress
+from diffnas.cli.demo import demo
+from diffnas.cli.evaluate import evaluate
+from diffnas.cli.failures import FAILURE, MISTAKE, explain
+from diffnas.cli.plan import plan
+from diffnas.cli.quiet import hush
+from diffnas.cli.report import report
+from diffnas.cli.sample import sample
+
+_USAGE_ERROR: Any = typer.BadParameter.__base__
+"""The usage error of the click that this typer uses: newer ones carry their own."""
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+for verb in (demo, compress, plan, evaluate, sample, report):
+    app.command()(verb)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"diffnas {installed_version('diffnas')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """Make pretrained diffusion models smaller and faster by block-wise architecture search."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0, 2 for a user's mistake, 1 for a failure.
+
+    Errors are one line on stderr; ``--debug`` or DIFFNAS_DEBUG=1 lets tracebacks through.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given or os.environ.get("DIFFNAS_DEBUG") == "1"
+    given = [argument for argument in given if argument != "--debug"]
+    if not debug:
+        hush()
+    try:
+        status = typer.main.get_command(app)(
+            given or ["--help"], prog_name="diffnas", standalone_mode=False
+        )
+    except _USAGE_ERROR as error:
+        return _fail(_usage(error), MISTAKE)
+    except BrokenPipeError:
+        # The reader of stdout left (diffnas plan ... | head); nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURE
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail(*explain(KeyboardInterrupt()))
+    except Exception as error:
+        # The last door: whatever comes, a user gets a line, and a traceback only when asking.
+        if debug:
+            raise
+        return _fail(*explain(error))
+    return status if isinstance(status, int) else 0
+
+
+def _usage(error: Any) -> str:
+    context = error.ctx
+    command = context.command_path if context is not None else "diffnas"
+    message = " ".join(error.format_message().split()).rstrip(".")
+    return f"{message}; see '{command} --help'"
+
+
+def _fail(line: str, status: int) -> int:
+    print(f"diffnas: {line}", file=sys.stderr)
+    return status

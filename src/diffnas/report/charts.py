@@ -72,7 +72,7 @@ def draw(chart: Chart) -> str:
     if chart.level is not None and chart.level[0] > 0:
         _, y = place((x_low, chart.level[0]))
         parts.append(f'<path class="level" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text x="{WIDTH - RIGHT}" y="{y - 5:.1f}" class="end">')
+        parts.append(f'<text x="{LEFT + 4}" y="{y - 5:.1f}">')
         parts.append(f"{escape(chart.level[1])}</text>")
     colours = palette(len(chart.lines) or len(chart.marks))
     for line, colour in zip(chart.lines, colours, strict=False):
@@ -168,9 +168,9 @@ def _even_ticks(low: float, high: float) -> list[float]:
 def _decade_ticks(low: float, high: float) -> list[float]:
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     span = math.log10(high / low)
-    leading = (1,) if span > 2.5 else (1, 3) if span > 1.2 else (1, 1.5, 2, 3, 5, 7)
+    leading = (1,) if span > 3.2 else (1, 3) if span > 1.2 else (1, 1.5, 2, 3, 5, 7)
     ticks = [lead * 10.0**decade for decade in decades for lead in leading]
-    every = max(1, round(span / 6)) if span > 2.5 else 1
+    every = max(1, round(span / 6)) if span > 3.2 else 1
     return [tick for tick in ticks if low <= tick <= high][::every]
 
 

@@ -35,8 +35,8 @@ def unmeasured(metrics: Json) -> list[str]:
     ]
     if isinstance(seeds, list | tuple) and len(seeds) < 3:
         lines.append(
-            f"Sampling noise: {len(seeds)} sampling seed{'' if len(seeds) == 1 else 's'}, "
-            f"too few for a spread (evaluate.seeds)."
+            f"Sampling noise: {len(seeds)} sampling seed{'' if len(seeds) == 1 else 's'} "
+            f"cannot tell a small difference from chance (setting evaluate.seeds)."
         )
     samples = protocol.get("samples")
     if isinstance(samples, int) and samples < 10_000:

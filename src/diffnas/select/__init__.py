@@ -1,1 +1,112 @@
+"""From scores to an architecture: a file per rule, and the budget they all serve."""
 
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from diffnas.architecture import Architecture, Cost, Scores
+from diffnas.budget import Amount, Budget
+from diffnas.errors import UserError
+from diffnas.select.local import at_tolerance, local, local_ratio, weighted_costs
+from diffnas.select.random import random
+from diffnas.select.table import OptionCosts, Rows, Table, make_table
+
+RULES: dict[str, Callable[[Table, int], tuple[Rows, float]]] = {
+    "local": local,
+    "local-ratio": local_ratio,
+    "random": random,
+}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """An architecture and how it was found.
+
+    ``tolerance``: the rule's own figure (s for 'local'); ``rows``: its rows in the score table.
+    """
+
+    architecture: Architecture
+    cost: Cost
+    tolerance: float
+    rows: Rows
+
+
+def select(
+    scores: Scores,
+    budget: Budget,
+    rule: str = "local",
+    *,
+    seed: int = 0,
+    additive: Mapping[str, tuple[float, OptionCosts]] | None = None,
+    whole: Mapping[str, tuple[float, Callable[[Architecture], float]]] | None = None,
+) -> Selection:
+    """The architecture a rule chooses within a budget (all its limits hold) or at a tolerance.
+
+    ``additive`` and ``whole`` hold, for metrics other than MACs and parameters, the teacher's whole
+    cost and the cost of every option, or of an architecture.
+
+    Raises:
+        UserError: the rule is unknown, or no architecture of the space meets the budget.
+    """
+    check_rule(rule)
+    absolute = {
+        "macs": float(scores.space.teacher.macs),
+        "params": float(scores.space.teacher.params),
+        **{metric: teacher for metric, (teacher, _) in {**(additive or {}), **(whole or {})}.items()},
+    }
+    limits = {
+        metric: amount.of(absolute[metric]) / absolute[metric]
+        for metric, amount in budget.limits().items()
+    }
+    shares = {
+        metric: _share(measure, teacher) for metric, (teacher, measure) in (whole or {}).items()
+    }
+    table = make_table(scores, limits, additive, shares)
+    if budget.tolerance is not None:
+        costs = next(weighted_costs(table))
+        rows, tolerance = at_tolerance(table, costs, max(budget.tolerance, 1.0)), budget.tolerance
+    else:
+        for metric, amount in budget.limits().items():
+            check_reachable(metric, amount, table.smallest(metric), absolute[metric])
+        rows, tolerance = RULES[rule](table, seed)
+        if not table.within_limits(rows):
+            together = ", ".join(f"--{metric} {limit:.3g}" for metric, limit in limits.items())
+            raise UserError(f"{together}: no architecture of this space meets all; raise one")
+    architecture = table.architecture(rows)
+    return Selection(architecture, scores.space.cost_of(architecture), tolerance, rows)
+
+
+def check_rule(rule: str) -> None:
+    """Raise UserError, with the nearest name, unless the rule is known."""
+    if rule not in RULES:
+        near = difflib.get_close_matches(rule, RULES, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(RULES)}"
+        raise UserError(f"--rule {rule}: unknown; {hint}")
+
+
+def check_reachable(metric: str, limit: Amount, smallest: float, teacher: float) -> None:
+    """Raise UserError, naming the smallest reachable share, unless the limit can be met."""
+    if limit.of(teacher) < smallest * teacher:
+        written = f"{limit.value:g}"
+        raise UserError(
+            f"--{metric} {written}: the smallest reachable is {smallest:.3g} of the teacher's "
+            f"{human(teacher, metric)}; raise it, or allow smaller options in the space settings"
+        )
+
+
+def human(value: float, metric: str) -> str:
+    """A figure with its unit: ``17.3 M``, ``12.1 ms``, ``34.0 MiB``."""
+    if metric == "latency":
+        return f"{value:.3g} ms"
+    if metric == "memory":
+        return f"{value / 2**20:.1f} MiB"
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {letter}"
+    return f"{value:.0f}"
+
+
+def _share(
+    measure: Callable[[Architecture], float], teacher: float
+) -> Callable[[Architecture], float]:
+    return lambda architecture: measure(architecture) / teacher

@@ -1,0 +1,96 @@
+"""A block is a module and its captured call."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Call:
+    """What one module was given and what it gave: trees of tensors, tuples, dicts, None."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    output: Any
+
+    @property
+    def stream(self) -> Tensor | None:
+        """The tensor that a residual block's outputs carry on from: its first tensor input."""
+        return next((leaf for leaf in tensors((self.args, self.kwargs))), None)
+
+
+def tensors(tree: Any) -> Iterator[Tensor]:
+    """All tensors of a tree, in order."""
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, Mapping):
+        for value in tree.values():
+            yield from tensors(value)
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from tensors(value)
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], tree: T) -> T:
+    """The same tree with ``function`` applied to each tensor; one shared stays shared."""
+    done: dict[int, Tensor] = {}
+
+    def walk(node: Any) -> Any:
+        if isinstance(node, Tensor):
+            if id(node) not in done:
+                done[id(node)] = function(node)
+            return done[id(node)]
+        if isinstance(node, Mapping):
+            return type(node)({key: walk(value) for key, value in node.items()})  # type: ignore[call-arg]
+        if isinstance(node, list | tuple):
+            return type(node)(walk(value) for value in node)
+        return node
+
+    return walk(tree)
+
+
+def freeze(tree: T) -> T:
+    """Detached and contiguous.
+
+    Contiguous because torch's CPU GroupNorm backward crashes on a channels-last input that needs
+    no gradient, and diffusers' attention hands such tensors on.
+    """
+    return map_tensors(lambda tensor: tensor.detach().contiguous(), tree)
+
+
+@contextmanager
+def recorded(model: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Call]]:
+    """Calls of the submodules at ``paths``, filled in, in order of execution, while active."""
+    calls: dict[str, Call] = {}
+
+    def record(path: str) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            calls[path] = Call(args, kwargs, output)
+
+        return hook
+
+    handles = [
+        model.get_submodule(path).register_forward_hook(record(path), with_kwargs=True)
+        for path in paths
+    ]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def capture(
+    denoiser: nn.Module, paths: Sequence[str], inputs: Mapping[str, Any]
+) -> tuple[Any, dict[str, Call]]:
+    """One forward pass without gradients: the denoiser's output, and every block's frozen call."""
+    with torch.no_grad(), recorded(denoiser, paths) as calls:
+        output = denoiser(**inputs)
+    frozen = freeze({path: (call.args, call.kwargs, call.output) for path, call in calls.items()})
+    return output, {path: Call(*parts) for path, parts in frozen.items()}

@@ -1,0 +1,132 @@
+"""``diffnas compress``: the main job."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from diffnas.budget import Budget, parse_budget
+from diffnas.cli import options
+from diffnas.cli.output import print_result, print_table
+from diffnas.cli.progress import show_progress
+from diffnas.cli.quiet import hush_diffusers
+from diffnas.errors import UserError
+from diffnas.report.table import closing_table
+from diffnas.settings import Settings
+
+STAGES = ("plan", "supernet", "scores", "architecture", "student", "metrics", "report")
+
+
+def compress(
+    model: options.Model,
+    *,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="A folder of images, a Hub data set id, or 'digits'.",
+            show_default="'digits' for the model 'digits'",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Run folder.", show_default="runs/MODEL")
+    ] = None,
+    macs: options.Macs = None,
+    params: options.Params = None,
+    latency: options.Latency = None,
+    memory: options.Memory = None,
+    tolerance: options.Tolerance = None,
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="STAGE", help=f"Stop after this stage: {', '.join(STAGES)}."),
+    ] = None,
+    space: options.SpaceName = None,
+    rule: options.Rule = None,
+    settings_file: options.SettingsFile = None,
+    assignments: options.Assignments = None,
+    max_steps: options.MaxSteps = None,
+    batch_size: options.BatchSize = None,
+    precision: options.Precision = None,
+    device: options.Device = None,
+    seed: options.Seed = None,
+    revision: options.Revision = None,
+    variant: options.Variant = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+) -> None:
+    """Make a smaller diffusion model at par with MODEL, using images like those it was trained on.
+
+    The same command goes on where it stopped; with other budgets it makes a further student.
+    """
+    budget = parse_budget(
+        macs=macs, params=params, latency=latency, memory=memory, tolerance=tolerance
+    )
+    settings = options.read_settings(
+        settings_file,
+        assignments,
+        options.training_flags(
+            space=space,
+            rule=rule,
+            max_steps=max_steps,
+            batch_size=batch_size,
+            precision=precision,
+            device=device,
+            seed=seed,
+        ),
+    )
+    if until is not None:
+        options.check_choice("--until", until, STAGES)
+    if data is None:
+        if model != "digits":
+            raise UserError("--data: missing; give a folder of images, a Hub data set id or digits")
+        data = "digits"
+    run_and_show(
+        model,
+        data,
+        out or Path("runs") / folder_name(model),
+        budget,
+        settings,
+        until=until,
+        revision=revision,
+        variant=variant,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def run_and_show(
+    model: str, data: str, out: Path, budget: Budget, settings: Settings, **further: Any
+) -> None:
+    """Run the stages with progress on stderr, then print the closing table and where things are."""
+    options.check_folder("--out", out)
+    # Only now: usage errors must not wait for torch.
+    from diffnas.device import resolve_device  # noqa: PLC0415
+
+    resolve_device(settings.device)
+    hush_diffusers()
+    from diffnas.run import compress as compress_  # noqa: PLC0415
+
+    with show_progress() as progress:
+        run = compress_(
+            model,
+            data=data,
+            out=out,
+            budget=budget,
+            settings=settings,
+            progress=progress,
+            **further,
+        )
+    student = run.students.get(budget.name)
+    if student is None or not (student.path / "metrics.json").exists():
+        print_result(f"run {run.path}")
+        return
+    print_table(closing_table(student.metrics(), title=budget.name))
+    print_result(f"\npipeline  {student.path / 'pipeline'}")
+    print_result(f"samples   {student.path / 'samples.png'}")
+    if (run.path / "report.html").exists():
+        print_result(f"report    {run.path / 'report.html'}")
+
+
+def folder_name(model: str) -> str:
+    """A safe folder name from a path or Hub id: its last part."""
+    last = Path(model).resolve().name if Path(model).exists() else model.rstrip("/").split("/")[-1]
+    return re.sub(r"[^\w.-]+", "-", last).strip(".-") or "model"

@@ -1,0 +1,59 @@
+"""What goes wrong, as one line and an exit status; a traceback only where asked for."""
+
+import errno
+
+from diffnas.errors import RunError, UserError
+
+FAILURE, MISTAKE, INTERRUPTED = 1, 2, 130
+
+EXTRAS = {"torch_fidelity": "fid"}
+"""Packages that are not always installed, by import name -> DiffNAS's extra."""
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """The line to print and the exit status.
+
+    2: the user can mend it; 1: the work failed; 130: stopped by the user.
+    """
+    match error:
+        case KeyboardInterrupt():
+            return "interrupted; the same command goes on from here", INTERRUPTED
+        case UserError():
+            return one_line(error), MISTAKE
+        case RunError():
+            return one_line(error), FAILURE
+        case ModuleNotFoundError():
+            return _missing_package(error.name or "?"), MISTAKE
+        case OSError():
+            return _operating_system(error)
+        case MemoryError():
+            return _OUT_OF_MEMORY, FAILURE
+    # By name and text: importing torch to compare types would slow every mistake down.
+    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+        return _OUT_OF_MEMORY, FAILURE
+    kind = type(error).__name__
+    return f"{kind}: {one_line(error)} (--debug shows where; please report it)", FAILURE
+
+
+def one_line(error: BaseException) -> str:
+    """The message without line breaks."""
+    return " ".join(str(error).split())
+
+
+_OUT_OF_MEMORY = "out of memory; try a smaller --batch-size, --precision bf16 or another --device"
+
+
+def _missing_package(name: str) -> str:
+    package = name.partition(".")[0]
+    if package in EXTRAS:
+        return f"{package} is not installed; pip install 'diffnas[{EXTRAS[package]}]'"
+    return f"{package} is not installed; pip install {package.replace('_', '-')}"
+
+
+def _operating_system(error: OSError) -> tuple[str, int]:
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{where}disk full; free some space, the same command goes on from here", FAILURE
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{where}permission denied; choose another path or mend its rights", MISTAKE
+    return f"{where}{error.strerror or one_line(error)}", FAILURE

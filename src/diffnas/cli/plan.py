@@ -1,0 +1,149 @@
+"""``diffnas plan``: what a compression would be, without training."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from diffnas.budget import describe, parse_budget
+from diffnas.cli import options
+from diffnas.cli.output import print_json, print_result, print_table
+from diffnas.cli.progress import duration
+from diffnas.cli.quiet import hush_diffusers
+from diffnas.report.table import count, plain_table, significant
+
+
+def plan(
+    model: options.Model,
+    *,
+    macs: options.Macs = None,
+    params: options.Params = None,
+    latency: options.Latency = None,
+    memory: options.Memory = None,
+    tolerance: options.Tolerance = None,
+    images: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="How many images there will be to train on."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For a program.")] = False,
+    space: options.SpaceName = None,
+    rule: options.Rule = None,
+    settings_file: options.SettingsFile = None,
+    assignments: options.Assignments = None,
+    max_steps: options.MaxSteps = None,
+    batch_size: options.BatchSize = None,
+    precision: options.Precision = None,
+    device: options.Device = None,
+    seed: options.Seed = None,
+    revision: options.Revision = None,
+    variant: options.Variant = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+) -> None:
+    """Show blocks, options, reachable costs, hours and memory of compressing MODEL. No training.
+
+    A folder with model_index.json and the denoiser's config.json is enough.
+    """
+    budget = parse_budget(
+        macs=macs, params=params, latency=latency, memory=memory, tolerance=tolerance
+    )
+    settings = options.read_settings(
+        settings_file,
+        assignments,
+        options.training_flags(
+            space=space,
+            rule=rule,
+            max_steps=max_steps,
+            batch_size=batch_size,
+            precision=precision,
+            device=device,
+            seed=seed,
+        ),
+    )
+    image_count = options.whole_number("--images", images)
+    # Only now: usage errors must not wait for torch.
+    from diffnas.device import resolve_device  # noqa: PLC0415
+
+    resolve_device(settings.device)
+    hush_diffusers()
+    from diffnas.plan import make_plan  # noqa: PLC0415
+
+    made = make_plan(
+        model,
+        budget,
+        settings,
+        images=image_count,
+        revision=revision,
+        variant=variant,
+        trust_remote_code=trust_remote_code,
+    )
+    if as_json:
+        print_json(made)
+        return
+    for index, table in enumerate((cost_table(made), block_table(made))):
+        print_result("" if index else f"{model}: {size(made['subnets'])} architectures")
+        print_table(table)
+    limits = {kind: describe(amount, kind) for kind, amount in budget.limits().items()}
+    for line in remarks(made, limits):
+        print_result(line)
+
+
+def cost_table(made: dict[str, Any]) -> Table:
+    """Teacher, largest and smallest student, with shares of the teacher's."""
+    table = plain_table(None, ("", "parameters", "MACs", "MACs without attention products"))
+    for name in ("teacher", "largest", "smallest"):
+        cells = []
+        for key in ("params", "macs", "macs_without_attention"):
+            value, teacher = made[name][key], made["teacher"][key]
+            share = f" ({value / teacher:.2f})" if teacher and name != "teacher" else ""
+            cells.append(f"{count(value)}{share}")
+        table.add_row(name, *cells)
+    return table
+
+
+def block_table(made: dict[str, Any]) -> Table:
+    """Each block: its share of the MACs, its subnets, its slots with their options."""
+    table = plain_table(None, ("block", "share of MACs", "subnets", "slot", "options"))
+    for column in table.columns[3:]:
+        column.justify = "left"
+    for block in made["blocks"]:
+        head = [block["name"], f"{100 * block['share_macs']:.1f} %", size(block["subnets"])]
+        for slot in block["slots"] or [{"path": "", "kind": "left as it is", "options": []}]:
+            options_text = "  ".join(str(option) for option in slot["options"])
+            table.add_row(*head, slot["path"] or slot["kind"], options_text or slot["kind"])
+            head = ["", "", ""]
+    return table
+
+
+def remarks(made: dict[str, Any], limits: dict[str, str]) -> list[str]:
+    """Budgets, modules left as they are, hours, memory, and the settings with their reasons."""
+    lines = [""]
+    for kind, found in made.get("budget", {}).items():
+        verdict = "within reach" if found["reachable"] else "out of reach"
+        asked = limits.get(kind, amount_text(kind, found["limit"]))
+        smallest = amount_text(kind, found["smallest"])
+        lines.append(f"--{kind} {asked}: {verdict}; the smallest is {smallest}")
+    lines += [f"left as it is: {line}" for line in made.get("left", [])]
+    hours = {stage: value for stage, value in made.get("hours", {}).items() if value is not None}
+    if hours:
+        parts = [f"{stage} {duration(3600 * value)}" for stage, value in hours.items()]
+        lines.append(f"expected time: {', '.join(parts)}")
+    memory = {name: value for name, value in made.get("memory_bytes", {}).items() if value}
+    if memory:
+        parts = [f"{stage} {significant(value / 2**30)} GiB" for stage, value in memory.items()]
+        lines.append(f"expected memory: {', '.join(parts)}")
+    lines += [f"{name}: {reason}" for name, reason in made.get("reasons", {}).items()]
+    return lines
+
+
+def amount_text(kind: str, value: float | None) -> str:
+    """An absolute cost for a person."""
+    if value is None:
+        return "unknown"
+    if kind == "latency":
+        return f"{significant(value)} ms"
+    return f"{significant(value / 2**20)} MiB" if kind == "memory" else count(value)
+
+
+def size(number: int) -> str:
+    """Of a space: ``4096``, or ``2e+17`` where nobody counts digits."""
+    return f"{number:,}".replace(",", " ") if number < 1e9 else f"{float(number):.0e}"

@@ -1,0 +1,170 @@
+"""Retraining of a student with the dynamic joint loss."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diffnas.blocks import Call, capture, recorded
+from diffnas.checkpoint import optimizer_tensors, restore_optimizer
+from diffnas.data import Data, batch
+from diffnas.families import Batch, Teacher
+from diffnas.losses import beta, block_loss, block_target, joint_loss
+from diffnas.measure.cost import denoiser_cost
+from diffnas.parallel import single_threaded, thread_map, twin, workers_for
+from diffnas.progress import Progress
+from diffnas.rng import generator
+from diffnas.settings import Precision, RetrainSettings
+from diffnas.training import Loop, Optimizer, autocast, diverged, learning_rate, run
+
+
+def retrain(
+    student: nn.Module,
+    teacher: Teacher,
+    data: Data,
+    settings: RetrainSettings,
+    *,
+    seed: int = 0,
+    precision: Precision = "fp32",
+    checkpoint: Path | None = None,
+    fingerprint: str = "",
+    progress: Progress | None = None,
+    log: Mapping[str, object] | None = None,
+) -> None:
+    """Train a student, in place; it ends with the averaged (EMA) weights.
+
+    L = (1 - beta) * sum_k l_k + beta * (MSE(target) + w * MSE(teacher's prediction)), beta rising
+    from 0 to 1 by ``settings.schedule`` (arXiv 2311.04950). The l_k compare the student's blocks
+    with the teacher's, fed by the student's own forward pass or, block by block, by the teacher's.
+    ``settings.steps``, ``batch_size`` and ``ema_decay`` must be resolved (:mod:`diffnas.defaults`).
+
+    Raises:
+        RunError: the loss is no longer finite.
+    """
+    assert settings.steps is not None
+    assert settings.batch_size is not None
+    assert settings.ema_decay is not None
+    steps, size = settings.steps, settings.batch_size
+    family, denoiser = teacher.family, teacher.denoiser
+    device = next(denoiser.parameters()).device
+    names = [] if settings.schedule == "none" else family.block_names(denoiser)
+    needs_teacher = bool(names) or settings.output_weight > 0
+    student.eval().requires_grad_(True)  # eval: dropout off, as in the supernet
+    parameters = list(student.parameters())
+    optimizer = Optimizer(parameters, settings.weight_decay, precision)
+    average = EMAModel(parameters, decay=settings.ema_decay, use_ema_warmup=True, power=0.75)
+    macs = denoiser_cost(denoiser, family.example_inputs(denoiser, 1, device)).macs
+    workers = min(workers_for(device, macs * size), max(1, size // 8))
+    # Threads record the calls of modules of their own, which share their weights.
+    pairs = [(twin(student), twin(denoiser)) for _ in range(workers)]
+
+    def losses_of(
+        student: nn.Module, denoiser: nn.Module, part: Batch, weight: float
+    ) -> dict[str, Tensor]:
+        with autocast(precision, device):
+            calls: dict[str, Call] = {}
+            if needs_teacher:
+                output, calls = capture(denoiser, names, part.inputs)
+                taught = family.prediction(output).detach().float()
+            student_fed = names if weight < 1 and settings.features == "student" else []
+            with recorded(student, student_fed) as own:
+                predicted = family.prediction(student(**part.inputs)).float()
+            blocks = []
+            if weight < 1:
+                for name in names:
+                    call = calls[name]
+                    if settings.features == "student":
+                        given = own[name].output
+                    else:
+                        given = student.get_submodule(name)(*call.args, **call.kwargs)
+                    blocks.append(block_loss(given, block_target(call, "residual")))
+            task = F.mse_loss(predicted, part.target.float())
+            prediction, figures = task, {"task": task}
+            if settings.output_weight > 0:
+                figures["output"] = F.mse_loss(predicted, taught)
+                prediction = task + settings.output_weight * figures["output"]
+            if blocks:
+                figures["blocks"] = torch.stack(blocks).sum()
+            return {"loss": joint_loss(blocks, prediction, weight), **figures}
+
+    def gradients(
+        models: tuple[nn.Module, nn.Module], part: Batch, weight: float
+    ) -> tuple[dict[str, float], list[Tensor | None]]:
+        losses = losses_of(*models, part, weight)
+        scaled = optimizer.scaler.scale(losses["loss"] * len(part.target) / size)
+        found = torch.autograd.grad(scaled, parameters, allow_unused=True)
+        return {name: float(loss.detach()) for name, loss in losses.items()}, list(found)
+
+    def step(index: int) -> dict[str, object]:
+        random = generator(seed, "retrain", index)
+        images, labels = batch(data, size, random)
+        labels = None if labels is None else labels.to(device)
+        noisy = family.training_batch(teacher.pipeline, images.to(device), labels, random, None)
+        weight = beta(settings.schedule, index / max(1, steps - 1))
+        parts = split(noisy, workers)
+        shares = [len(part.target) / size for part in parts]
+        results = thread_map(
+            lambda pair: gradients(*pair, weight), list(zip(pairs, parts, strict=False)), workers
+        )
+        figures = {
+            name: sum(share * found[name] for share, (found, _) in zip(shares, results, strict=True))
+            for name in results[0][0]
+        }
+        where = f"retrain step {index}"
+        if not math.isfinite(figures["loss"]):
+            raise diverged(where)
+        for row, parameter in enumerate(parameters):
+            addends = [found[row] for _, found in results if found[row] is not None]
+            parameter.grad = sum(addends[1:], addends[0]) if addends else None
+        optimizer.step(learning_rate(settings.learning_rate, index, steps), where)
+        average.step(parameters)
+        return {**figures, "beta": weight, **(log or {})}
+
+    def state() -> dict[str, Tensor]:
+        return {
+            **{f"model/{name}": value for name, value in student.state_dict().items()},
+            **{f"average/{row}": value for row, value in enumerate(average.shadow_params)},
+            "average/step": torch.tensor(average.optimization_step),
+            **optimizer_tensors(optimizer.adamw, "adamw/"),
+        }
+
+    def restore(tensors: Mapping[str, Tensor]) -> None:
+        weights = {key: value for key, value in tensors.items() if key.startswith("model/")}
+        student.load_state_dict({k.removeprefix("model/"): v for k, v in weights.items()})
+        average.shadow_params = [
+            tensors[f"average/{row}"].to(device) for row in range(len(parameters))
+        ]
+        average.optimization_step = int(tensors["average/step"])
+        restore_optimizer(optimizer.adamw, tensors, "adamw/")
+
+    progress = progress or Progress()
+    with single_threaded(workers > 1):
+        run(Loop("retrain", steps, step, state, restore, checkpoint, fingerprint, progress))
+    average.copy_to(parameters)
+    student.requires_grad_(False)
+
+
+def split(whole: Batch, parts: int) -> list[Batch]:
+    """A batch in at most ``parts`` pieces of about equal size.
+
+    Inputs that are tensors with the batch's length are cut, all others are shared.
+    """
+    size = len(whole.target)
+    chunks = torch.arange(size).chunk(min(parts, size))
+
+    def cut(value: object, rows: Tensor) -> object:
+        if isinstance(value, Tensor) and value.ndim and len(value) == size:
+            return value[rows[0] : rows[-1] + 1]
+        return value
+
+    return [
+        Batch(
+            {name: cut(value, rows) for name, value in whole.inputs.items()},
+            whole.target[rows[0] : rows[-1] + 1],
+        )
+        for rows in chunks
+    ]

@@ -1,0 +1,11 @@
+"""What is random follows from (seed, stage, step), so a resumed run is the run."""
+
+import zlib
+
+import torch
+
+
+def generator(seed: int, stage: str, step: int) -> torch.Generator:
+    """A CPU generator that depends on nothing but its arguments."""
+    key = zlib.crc32(f"{seed}/{stage}/{step}".encode())
+    return torch.Generator().manual_seed((key << 31) ^ (seed << 16) ^ step)

@@ -1,0 +1,113 @@
+"""Score tables as arrays: losses and costs of every subnet, costs and limits of the whole."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from diffnas.architecture import Architecture, BlockSpace, Scores, subnet_at
+
+Floats = npt.NDArray[np.float64]
+Rows = dict[str, int]
+"""One subnet per block, as a row of its score table."""
+
+OptionCosts = Mapping[tuple[str, str, str], float]
+"""A cost of each (block, slot, option), e.g. its latency in milliseconds."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What selection works on. Costs are shares of the teacher's whole cost.
+
+    ``losses``: block -> (subnets,), divided by the block's benchmark, so that 1 is as good as the
+    teacher's own subnet in the same supernet. ``costs``: metric -> block -> (subnets,).
+    ``fixed``: metric -> share of stem, head and whatever else no slot reaches.
+    ``limits``: metric -> largest share of the whole allowed.
+    ``whole``: metrics that are no sums over blocks -> share of a whole architecture.
+    """
+
+    scores: Scores
+    losses: dict[str, Floats]
+    costs: dict[str, dict[str, Floats]]
+    fixed: dict[str, float]
+    limits: dict[str, float]
+    whole: Mapping[str, Callable[[Architecture], float]] = field(default_factory=dict)
+
+    def architecture(self, rows: Mapping[str, int]) -> Architecture:
+        """The architecture of one row per block."""
+        return Architecture(
+            {
+                block.name: subnet_at(block, self.scores.blocks[block.name].choices[rows[block.name]])
+                for block in self.scores.space.blocks
+            }
+        )
+
+    def total(self, metric: str, rows: Mapping[str, int]) -> float:
+        """Share of the teacher's cost that those rows come to."""
+        if metric in self.whole:
+            return self.whole[metric](self.architecture(rows))
+        blocks = self.costs[metric]
+        return self.fixed[metric] + sum(float(blocks[name][row]) for name, row in rows.items())
+
+    def within_limits(self, rows: Mapping[str, int]) -> bool:
+        """Whether all limits hold."""
+        return all(self.total(metric, rows) <= limit for metric, limit in self.limits.items())
+
+    def smallest(self, metric: str) -> float:
+        """The least share of that metric that any architecture reaches."""
+        if metric in self.whole:
+            blocks = self.scores.space.blocks
+            return self.whole[metric](Architecture({block.name: block.smallest for block in blocks}))
+        return self.fixed[metric] + sum(float(v.min()) for v in self.costs[metric].values())
+
+
+def make_table(
+    scores: Scores,
+    limits: Mapping[str, float],
+    additive: Mapping[str, tuple[float, OptionCosts]] | None = None,
+    whole: Mapping[str, Callable[[Architecture], float]] | None = None,
+) -> Table:
+    """The table of a score table.
+
+    ``limits``: metric -> share. MACs and parameters are always there; ``additive`` gives further
+    metrics as (the teacher's whole cost, cost of every option), ``whole`` those that are no sums.
+    """
+    space = scores.space
+    metrics: dict[str, tuple[float, OptionCosts]] = {
+        name: (
+            float(getattr(space.teacher, name)),
+            {
+                (block.name, slot.path, option.name): float(getattr(option.cost, name))
+                for block in space.blocks
+                for slot in block.slots
+                for option in slot.options
+            },
+        )
+        for name in ("macs", "params")
+    } | dict(additive or {})
+    costs = {
+        metric: {
+            block.name: _rows(block, scores.blocks[block.name].choices, teacher, options)
+            for block in space.blocks
+        }
+        for metric, (teacher, options) in metrics.items()
+    }
+    # Row 0 of each block is the teacher's own subnet; together with the fixed part they make 1.
+    fixed = {metric: 1 - sum(float(rows[0]) for rows in blocks.values())
+             for metric, blocks in costs.items()}  # fmt: skip
+    losses = {
+        name: block.losses / max(float(block.losses[0]), 1e-12)
+        for name, block in scores.blocks.items()
+    }
+    return Table(scores, losses, costs, fixed, dict(limits), dict(whole or {}))
+
+
+def _rows(
+    block: BlockSpace, choices: npt.NDArray[np.int16], teacher: float, options: OptionCosts
+) -> Floats:
+    total = np.zeros(len(choices))
+    for column, slot in enumerate(block.slots):
+        values = np.array([options[block.name, slot.path, option.name] for option in slot.options])
+        total += values[choices[:, column]]
+    return total / teacher

@@ -1,0 +1,86 @@
+"""An attention layer: the number of heads kept, down to none."""
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+
+from diffnas.architecture import TEACHER, Edit
+from diffnas.settings import SpaceSettings
+
+KIND = "attention"
+
+
+def matches(module: nn.Module) -> bool:
+    """Whether this slot understands the module: plain heads, nothing normalised across them."""
+    return (
+        type(module) is Attention
+        and module.spatial_norm is None
+        and module.added_kv_proj_dim is None
+        and module.norm_q is None
+        and module.norm_k is None
+        and module.inner_dim == module.inner_kv_dim
+        and module.to_out is not None
+        and not module.fused_projections
+    )
+
+
+def edits(layer: Attention, settings: SpaceSettings) -> Iterator[tuple[str, Edit | None]]:
+    """Options by name; without heads the whole layer is left out."""
+    yield TEACHER, None
+    if settings.preset == "paper":
+        return
+    ratios = (0.0,) if settings.preset == "stock" else settings.attention_heads
+    seen = {layer.heads}
+    for ratio in sorted(ratios, reverse=True):
+        heads = max(1, round(layer.heads * ratio)) if ratio else 0
+        if heads not in seen:
+            seen.add(heads)
+            yield (
+                (f"heads={heads}", {"kind": KIND, "heads": heads})
+                if heads
+                else ("skip", {"kind": "skip"})
+            )
+
+
+class SharedWeights(nn.Module):
+    """One set of weights for all options: the first k heads are the k most important ones."""
+
+    def __init__(self, layer: Attention, options: list[Edit | None]) -> None:
+        super().__init__()
+        self.layer = _ordered(layer)
+        self.head_size = layer.inner_dim // layer.heads
+
+    def weights(self, edit: Edit | None) -> dict[str, Tensor]:
+        """Views into the shared weights, named as in the option's plain module."""
+        own = dict(self.layer.named_parameters())
+        if edit is None:
+            return own
+        if edit["kind"] == "skip":
+            return {}
+        inner = edit["heads"] * self.head_size
+        for projection in ("to_q", "to_k", "to_v"):
+            for name in (f"{projection}.weight", f"{projection}.bias"):
+                if name in own:
+                    own[name] = own[name][:inner]
+        own["to_out.0.weight"] = own["to_out.0.weight"][:, :inner]
+        return own
+
+
+@torch.no_grad()
+def _ordered(layer: Attention) -> Attention:
+    """The same function with its heads sorted by ||W_v|| * ||W_out||, most important first."""
+    new = copy.deepcopy(layer)
+    heads = layer.heads
+    values = layer.to_v.weight.unflatten(0, (heads, -1)).norm(dim=(1, 2))
+    reads = layer.to_out[0].weight.unflatten(1, (heads, -1)).norm(dim=(0, 2))
+    rows = torch.arange(layer.inner_dim, device=values.device).unflatten(0, (heads, -1))
+    order = rows[(values * reads).argsort(descending=True, stable=True)].flatten()
+    for projection in (new.to_q, new.to_k, new.to_v):
+        projection.weight.copy_(projection.weight[order].clone())
+        if projection.bias is not None:
+            projection.bias.copy_(projection.bias[order].clone())
+    new.to_out[0].weight.copy_(new.to_out[0].weight[:, order].clone())
+    return new

@@ -1,0 +1,79 @@
+"""A lone convolution (a resampler's, mostly): of lower rank, or 1x1."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from diffnas.architecture import TEACHER, Edit
+from diffnas.settings import SpaceSettings
+
+KIND = "conv"
+
+
+def matches(module: nn.Module) -> bool:
+    """Whether this slot understands the module."""
+    return (
+        type(module) is nn.Conv2d
+        and module.groups == 1
+        and module.kernel_size[0] > 1
+        and module.padding_mode == "zeros"
+    )
+
+
+def edits(conv: nn.Conv2d, settings: SpaceSettings) -> Iterator[tuple[str, Edit | None]]:
+    """Options by name. A strided convolution stays k x k: a 1x1 one would drop pixels unseen."""
+    yield TEACHER, None
+    if settings.preset != "full":
+        return
+    seen = set()
+    for ratio in sorted(settings.conv_ranks, reverse=True):
+        rank = max(1, round(conv.out_channels * ratio))
+        if rank not in seen:
+            seen.add(rank)
+            yield f"rank={rank}", {"kind": KIND, "rank": rank}
+    same_size = conv.padding == tuple(size // 2 for size in conv.kernel_size)
+    if conv.stride == (1, 1) and same_size:
+        yield "kernel=1", {"kind": KIND, "kernel": 1}
+
+
+class SharedWeights(nn.Module):
+    """The teacher's convolution, one product of two whose first k components serve rank k, a 1x1.
+
+    The product starts as the singular value decomposition of the teacher's weight, whose first k
+    components are its best approximation of rank k (Eckart-Young).
+    """
+
+    def __init__(self, conv: nn.Conv2d, options: list[Edit | None]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(conv.weight.detach().clone())
+        self.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach().clone())
+        ranks = [edit["rank"] for edit in options if edit and "rank" in edit]
+        if ranks:
+            first, second = _low_rank(conv.weight.detach(), max(ranks))
+            self.first, self.second = nn.Parameter(first), nn.Parameter(second)
+        if any(edit and edit.get("kernel") for edit in options):
+            self.point = nn.Parameter(conv.weight.detach().sum((2, 3), keepdim=True))
+
+    def weights(self, edit: Edit | None) -> dict[str, Tensor]:
+        """Views into the shared weights, named as in the option's plain module."""
+        bias = {} if self.bias is None else {"bias": self.bias}
+        if edit is None:
+            return {"weight": self.weight, **bias}
+        if "rank" not in edit:
+            return {"weight": self.point, **bias}
+        rank = edit["rank"]
+        return {
+            "0.weight": self.first[:rank],
+            "1.weight": self.second[:, :rank],
+            **{f"1.{name}": value for name, value in bias.items()},
+        }
+
+
+def _low_rank(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """(rank, I, k, k) and (O, rank, 1, 1), whose product is nearest to (O, I, k, k)."""
+    left, values, right = torch.linalg.svd(weight.flatten(1).double(), full_matrices=False)
+    root = values[:rank].sqrt()
+    first = (root[:, None] * right[:rank]).unflatten(1, weight.shape[1:])
+    second = (left[:, :rank] * root)[:, :, None, None]
+    return first.to(weight.dtype).contiguous(), second.to(weight.dtype).contiguous()

@@ -1,0 +1,146 @@
+"""A ResNet layer: inner width in whole norm groups, kernel size, or left out."""
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from diffusers.models.resnet import ResnetBlock2D
+from torch import Tensor, nn
+
+from diffnas.architecture import TEACHER, Edit
+from diffnas.settings import SpaceSettings
+
+KIND = "resnet"
+
+
+def matches(module: nn.Module) -> bool:
+    """Whether this slot understands the module."""
+    return (
+        type(module) is ResnetBlock2D
+        and module.time_embedding_norm in ("default", "scale_shift")
+        and module.conv1.kernel_size == (3, 3)
+    )
+
+
+def edits(layer: ResnetBlock2D, settings: SpaceSettings) -> Iterator[tuple[str, Edit | None]]:
+    """Options by name.
+
+    A narrower layer keeps whole norm groups, so that each group's statistics stay the teacher's;
+    other kernels come at full width.
+    """
+    yield TEACHER, None
+    channels, groups = layer.norm2.num_channels, layer.norm2.num_groups
+    size = channels // groups
+    if settings.preset == "full":
+        seen = {groups}
+        for ratio in sorted(settings.resnet_widths, reverse=True):
+            kept = max(1, round(groups * ratio))
+            while kept < groups and kept * size % settings.multiple_of:
+                kept += 1
+            if kept not in seen:
+                seen.add(kept)
+                width = kept * size
+                yield (
+                    f"width={width}",
+                    {"kind": KIND, "width": width, "groups": kept, "kernel": 3},
+                )
+    if settings.preset in ("full", "paper"):
+        kernels = (1, 5) if settings.preset == "paper" else settings.resnet_kernels
+        for kernel in kernels:
+            if kernel != 3:
+                yield (
+                    f"kernel={kernel}",
+                    {"kind": KIND, "width": channels, "groups": groups, "kernel": kernel},
+                )
+    if settings.preset == "full" and settings.resnet_skip:
+        yield "skip", {"kind": "skip"}
+
+
+class SharedWeights(nn.Module):
+    """One set of weights for all options: the first k channels are the k most important ones.
+
+    Other kernels have weights of their own, started from the teacher's: sharing the centre of the
+    3x3 kernel would disturb the teacher's own option.
+    """
+
+    def __init__(self, layer: ResnetBlock2D, options: list[Edit | None]) -> None:
+        super().__init__()
+        self.layer = _ordered(layer)
+        kernels = {edit["kernel"] for edit in options if edit and edit["kind"] == KIND} - {3}
+        self.convs = nn.ModuleDict(
+            {
+                str(kernel): nn.ModuleList(
+                    [_resized(self.layer.conv1, kernel), _resized(self.layer.conv2, kernel)]
+                )
+                for kernel in sorted(kernels)
+            }
+        )
+
+    def weights(self, edit: Edit | None) -> dict[str, Tensor]:
+        """Views into the shared weights, named as in the option's plain module."""
+        own = dict(self.layer.named_parameters())
+        if edit is None:
+            return own
+        if edit["kind"] == "skip":
+            return {name: value for name, value in own.items() if name.startswith("conv_shortcut.")}
+        width = edit["width"]
+        for name in ("conv1.bias", "norm2.weight", "norm2.bias"):
+            own[name] = own[name][:width]
+        if self.layer.time_emb_proj is not None:
+            for name in ("time_emb_proj.weight", "time_emb_proj.bias"):
+                own[name] = self._time_rows(own[name], width)
+        if edit["kernel"] != 3:
+            conv1, conv2 = self.convs[str(edit["kernel"])]  # type: ignore[misc]
+            own["conv1.weight"], own["conv2.weight"] = conv1.weight, conv2.weight
+        own["conv1.weight"] = own["conv1.weight"][:width]
+        own["conv2.weight"] = own["conv2.weight"][:, :width]
+        return own
+
+    def _time_rows(self, rows: Tensor, width: int) -> Tensor:
+        if self.layer.time_embedding_norm == "scale_shift":  # rows hold all scales, then all shifts
+            return rows.unflatten(0, (2, -1))[:, :width].flatten(0, 1)
+        return rows[:width]
+
+
+@torch.no_grad()
+def _ordered(layer: ResnetBlock2D) -> ResnetBlock2D:
+    """The same function with its inner norm groups sorted, most important first.
+
+    A channel's importance is |norm2.weight| * ||conv2's weights that read it||: what it adds to the
+    output, its activation having unit variance after the norm.
+    """
+    new = copy.deepcopy(layer)
+    groups = layer.norm2.num_groups
+    reads = layer.conv2.weight.square().sum(dim=(0, 2, 3)).sqrt()
+    importance = (layer.norm2.weight.abs() * reads).unflatten(0, (groups, -1)).sum(1)
+    channels = torch.arange(layer.norm2.num_channels, device=reads.device).unflatten(0, (groups, -1))
+    order = channels[importance.argsort(descending=True, stable=True)].flatten()
+    for name in ("conv1.weight", "conv1.bias", "norm2.weight", "norm2.bias"):
+        _reorder(new.get_parameter(name), order)
+    if layer.time_emb_proj is not None:
+        rows = order
+        if layer.time_embedding_norm == "scale_shift":
+            rows = torch.cat([order, order + len(order)])
+        _reorder(new.time_emb_proj.weight, rows)
+        _reorder(new.time_emb_proj.bias, rows)
+    new.conv2.weight.copy_(new.conv2.weight[:, order].clone())
+    return new
+
+
+def _reorder(parameter: Tensor, order: Tensor) -> None:
+    parameter.copy_(parameter[order].clone())
+
+
+@torch.no_grad()
+def _resized(conv: nn.Conv2d, kernel: int) -> nn.Module:
+    """Weights of another kernel size that start close to the teacher's 3x3.
+
+    5x5 pads with zeros (the same function); 1x1 sums the taps (the same answer to flat input).
+    """
+    holder = nn.Module()
+    if kernel == 5:
+        weight = nn.functional.pad(conv.weight, (1, 1, 1, 1))
+    else:
+        weight = conv.weight.sum((2, 3), keepdim=True)
+    holder.weight = nn.Parameter(weight.clone())
+    return holder

@@ -1,0 +1,100 @@
+"""The search space of a teacher: its blocks, their slots, every option's cost. Needs no weights."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from diffnas import slots
+from diffnas.architecture import BlockSpace, Cost, Option, SlotSpace, Space
+from diffnas.blocks import Call, capture
+from diffnas.families import Family
+from diffnas.measure.cost import call_cost, denoiser_cost, to_meta
+from diffnas.settings import SpaceSettings
+from diffnas.student.modeling import edit_module
+
+
+def make_space(denoiser: nn.Module, family: Family, settings: SpaceSettings) -> Space:
+    """The space, with costs counted on the meta device at the shapes of a call at batch 1."""
+    meta = to_meta(denoiser)
+    inputs = family.example_inputs(meta, 1, torch.device("meta"))
+    teacher = denoiser_cost(meta, inputs)
+    names = family.block_names(meta)
+    found = {
+        f"{name}.{path}": kind
+        for name in names
+        for path, _, kind in slots.find(meta.get_submodule(name))
+    }
+    _, calls = capture(meta, [*names, *found], inputs)  # in order of execution
+    return Space(
+        teacher, tuple(_block(meta, name, calls, found, settings, teacher) for name in names)
+    )
+
+
+def _block(
+    meta: nn.Module,
+    name: str,
+    calls: Mapping[str, Call],
+    found: Mapping[str, Any],
+    settings: SpaceSettings,
+    teacher: Cost,
+) -> BlockSpace:
+    whole = calls[name]
+    spaces = []
+    for path in calls:
+        if path in found and path.startswith(f"{name}."):
+            options = _options(meta.get_submodule(path), found[path], calls[path], settings)
+            # A lone convolution of little cost is not worth the subnets it multiplies.
+            light = options[0].cost.macs < settings.conv_min_share * teacher.macs
+            if len(options) > 1 and not (found[path] is slots.conv and light):
+                spaces.append(
+                    SlotSpace(path.removeprefix(f"{name}."), found[path].KIND, tuple(options))
+                )
+    cost = call_cost(meta.get_submodule(name), whole.args, whole.kwargs)
+    return BlockSpace(name, cost, tuple(thin(spaces, settings.max_subnets)))
+
+
+def _options(module: nn.Module, kind: Any, call: Call, settings: SpaceSettings) -> list[Option]:
+    def cost(edit: dict[str, Any] | None) -> Cost:
+        plain = module if edit is None else edit_module(module, edit)
+        return call_cost(plain, call.args, call.kwargs)
+
+    own, *others = (Option(name, edit, cost(edit)) for name, edit in kind.edits(module, settings))
+    # A low rank can cost more than the convolution it replaces; 5x5 kernels are asked for by name.
+    useful = [
+        option
+        for option in others
+        if option.edit is None or "rank" not in option.edit or option.cost.macs < own.cost.macs
+    ]
+    return [own, *sorted(useful, key=lambda option: (-option.cost.macs, -option.cost.params))]
+
+
+def thin(spaces: list[SlotSpace], limit: int) -> list[SlotSpace]:
+    """Fewer options until the block has at most ``limit`` subnets.
+
+    Whichever option of any slot is nearest in MACs to the next cheaper one goes first: its loss
+    coarsens the space least. The teacher's own and the cheapest always stay.
+    """
+    spaces = list(spaces)
+    while BlockSpace("", Cost(), tuple(spaces)).size > limit:
+        gaps = {
+            (slot, index): space.options[index].cost.macs - space.options[index + 1].cost.macs
+            for slot, space in enumerate(spaces)
+            for index in range(1, len(space.options) - 1)
+        }
+        if not gaps:
+            break
+        slot, index = min(gaps, key=lambda key: gaps[key])
+        options = spaces[slot].options
+        spaces[slot] = replace(spaces[slot], options=options[:index] + options[index + 1 :])
+    return spaces
+
+
+def smallest_cost(space: Space) -> Cost:
+    """Cost of the denoiser when every slot takes its cheapest option."""
+    total = space.teacher
+    for block in space.blocks:
+        total = total + block.cost_of(block.smallest) - block.cost
+    return total

@@ -1,0 +1,134 @@
+"""What both trainings share: steps that can be left and taken up, and the numbers on the way."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from diffnas import checkpoint
+from diffnas.errors import RunError
+from diffnas.progress import Progress
+
+SAVE_EVERY = 60.0
+"""Seconds between checkpoints: what a killed process loses at most."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One training: how far, what is written where.
+
+    ``state`` and ``restore`` give and take everything that changes from step to step, as tensors.
+    ``fingerprint`` says what the state belongs to; a checkpoint of something else is left alone.
+    """
+
+    stage: str
+    steps: int
+    step: Callable[[int], Mapping[str, object]]
+    state: Callable[[], dict[str, Tensor]]
+    restore: Callable[[Mapping[str, Tensor]], None]
+    checkpoint: Path | None = None
+    fingerprint: str = ""
+    progress: Progress = field(default_factory=Progress)
+    log_every: int = 20
+
+
+def run(loop: Loop) -> None:
+    """Take all steps, from the last checkpoint on if there is one.
+
+    A step returns its figures; the numbers among them are shown. The checkpoint is written every
+    minute and at the end. An interrupt writes none: the step it stops may have moved some weights.
+    """
+    done = _resume(loop)
+    loop.progress.start(loop.stage, loop.steps, done)
+    saved = time.monotonic()
+    try:
+        for step in range(done, loop.steps):
+            figures = loop.step(step)
+            done = step + 1
+            shown = {k: v for k, v in figures.items() if isinstance(v, float)}
+            loop.progress.update(done, **shown)
+            if done % loop.log_every == 0 or done == loop.steps:
+                loop.progress.log(stage=loop.stage, step=done, **figures)
+            if time.monotonic() - saved > SAVE_EVERY:
+                _save(loop, done)
+                saved = time.monotonic()
+    finally:
+        loop.progress.stop()
+    _save(loop, done)
+
+
+def _resume(loop: Loop) -> int:
+    found = checkpoint.load_state(loop.checkpoint) if loop.checkpoint is not None else None
+    if found is None or found[1].get("fingerprint") != loop.fingerprint:
+        return 0
+    tensors, meta = found
+    loop.restore(tensors)
+    return int(meta["step"])
+
+
+def _save(loop: Loop, done: int) -> None:
+    if loop.checkpoint is not None:
+        meta = {"step": str(done), "fingerprint": loop.fingerprint, "format": "1"}
+        checkpoint.save_state(loop.checkpoint, loop.state(), meta)
+
+
+def learning_rate(peak: float, step: int, steps: int) -> float:
+    """Linear warm-up over the first 5 % of the steps (100 at most), then a cosine down to zero."""
+    warm = max(1, min(100, steps // 20))
+    if step < warm:
+        return peak * (step + 1) / warm
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+class Optimizer:
+    """AdamW with gradient clipping at norm 1, a given rate per step, and a watch on divergence."""
+
+    def __init__(
+        self, parameters: list[nn.Parameter], weight_decay: float, precision: str = "fp32"
+    ) -> None:
+        self.parameters = parameters
+        self.adamw = torch.optim.AdamW(parameters, lr=0.0, weight_decay=weight_decay, fused=True)
+        device = parameters[0].device.type
+        self.scaler = torch.amp.GradScaler(device, enabled=precision == "fp16")
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of a loss, scaled for fp16."""
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def step(self, rate: float, where: str) -> None:
+        """Update and clear gradients.
+
+        Raises:
+            RunError: a gradient is not finite; nothing was updated.
+        """
+        self.scaler.unscale_(self.adamw)
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, 1.0))
+        if not math.isfinite(norm) and not self.scaler.is_enabled():
+            raise diverged(where)
+        for group in self.adamw.param_groups:
+            group["lr"] = rate
+        self.scaler.step(self.adamw)
+        self.scaler.update()
+        self.adamw.zero_grad(set_to_none=True)
+
+
+def diverged(where: str) -> RunError:
+    """The error of a training whose loss or gradients are no longer finite."""
+    setting = "supernet.learning_rate" if where.startswith("supernet") else "retrain.learning_rate"
+    return RunError(
+        f"{where}: the loss is not finite; the last good checkpoint is kept; "
+        f"lower {setting}, or use --precision fp32"
+    )
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Mixed precision around forward passes."""
+    if precision == "fp32":
+        return nullcontext()
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+    return torch.autocast(device.type, dtype=dtype)
