@@ -36,6 +36,9 @@ def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
     ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show where an error comes from; goes with every verb.")
+    ] = False,
 ) -> None:
     """Make pretrained diffusion models smaller and faster by block-wise architecture search."""
 
@@ -74,7 +77,8 @@ def _usage(error: Any) -> str:
     context = error.ctx
     command = context.command_path if context is not None else "diffnas"
     message = " ".join(error.format_message().split()).rstrip(".")
-    return f"{message}; see '{command} --help'"
+    joint = " See" if message.endswith("?") else "; see"
+    return f"{message}{joint} '{command} --help'"
 
 
 def _fail(line: str, status: int) -> int:

@@ -1,6 +1,10 @@
 """``diffnas evaluate``: any pipelines, side by side, under one protocol."""
 
-from typing import Annotated
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +14,11 @@ from diffnas.cli.progress import show_progress
 from diffnas.cli.quiet import hush_diffusers
 from diffnas.errors import UserError
 from diffnas.report.table import side_by_side
+from diffnas.report.words import protocol_line
+from diffnas.settings import Settings
+
+if TYPE_CHECKING:
+    from diffnas.families import Teacher
 
 
 def evaluate(
@@ -25,7 +34,10 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="For a program.")] = False,
     settings_file: options.SettingsFile = None,
     assignments: options.Assignments = None,
-    batch_size: options.BatchSize = None,
+    batch_size: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Images at once.", rich_help_panel=options.SETTINGS),
+    ] = None,
     device: options.Device = None,
     seed: options.Seed = None,
     trust_remote_code: options.TrustRemoteCode = False,
@@ -42,3 +54,91 @@ def evaluate(
     )
     if data is None:
         raise UserError("--data: missing; give a folder of images, a Hub data set id or digits")
+    found = measure(pipelines, data, settings, trust_remote_code=trust_remote_code)
+    if as_json:
+        print_json(found)
+        return
+    print_table(side_by_side(found["rows"]))
+    print_result(f"\n{protocol_line(found['protocol'])}")
+
+
+def measure(
+    pipelines: Sequence[str], data: str, settings: Settings, *, trust_remote_code: bool
+) -> dict[str, Any]:
+    """Load all, refuse what cannot be compared, and measure: ``{"protocol", "rows"}``.
+
+    Raises:
+        UserError: a pipeline or the data cannot be loaded, or images of different shapes.
+    """
+    # Only now: usage errors must not wait for torch.
+    from diffnas.device import resolve_device  # noqa: PLC0415
+
+    place = resolve_device(settings.device)
+    hush_diffusers()
+    from diffnas.data import load_data  # noqa: PLC0415
+    from diffnas.families.loading import load_teacher  # noqa: PLC0415
+    from diffnas.measure.evaluate import evaluate as evaluate_  # noqa: PLC0415
+
+    loaded = {
+        name: load_teacher(
+            source, device=place, revision=None, variant=None, trust_remote_code=trust_remote_code
+        )
+        for name, source in zip(names(pipelines), pipelines, strict=True)
+    }
+    channels, *size = common_shape(loaded)
+    images = load_data(
+        data, size=(size[0], size[1]), channels=channels, **settings.data.model_dump()
+    )
+    with show_progress() as progress:
+        return evaluate_(loaded, images, settings.evaluate, progress=progress)
+
+
+def common_shape(loaded: dict[str, Teacher]) -> tuple[int, int, int]:
+    """The (C, H, W) that all pipelines make.
+
+    Raises:
+        UserError: they make images of different shapes.
+    """
+    shapes = {
+        name: teacher.family.image_shape(teacher.denoiser) for name, teacher in loaded.items()
+    }
+    (first, shape), *others = shapes.items()
+    for name, other in others:
+        if other != shape:
+            raise UserError(
+                f"PIPELINE {name}: its images are {written(other)}, those of {first} "
+                f"{written(shape)}; compare pipelines of one image shape"
+            )
+    return shape
+
+
+def names(pipelines: Sequence[str]) -> list[str]:
+    """A short name for each, no two alike: the last parts of its path, as few as tell it apart.
+
+    The ``pipeline`` folder of a student goes by the student's name.
+    """
+    parts = [_parts(source) for source in pipelines]
+    taken: list[str] = []
+    for own in parts:
+        others = [other for other in parts if other != own]
+        length = next(
+            (n for n in range(1, len(own)) if all(own[-n:] != other[-n:] for other in others)),
+            len(own),
+        )
+        name = "/".join(own[-length:])
+        # The same pipeline given twice.
+        times = 1 + sum(one == name or one.startswith(f"{name} (") for one in taken)
+        taken.append(name if times == 1 else f"{name} ({times})")
+    return taken
+
+
+def written(shape: tuple[int, int, int]) -> str:
+    """``32 x 32, 3 channels``."""
+    channels, height, width = shape
+    return f"{width} x {height}, {channels} channel{'' if channels == 1 else 's'}"
+
+
+def _parts(source: str) -> tuple[str, ...]:
+    path = PurePath(source)
+    parts = tuple(part for part in path.parts if part != path.anchor) or (source,)
+    return parts[:-1] if len(parts) > 1 and parts[-1] == "pipeline" else parts

@@ -14,7 +14,7 @@ from diffnas.errors import UserError
 from diffnas.select import check_rule
 
 BUDGETS = "Budgets (all given must hold; none given: --macs 0.5)"
-SEARCH = "Search and training"
+SETTINGS = "Settings"
 MODEL = "Loading the model"
 
 Model = Annotated[
@@ -50,7 +50,7 @@ SpaceName = Annotated[
         "--space",
         metavar="NAME",
         help="Search space: full, paper or stock.",
-        rich_help_panel=SEARCH,
+        rich_help_panel=SETTINGS,
     ),
 ]
 Rule = Annotated[
@@ -58,47 +58,57 @@ Rule = Annotated[
     typer.Option(
         metavar="NAME",
         help="Selection rule: local, local-ratio or random.",
-        rich_help_panel=SEARCH,
+        rich_help_panel=SETTINGS,
     ),
 ]
 SettingsFile = Annotated[
     Path | None,
-    typer.Option("--settings", metavar="FILE.yaml", help="Settings.", rich_help_panel=SEARCH),
+    typer.Option(
+        "--settings",
+        metavar="FILE.yaml",
+        help="A file of settings, by section.",
+        rich_help_panel=SETTINGS,
+    ),
 ]
 Assignments = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="One setting, e.g. supernet.steps=500; wins over the file; repeatable.",
-        rich_help_panel=SEARCH,
+        help="One setting, e.g. score.images=64; wins over the file; repeatable.",
+        rich_help_panel=SETTINGS,
     ),
 ]
 MaxSteps = Annotated[
     str | None,
-    typer.Option(metavar="N", help="Cap on the steps of either training.", rich_help_panel=SEARCH),
+    typer.Option(
+        metavar="N", help="Cap on the steps of either training.", rich_help_panel=SETTINGS
+    ),
 ]
 BatchSize = Annotated[
     str | None,
-    typer.Option(metavar="N", help="Batch size of both trainings.", rich_help_panel=SEARCH),
+    typer.Option(metavar="N", help="Batch size of both trainings.", rich_help_panel=SETTINGS),
 ]
 Precision = Annotated[
     str | None,
-    typer.Option(metavar="fp32|bf16|fp16", help="Of the arithmetic.", rich_help_panel=SEARCH),
+    typer.Option(metavar="fp32|bf16|fp16", help="Of the arithmetic.", rich_help_panel=SETTINGS),
 ]
 Device = Annotated[
     str | None,
-    typer.Option(metavar="auto|cpu|cuda|mps", help="Where the work runs.", rich_help_panel=SEARCH),
+    typer.Option(
+        metavar="auto|cpu|cuda|mps", help="Where the work runs.", rich_help_panel=SETTINGS
+    ),
 ]
 Seed = Annotated[
     str | None,
-    typer.Option(metavar="N", help="All randomness follows from it.", rich_help_panel=SEARCH),
+    typer.Option(metavar="N", help="All randomness follows from it.", rich_help_panel=SETTINGS),
 ]
 Revision = Annotated[
-    str | None, typer.Option(help="Branch, tag or commit on the Hub.", rich_help_panel=MODEL)
+    str | None,
+    typer.Option(metavar="R", help="Branch, tag or commit on the Hub.", rich_help_panel=MODEL),
 ]
 Variant = Annotated[
-    str | None, typer.Option(help="Weights variant, e.g. fp16.", rich_help_panel=MODEL)
+    str | None, typer.Option(metavar="V", help="Weights variant, e.g. fp16.", rich_help_panel=MODEL)
 ]
 TrustRemoteCode = Annotated[
     bool,

@@ -1,7 +1,6 @@
 """The page of a run: one self-contained HTML file, readable without a network or a script."""
 
 import base64
-import json
 import struct
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -13,7 +12,7 @@ import yaml
 from diffnas.report.charts import Chart, Line, Mark, draw, thinned
 from diffnas.report.files import BlockTable, RunFiles, StudentFiles
 from diffnas.report.table import closing_rows, count, mean, ratio_text, significant
-from diffnas.report.words import unmeasured, verdict
+from diffnas.report.words import unmeasured, verdict, words
 
 CLOUD = 1200
 """Dots drawn of a block's subnets, evenly spread over the table, so that the page stays small."""
@@ -263,12 +262,3 @@ def facts_list(facts: Mapping[str, str]) -> str:
         for name, text in facts.items()
     )
     return f'<dl class="facts-list">{pairs}</dl>' if pairs else ""
-
-
-def words(value: Any) -> str:
-    """A value of a JSON file for a person."""
-    if isinstance(value, list | tuple):
-        return ", ".join(words(item) for item in value)
-    if isinstance(value, Mapping):
-        return json.dumps(value, ensure_ascii=False)
-    return str(value)

@@ -17,6 +17,8 @@ LABELS = {
     "kernel_distance": "kernel distance, held-out images",
     "frechet_distance_seen": "Fréchet distance, seen images",
     "kernel_distance_seen": "kernel distance, seen images",
+    "denoising_loss": "denoising loss, held-out images",
+    "nearest_seen": "distance to the nearest seen image",
 }
 """What is measured, in the order of the rows; less is better in each."""
 

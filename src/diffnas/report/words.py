@@ -24,6 +24,22 @@ def verdict(name: str, architecture: Json, metrics: Json) -> str:
     )
 
 
+def protocol_line(protocol: Json) -> str:
+    """How it was measured, as one line: ``sampler dpmsolver, steps 20, ...``."""
+    return ", ".join(
+        f"{key.replace('_', ' ')} {words(value)}" for key, value in protocol.items() if value != ""
+    )
+
+
+def words(value: Any) -> str:
+    """A value of a JSON file for a person."""
+    if isinstance(value, list | tuple):
+        return " ".join(words(item) for item in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {words(item)}" for key, item in value.items())
+    return "none" if value is None else str(value)
+
+
 def unmeasured(metrics: Json) -> list[str]:
     """What these numbers leave open."""
     protocol, student = metrics.get("protocol", {}), metrics.get("student", {})

@@ -1,0 +1,112 @@
+"""``diffnas evaluate`` with measuring itself replaced: what it is given and what it prints."""
+
+import json
+from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from diffnas.cli import main
+from diffnas.cli.evaluate import names
+
+ROW = {
+    "params": 120_000,
+    "macs": 17_300_000,
+    "memory_bytes": 2**21,
+    "latency_ms": None,
+    "frechet_distance": {"mean": 0.8312, "std": 0.0213},
+    "denoising_loss": 0.0421,
+    "nearest_seen": 1.31,
+}
+PROTOCOL = {"sampler": "dpmsolver", "steps": 20, "seeds": [0, 1], "features": "digits"}
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
+    """Replace loading and measuring; pipelines named ``*large*`` make larger images."""
+    seen = SimpleNamespace(loaded=[], data=None, settings=None)
+
+    def load_teacher(source: str, **how: Any) -> Any:
+        seen.loaded.append((source, how))
+        shape = (3, 64, 64) if "large" in source else (1, 8, 8)
+        return SimpleNamespace(family=SimpleNamespace(image_shape=lambda _: shape), denoiser=None)
+
+    def evaluate(pipelines: Any, data: Any, settings: Any, *, progress: Any = None) -> Any:
+        seen.data, seen.settings = data, settings
+        return {"protocol": PROTOCOL, "rows": {name: ROW for name in pipelines}}
+
+    for name, function in (("families.loading", load_teacher), ("measure.evaluate", evaluate)):
+        module = ModuleType(f"diffnas.{name}")
+        setattr(module, function.__name__, function)
+        monkeypatch.setitem(__import__("sys").modules, f"diffnas.{name}", module)
+    return seen
+
+
+def test_prints_a_column_per_pipeline_and_the_protocol(capsys, measured):
+    assert (
+        main(["evaluate", "digits", "runs/demo/students/macs-0.5/pipeline", "--data", "digits"])
+        == 0
+    )
+    printed = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    assert lines[0] == "digits macs-0.5"
+    assert "parameters 120 k 120 k" in lines
+    assert "MACs 17.3 M 17.3 M" in lines
+    assert "Fréchet distance, held-out images 0.831 ± 0.021 0.831 ± 0.021" in lines
+    assert "denoising loss, held-out images 0.0421 0.0421" in lines
+    assert lines[-1] == "sampler dpmsolver, steps 20, seeds 0 1, features digits"
+
+
+def test_json_is_what_was_measured(capsys, measured):
+    assert main(["evaluate", "a", "b", "--data", "digits", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "protocol": PROTOCOL,
+        "rows": {"a": ROW, "b": ROW},
+    }
+
+
+def test_data_is_loaded_in_the_shape_of_the_pipelines_images(measured):
+    assert main(["evaluate", "a", "--data", "digits", "--set", "data.held_out=0.5"]) == 0
+    assert measured.data.images.shape[1:] == (1, 8, 8)
+    assert len(measured.data.held_out) == pytest.approx(len(measured.data.images) / 2, rel=0.02)
+
+
+def test_flags_and_settings_reach_the_protocol(measured):
+    given = ["--batch-size", "7", "--set", "evaluate.samples=32", "--trust-remote-code"]
+    assert main(["evaluate", "a", "--data", "digits", "--device", "cpu", *given]) == 0
+    assert measured.settings.batch_size == 7
+    assert measured.settings.samples == 32
+    (_, how) = measured.loaded[0]
+    assert how["trust_remote_code"] is True
+    assert how["device"].type == "cpu"
+
+
+def test_pipelines_of_different_image_shapes_are_refused(capsys, measured):
+    assert main(["evaluate", "small", "large", "--data", "digits"]) == 2
+    told = capsys.readouterr().err
+    assert "PIPELINE large: its images are 64 x 64, 3 channels" in told
+    assert "those of small 8 x 8, 1 channel;" in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["digits"], ["digits"]),
+        (["google/ddpm-cat-256"], ["ddpm-cat-256"]),
+        (["/r/students/macs-0.5/pipeline"], ["macs-0.5"]),
+        (["pipeline"], ["pipeline"]),
+        (
+            ["/a/students/macs-0.5/pipeline", "/b/students/macs-0.5/pipeline"],
+            ["a/students/macs-0.5", "b/students/macs-0.5"],
+        ),
+        (["one/cat", "two/cat", "dog"], ["one/cat", "two/cat", "dog"]),
+        (["cat", "one/cat"], ["cat", "one/cat"]),
+        (["cat/", "cat"], ["cat", "cat (2)"]),
+        (["a", "a", "a"], ["a", "a (2)", "a (3)"]),
+        (["."], ["."]),
+    ],
+)
+def test_names_are_short_and_tell_pipelines_apart(given, expected):
+    assert names(given) == expected

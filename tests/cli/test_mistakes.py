@@ -1,0 +1,155 @@
+"""Whatever is mistyped is told in one line on stderr, with the remedy, and status 2."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from diffnas.cli import main
+
+COMPRESS = "compress model --data digits"
+
+
+def mistake(capsys: pytest.CaptureFixture[str], command: str) -> str:
+    """Run the command and return its one line, having checked that it is one."""
+    status = main(command.split(" "))
+    printed, told = capsys.readouterr()
+    assert status == 2
+    assert printed == ""
+    assert told.startswith("diffnas: ")
+    assert told.count("\n") == 1
+    assert "Traceback" not in told
+    return told
+
+
+@pytest.mark.parametrize("verb", ["compress model --data digits", "plan model"])
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("--macs half", "--macs half: not a number"),
+        ("--macs 0,5", "--macs 0,5: not a number"),
+        ("--params nan", "--params nan: not a number"),
+        ("--macs 0", "--macs 0: must be above 0"),
+        ("--macs -0.5", "--macs -0.5: must be above 0"),
+        ("--params 1.5", "share of the teacher's is at most 1"),
+        ("--memory 120%", "share of the teacher's is at most 1"),
+        ("--latency 3GiB", "'GiB' is no unit of latency (us, ms, s)"),
+        ("--tolerance 0", "--tolerance 0: must be a number above 0"),
+        ("--tolerance -2", "--tolerance -2: must be a number above 0"),
+        ("--tolerance lots", "--tolerance lots: must be a number above 0"),
+        ("--tolerance 2 --macs 0.5", "contradicts --macs 0.5"),
+        ("--space huge", "--space huge: Input should be 'full', 'paper' or 'stock'"),
+        ("--rule lokal", "--rule lokal: unknown; did you mean 'local'?"),
+        ("--set select.rule=lokal", "unknown; did you mean 'local'?"),
+        ("--set supernet.step=5", "'supernet.step' is unknown; did you mean 'supernet.steps'?"),
+        ("--set steps=5", "did you mean"),
+        ("--set zzz.qqq=5", "setting 'zzz' is unknown; known: data.held_out"),
+        ("--set supernet.steps", "--set supernet.steps: not of the form KEY=VALUE"),
+        ("--set supernet.steps=many", "'supernet.steps' = 'many'"),
+        ("--set supernet.steps=0", "greater than 0"),
+        ("--set supernet.steps=[1", "the value is not valid YAML"),
+        ("--set seed.inner.deep=1", "seed"),
+        ("--settings missing.yaml", "--settings missing.yaml: No such file"),
+        ("--max-steps ten", "--max-steps ten: Input should be a valid integer"),
+        ("--max-steps 0", "--max-steps 0: Input should be greater than 0"),
+        ("--batch-size 1.5", "--batch-size 1.5:"),
+        ("--seed -1", "--seed -1: Input should be greater than or equal to 0"),
+        ("--precision fp8", "--precision fp8: Input should be 'fp32', 'bf16' or 'fp16'"),
+        ("--device tpu", "--device tpu: unknown; one of auto, cpu, cuda, mps, cuda:N"),
+        ("--device cuda:99", "--device cuda:99: "),
+    ],
+)
+def test_of_budgets_and_settings(capsys, verb, given, words):
+    assert words in mistake(capsys, f"{verb} {given}")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("compres model", "Did you mean 'compress'? See 'diffnas --help'"),
+        ("frobnicate", "No such command 'frobnicate'"),
+        ("compress", "Missing argument 'MODEL'"),
+        ("compress a b", "unexpected extra argument"),
+        ("compress model", "--data: missing; give a folder of images"),
+        ("evaluate pipeline", "--data: missing; give a folder of images"),
+        ("compress model --mac 0.5", "No such option: --mac (Possible options: --macs"),
+        ("compress model --until scoring", "--until scoring: unknown; did you mean 'scores'?"),
+        ("compress model --until xyz", "--until xyz: unknown; one of plan, supernet"),
+        ("compress model --macs", "Option '--macs' requires an argument"),
+        ("plan model --images many", "--images many: must be a whole number above 0"),
+        ("plan model --images 0", "--images 0: must be a whole number above 0"),
+        ("sample model --count many", "--count many: must be a whole number above 0"),
+        ("sample model --count -3", "--count -3: must be a whole number above 0"),
+        ("sample model --steps many", "--steps many: Input should be a valid integer"),
+        ("sample model --sampler magic", "--sampler magic: Input should be 'ddim'"),
+        ("sample model --out grid.jpg", "--out grid.jpg: must end in .png"),
+        ("sample model --out nowhere/grid.png", "there is no folder nowhere"),
+        ("evaluate model --data digits --batch-size no", "--batch-size no: Input should be"),
+        ("report missing", "RUN missing: no such folder"),
+        ("demo --device tpu", "--device tpu: unknown"),
+    ],
+)
+def test_of_commands_and_options(capsys, command, words):
+    assert words in mistake(capsys, command)
+
+
+def test_of_a_device_that_is_absent(capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    for name in ("cuda", "cuda:1"):
+        told = mistake(capsys, f"{COMPRESS} --device {name}")
+        assert f"--device {name}: no CUDA device is present; use cpu or auto" in told
+    assert "no Apple GPU is present; use cpu" in mistake(capsys, f"{COMPRESS} --device mps")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("supernet:\n  steps: [1", "not valid YAML at line"),
+        ("- a\n- b", "must hold 'section: {key: value}' entries"),
+        ("supernet: 3", "'supernet' = 3"),
+        ("supernet:\n  stepz: 3", "did you mean 'supernet.steps'?"),
+    ],
+)
+def test_of_a_settings_file(capsys, tmp_path, text, words):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    assert words in mistake(capsys, f"{COMPRESS} --settings {file}")
+
+
+def test_of_a_settings_file_that_is_no_text(capsys, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(b"\xff\xfe\x00\x80")
+    assert "not valid YAML" in mistake(capsys, f"{COMPRESS} --settings {file}")
+
+
+@pytest.mark.parametrize("below", ["", "/run"])
+def test_of_a_run_folder_that_is_a_file(capsys, tmp_path, below):
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    assert f"{file} is a file; name a folder" in mistake(capsys, f"{COMPRESS} --out {file}{below}")
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("command", [COMPRESS, "demo"])
+def test_of_a_run_folder_that_cannot_be_written(capsys, tmp_path, monkeypatch, command):
+    # The superuser may write anywhere, so the system's answer is given here.
+    real = os.access
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path and real(path, mode))
+    told = mistake(capsys, f"{command} --out {tmp_path}/run")
+    assert f"{tmp_path} is not writable; choose another folder" in told
+
+
+def test_of_a_grid_that_is_a_folder(capsys, tmp_path):
+    folder = tmp_path / "grid.png"
+    folder.mkdir()
+    assert "is a folder; name a file in it" in mistake(capsys, f"sample model --out {folder}")
+
+
+def test_of_a_folder_that_is_no_run(capsys, tmp_path):
+    assert "no run folder" in mistake(capsys, f"report {tmp_path}")
+
+
+def test_leaves_nothing_behind(capsys, tmp_path):
+    mistake(capsys, f"{COMPRESS} --out {tmp_path}/run --macs nothing")
+    assert list(tmp_path.iterdir()) == []
