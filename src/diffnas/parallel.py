@@ -11,6 +11,7 @@ from torch import nn
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Module = TypeVar("Module", bound=nn.Module)
 
 
 SMALL = 5e10
@@ -39,7 +40,7 @@ def single_threaded(wanted: bool) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def twin(module: nn.Module) -> nn.Module:
+def twin(module: Module) -> Module:
     """A copy that shares all parameters and buffers: hooks and attributes are its own."""
     shared = {id(tensor): tensor for tensor in [*module.parameters(), *module.buffers()]}
     return copy.deepcopy(module, dict(shared))

@@ -40,13 +40,14 @@ def retrain(
     L = (1 - beta) * sum_k l_k + beta * (MSE(target) + w * MSE(teacher's prediction)), beta rising
     from 0 to 1 by ``settings.schedule`` (arXiv 2311.04950). The l_k compare the student's blocks
     with the teacher's, fed by the student's own forward pass or, block by block, by the teacher's.
-    ``settings.steps``, ``batch_size`` and ``ema_decay`` must be resolved (:mod:`diffnas.defaults`).
+    ``settings`` must be resolved, without gaps (:mod:`diffnas.defaults`).
 
     Raises:
         RunError: the loss is no longer finite.
     """
     assert settings.steps is not None
     assert settings.batch_size is not None
+    assert settings.learning_rate is not None
     assert settings.ema_decay is not None
     steps, size = settings.steps, settings.batch_size
     family, denoiser = teacher.family, teacher.denoiser

@@ -16,6 +16,7 @@ from diffnas.errors import UserError
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Positive = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
 Ratio = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -72,7 +73,7 @@ class SupernetSettings(Section):
 
     steps: Positive | None = Field(None, description="training steps")
     batch_size: Positive | None = None
-    learning_rate: float = Field(5e-4, gt=0)
+    learning_rate: PositiveFloat | None = Field(None, description="peak; warmed up, then a cosine")
     weight_decay: float = Field(0.0, ge=0)
     sandwich: bool = Field(
         True, description="beside a random subnet train, in turn, the teacher's own and the least"
@@ -86,7 +87,7 @@ class ScoreSettings(Section):
     """The score table."""
 
     images: Positive = Field(256, description="images in the fixed validation batch")
-    batch_size: Positive = Field(256, description="images evaluated at once")
+    batch_size: Positive = Field(64, description="images evaluated at once")
 
 
 class SelectSettings(Section):
@@ -100,7 +101,7 @@ class RetrainSettings(Section):
 
     steps: Positive | None = Field(None, description="training steps")
     batch_size: Positive | None = None
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: PositiveFloat | None = Field(None, description="peak; warmed up, then a cosine")
     weight_decay: float = Field(0.0, ge=0)
     schedule: Literal["linear", "cosine", "step", "static", "none"] = Field(
         "cosine", description="how beta rises from block losses (0) to the prediction loss (1)"
@@ -166,7 +167,9 @@ def load(path: Path | None = None, assignments: tuple[str, ...] = ()) -> Setting
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
-            raise UserError(f"--set {assignment}: not of the form KEY=VALUE; e.g. supernet.steps=500")
+            raise UserError(
+                f"--set {assignment}: not of the form KEY=VALUE; e.g. supernet.steps=500"
+            )
         *sections, name = key.split(".")
         target = values
         for section in sections:
@@ -202,7 +205,8 @@ def _one_line(error: ValidationError) -> str:
     path = [str(part) for part in first["loc"] if not isinstance(part, int)]
     name = ".".join(path)
     if first["type"] == "extra_forbidden":
-        known = known_names()
+        section = isinstance(first["input"], dict)
+        known = list(Settings.model_fields) if section else known_names()
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or [
             key for key in known if key.rsplit(".", 1)[-1] == path[-1]
         ]

@@ -172,7 +172,7 @@ def fit(
 ) -> None:
     """Train all blocks, each on the teacher's inputs and outputs; one teacher pass serves all.
 
-    ``settings.steps`` and ``settings.batch_size`` must be resolved (:mod:`diffnas.defaults`).
+    ``settings`` must be resolved, without gaps (:mod:`diffnas.defaults`).
     Blocks train side by side in threads where the device is a CPU. With a ``checkpoint`` path the
     training goes on where an earlier one, with the same fingerprint, stopped.
 
@@ -181,6 +181,7 @@ def fit(
     """
     assert settings.steps is not None
     assert settings.batch_size is not None
+    assert settings.learning_rate is not None
     steps, size = settings.steps, settings.batch_size
     family, pipeline = supernet.teacher.family, supernet.teacher.pipeline
     device = next(supernet.teacher.denoiser.parameters()).device

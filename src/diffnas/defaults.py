@@ -1,0 +1,90 @@
+"""Defaults that depend on the model and the data, each with its reason."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from diffnas.settings import Settings
+
+STEPS_AT_1M = 6000
+"""Retraining steps of a teacher of a million parameters (measured: docs/results.md, the curve)."""
+
+SUPERNET_SHARE = 0.25
+"""Supernet steps as a share of the retraining's; each trains two subnets of every block."""
+
+
+def resolve(
+    settings: Settings, *, params: int, size: tuple[int, int], images: int | None = None
+) -> tuple[Settings, dict[str, str]]:
+    """The settings without gaps, and the reason of each value filled in.
+
+    ``params``: the teacher's; ``size``: (H, W) of its images; ``images``: how many there are to
+    train on, where known.
+    """
+    millions = params / 1e6
+    steps = round_to_two(min(max(STEPS_AT_1M * math.sqrt(millions), 2000), 100_000))
+    batch_size = _batch_size(size, images)
+    rate = round_to_two(min(1e-3, 1e-3 * millions**-0.4))
+    of_model = f"for {millions:.3g} M parameters"
+    of_images = f"for images of {size[0]} x {size[1]}" + (f", {images} of them" if images else "")
+    supernet, supernet_reasons = _fill(
+        "supernet",
+        settings.supernet.model_dump(),
+        {
+            "steps": (int(SUPERNET_SHARE * steps), "a quarter of the default retraining"),
+            "batch_size": (batch_size, of_images),
+            "learning_rate": (rate / 2, f"{of_model}; half of retraining's: weights are shared"),
+        },
+        settings.max_steps,
+    )
+    retrain_steps = settings.retrain.steps or int(steps)
+    decay = min(max(1 - 10 / min(retrain_steps, settings.max_steps or retrain_steps), 0.9), 0.9999)
+    retrain, retrain_reasons = _fill(
+        "retrain",
+        settings.retrain.model_dump(),
+        {
+            "steps": (int(steps), f"{of_model}; grows with their square root"),
+            "batch_size": (batch_size, of_images),
+            "learning_rate": (rate, f"{of_model}; falls with their number to the power 0.4"),
+            "ema_decay": (round(decay, 4), "an average over the last tenth of the steps"),
+        },
+        settings.max_steps,
+    )
+    filled = settings.model_copy(
+        update={
+            "supernet": settings.supernet.model_copy(update=supernet),
+            "retrain": settings.retrain.model_copy(update=retrain),
+        }
+    )
+    return filled, supernet_reasons | retrain_reasons
+
+
+def round_to_two(value: float) -> float:
+    """Two significant digits: more would only look exact."""
+    return float(f"{value:.1e}")
+
+
+def _batch_size(size: tuple[int, int], images: int | None) -> int:
+    """64 up to 32 x 32, then as many as keep the number of pixels; never more than there are."""
+    wanted = 64 * 32 * 32 / max(32 * 32, size[0] * size[1])
+    power_of_two = 2 ** max(2, round(math.log2(wanted)))
+    return power_of_two if images is None else max(1, min(power_of_two, images))
+
+
+def _fill(
+    section: str,
+    given: Mapping[str, Any],
+    defaults: Mapping[str, tuple[float, str]],
+    max_steps: int | None,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    values, reasons = {}, {}
+    for key, (default, reason) in defaults.items():
+        value = given[key]
+        if value is None:
+            value = default
+            reasons[f"{section}.{key}"] = f"{default:g}, {reason}"
+        if key == "steps" and max_steps is not None and value > max_steps:
+            value = max_steps
+            reasons[f"{section}.{key}"] = f"{max_steps}, capped by max_steps"
+        values[key] = value
+    return values, reasons

@@ -1,0 +1,162 @@
+"""Hours and memory that a compression will take, foretold from the model's costs.
+
+Hours: MACs of each stage over the rate at which this device does such MACs, which is timed on one
+forward pass with random weights. Memory: what each stage holds at once, counted on the meta device.
+"""
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from diffnas.architecture import Space
+from diffnas.blocks import capture
+from diffnas.families import Teacher
+from diffnas.measure.cost import to_meta
+from diffnas.parallel import single_threaded, workers_for
+from diffnas.settings import Settings
+from diffnas.space import smallest_cost
+
+BACKWARD = 2.0
+"""A backward pass in forward passes: gradients of inputs and of weights."""
+
+PROBE_MACS = 3e9
+"""MACs of the pass that is timed: long enough to time, short enough to wait for."""
+
+ADAM_STATES = 4
+"""Copies of a trained weight: itself, its gradient, two moments."""
+
+SCORED_PREFIXES = 0.5
+"""Work of scoring a block by its tree of prefixes, as a share of evaluating each subnet whole."""
+
+
+def hours(
+    teacher: Teacher, space: Space, settings: Settings, device: torch.device
+) -> dict[str, float]:
+    """Hours of each stage on this device, and their sum; other work on it is not foreseen."""
+    assert settings.supernet.steps is not None
+    assert settings.supernet.batch_size is not None
+    assert settings.retrain.steps is not None
+    assert settings.retrain.batch_size is not None
+    whole = float(space.teacher.macs)
+    random = sum(_mean_macs(block) for block in space.blocks)
+    blocks = float(sum(block.cost.macs for block in space.blocks))
+    smallest = float(smallest_cost(space).macs) - (whole - blocks)
+    ends = (blocks + smallest) / 2 if settings.supernet.sandwich else 0.0
+    student = 0.5 * whole  # the default budget
+    image_steps = (
+        len(settings.evaluate.seeds) * settings.evaluate.samples * settings.evaluate.sampler_steps
+    )
+    macs = {
+        "supernet": settings.supernet.steps
+        * settings.supernet.batch_size
+        * (whole + (1 + BACKWARD) * (random + ends)),
+        "scores": settings.score.images
+        * SCORED_PREFIXES
+        * sum(block.size * _mean_macs(block) for block in space.blocks),
+        "retrain": settings.retrain.steps
+        * settings.retrain.batch_size
+        * (whole + (1 + BACKWARD) * student),
+        "evaluate": image_steps * (whole + student),
+    }
+    rate = macs_per_second(teacher, space, settings.supernet.batch_size, device)
+    found = {stage: value / rate / 3600 for stage, value in macs.items()}
+    return {**found, "total": sum(found.values())}
+
+
+def macs_per_second(teacher: Teacher, space: Space, batch_size: int, device: torch.device) -> float:
+    """How many MACs of this denoiser the device does in a second, in all its threads."""
+    size = int(min(batch_size, max(1, PROBE_MACS // space.teacher.macs)))
+    denoiser = _random_weights(teacher.denoiser, device)
+    inputs = teacher.family.example_inputs(denoiser, size, device)
+    workers = workers_for(device, space.teacher.macs * batch_size)
+    times = []
+    with torch.no_grad(), single_threaded(workers > 1):
+        for _ in range(4):
+            began = time.perf_counter()
+            denoiser(**inputs)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(time.perf_counter() - began)
+    return workers * size * space.teacher.macs / sorted(times[1:])[1]
+
+
+def training_bytes(teacher: Teacher, space: Space, settings: Settings) -> dict[str, int]:
+    """Bytes that each training holds at its peak: weights, optimizer, activations.
+
+    The supernet's activations are those of its largest block (each block's graph is freed before
+    the next; a CPU holds one per thread) beside all blocks' captured calls.
+    """
+    assert settings.supernet.batch_size is not None
+    assert settings.retrain.batch_size is not None
+    meta = to_meta(teacher.denoiser)
+    weights = sum(_bytes(p) for p in meta.parameters())
+    inputs = teacher.family.example_inputs(meta, 1, torch.device("meta"))
+    names = [block.name for block in space.blocks]
+    _, calls = capture(meta, names, inputs)
+    graphs = [
+        saved_bytes(meta.get_submodule(name), call.args, call.kwargs)
+        for name, call in calls.items()
+    ]
+    captured = sum(
+        _bytes(leaf)
+        for call in calls.values()
+        for leaf in torch.utils._pytree.tree_leaves((call.args, call.kwargs, call.output))
+        if isinstance(leaf, Tensor)
+    )
+    # The subnet that weighs most is the teacher's own; both trainings hold the frozen teacher.
+    return {
+        "supernet": weights * (1 + ADAM_STATES)
+        + settings.supernet.batch_size * (captured + max(graphs, default=0)),
+        "retrain": weights * (1 + ADAM_STATES + 1)
+        + settings.retrain.batch_size * (captured + saved_bytes(meta, (), inputs)),
+    }
+
+
+def saved_bytes(module: nn.Module, args: Any, kwargs: Any) -> int:
+    """Bytes of activations that a forward pass keeps for its backward pass (weights left out)."""
+    weights = {id(tensor) for tensor in module.parameters()}
+    seen: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if id(tensor) not in weights and not isinstance(tensor, nn.Parameter):
+            storage = tensor.untyped_storage()
+            seen[storage._cdata] = storage.nbytes()
+        kept.append(tensor)  # alive, so that no other storage takes its place
+        return tensor
+
+    kept: list[Tensor] = []
+    trained = [parameter.requires_grad for parameter in module.parameters()]
+    module.requires_grad_(True)
+    try:
+        with saved_tensors_hooks(pack, lambda tensor: tensor):
+            module(*args, **kwargs)
+    finally:
+        for parameter, wanted in zip(module.parameters(), trained, strict=True):
+            parameter.requires_grad_(wanted)
+    return sum(seen.values())
+
+
+def _mean_macs(block: Any) -> float:
+    """Of a uniformly random subnet of a block."""
+    total = float(block.cost.macs)
+    for slot in block.slots:
+        mean = sum(option.cost.macs for option in slot.options) / len(slot.options)
+        total += mean - slot.options[0].cost.macs
+    return total
+
+
+def _random_weights(denoiser: nn.Module, device: torch.device) -> nn.Module:
+    """A copy with zeros for weights: timing needs no values."""
+    if all(not tensor.is_meta for tensor in denoiser.parameters()):
+        return denoiser
+    empty = to_meta(denoiser).to_empty(device=device)
+    for tensor in [*empty.parameters(), *empty.buffers()]:
+        nn.init.zeros_(tensor)
+    return empty.eval()
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

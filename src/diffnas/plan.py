@@ -1,0 +1,170 @@
+"""What a compression would be: blocks, options, reachable costs, hours and memory. No training."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from torch import nn
+
+from diffnas.architecture import Architecture, BlockSpace, Cost, Space
+from diffnas.budget import Budget
+from diffnas.defaults import resolve
+from diffnas.device import resolve_device
+from diffnas.families import Teacher
+from diffnas.families.loading import load_skeleton
+from diffnas.forecast import hours, training_bytes
+from diffnas.limits import memory_of
+from diffnas.select import check_reachable, check_rule
+from diffnas.settings import Settings
+from diffnas.space import make_space, smallest_cost
+
+WORTH_A_WORD = 0.05
+"""A module that is no slot is named from this share of the teacher's MACs or parameters on."""
+
+
+def make_plan(
+    model: str,
+    budget: Budget,
+    settings: Settings,
+    *,
+    images: int | None = None,
+    revision: str | None = None,
+    variant: str | None = None,
+    trust_remote_code: bool = False,
+) -> dict[str, Any]:
+    """The plan of a model from its configs alone; weights are not needed.
+
+    Returns plain values: ``teacher``, ``smallest``, ``largest`` (params, macs,
+    macs_without_attention), ``subnets``, ``blocks``, ``left``, ``budget``, ``settings``,
+    ``reasons``, ``hours`` by stage and ``memory_bytes`` by stage.
+
+    Raises:
+        UserError: the model cannot be loaded or searched, or a setting is wrong.
+    """
+    check_rule(settings.select.rule)
+    device = resolve_device(settings.device)
+    teacher = load_skeleton(
+        model, revision=revision, variant=variant, trust_remote_code=trust_remote_code
+    )
+    space = make_space(teacher.denoiser, teacher.family, settings.space)
+    _, height, width = teacher.family.image_shape(teacher.denoiser)
+    resolved, reasons = resolve(
+        settings, params=space.teacher.params, size=(height, width), images=images
+    )
+    return {
+        **describe(teacher, space, budget, resolved, reasons),
+        "hours": hours(teacher, space, resolved, device),
+        "memory_bytes": training_bytes(teacher, space, resolved),
+    }
+
+
+def describe(
+    teacher: Teacher,
+    space: Space,
+    budget: Budget,
+    resolved: Settings,
+    reasons: Mapping[str, str],
+) -> dict[str, Any]:
+    """The part of a plan that costs only counting."""
+    return {
+        "teacher": asdict(space.teacher),
+        "smallest": asdict(smallest_cost(space)),
+        "largest": asdict(_cost_at(space, "macs", max)),
+        "subnets": math.prod(block.size for block in space.blocks),
+        "blocks": [_block(block, space.teacher) for block in space.blocks],
+        "left": left_as_they_are(teacher.denoiser, space),
+        "budget": {
+            kind: {"limit": limit, "smallest": least, "reachable": least <= limit}
+            for kind, (limit, least) in _limits(teacher, space, budget).items()
+        },
+        "settings": resolved.model_dump(mode="json"),
+        "reasons": dict(reasons),
+    }
+
+
+def check_budget(teacher: Teacher, space: Space, budget: Budget) -> None:
+    """Raise UserError for a limit that no architecture of the space can meet.
+
+    A latency is only known once measured, and is checked then.
+    """
+    limits = budget.limits()
+    for kind, least in _smallest(teacher, space, budget).items():
+        whole = _whole(teacher, space, kind)
+        check_reachable(kind, limits[kind], least / whole, whole)
+
+
+def left_as_they_are(denoiser: nn.Module, space: Space) -> list[str]:
+    """Modules without a slot that hold more than 5 % of the parameters, in words."""
+    inside = [f"{block.name}.{slot.path}" for block in space.blocks for slot in block.slots]
+    lines = []
+    for path, module in _outermost(denoiser, inside):
+        share = sum(p.numel() for p in module.parameters()) / space.teacher.params
+        if share > WORTH_A_WORD:
+            lines.append(f"{path} ({type(module).__name__}), {share:.0%} of the parameters")
+    return lines
+
+
+def _outermost(module: nn.Module, inside: list[str], prefix: str = "") -> Any:
+    """Modules outside of all slots: as far out as no slot lies inside."""
+    for name, child in module.named_children():
+        path = f"{prefix}{name}"
+        if path in inside:
+            continue
+        if any(slot.startswith(f"{path}.") for slot in inside):
+            yield from _outermost(child, inside, f"{path}.")
+        else:
+            yield path, child
+
+
+def _block(block: BlockSpace, teacher: Cost) -> dict[str, Any]:
+    return {
+        "name": block.name,
+        "subnets": block.size,
+        "share_macs": block.cost.macs / teacher.macs,
+        "slots": [
+            {
+                "path": slot.path,
+                "kind": slot.kind,
+                "options": [option.name for option in slot.options],
+            }
+            for slot in block.slots
+        ],
+    }
+
+
+def _limits(teacher: Teacher, space: Space, budget: Budget) -> dict[str, tuple[float, float]]:
+    """(limit, smallest reachable) of each budget that can be told without measuring."""
+    return {
+        kind: (budget.limits()[kind].of(_whole(teacher, space, kind)), least)
+        for kind, least in _smallest(teacher, space, budget).items()
+    }
+
+
+def _smallest(teacher: Teacher, space: Space, budget: Budget) -> dict[str, float]:
+    found = {}
+    for kind in budget.limits():
+        if kind in ("macs", "params"):
+            found[kind] = float(getattr(_cost_at(space, kind, min), kind))
+        elif kind == "memory":
+            least = Architecture({block.name: block.smallest for block in space.blocks})
+            found[kind] = memory_of(teacher, space)[1](least)
+    return found
+
+
+def _cost_at(space: Space, kind: str, extreme: Any) -> Cost:
+    """The whole's cost with every slot at its least or most in that metric."""
+    total = space.teacher
+    for block in space.blocks:
+        subnet = {
+            slot.path: extreme(slot.options, key=lambda option: getattr(option.cost, kind)).name
+            for slot in block.slots
+        }
+        total = total + block.cost_of(subnet) - block.cost
+    return total
+
+
+def _whole(teacher: Teacher, space: Space, kind: str) -> float:
+    if kind == "memory":
+        return memory_of(teacher, space)[0]
+    return float(getattr(space.teacher, kind))

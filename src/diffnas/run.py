@@ -1,0 +1,232 @@
+"""The run folder: the whole way from a teacher to a student's report, to be left and taken up."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from diffnas import stages
+from diffnas.architecture import FORMAT, space_to_json
+from diffnas.budget import Budget
+from diffnas.checkpoint import write_json, write_text
+from diffnas.data import load_data
+from diffnas.defaults import resolve
+from diffnas.device import resolve_device
+from diffnas.errors import UserError
+from diffnas.families.loading import load_teacher
+from diffnas.fingerprint import fingerprint, of_data, of_teacher
+from diffnas.plan import check_budget, describe
+from diffnas.progress import Progress
+from diffnas.report import write_report
+from diffnas.select import check_rule
+from diffnas.settings import Settings
+from diffnas.space import make_space
+from diffnas.stages import Job
+from diffnas.student.saving import load
+
+STAGES = ("plan", "supernet", "scores", "architecture", "student", "metrics", "report")
+
+
+@dataclass(frozen=True)
+class Student:
+    """One student of a run."""
+
+    path: Path
+
+    def pipeline(self) -> Any:
+        """The student as a diffusers pipeline."""
+        return load(self.path / "pipeline")
+
+    def metrics(self) -> dict[str, Any]:
+        """What was measured of teacher and student."""
+        content: dict[str, Any] = json.loads((self.path / "metrics.json").read_text("utf-8"))
+        return content
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder; ``name`` is the student that was asked for."""
+
+    path: Path
+    name: str
+
+    @property
+    def students(self) -> dict[str, Student]:
+        """All students made so far, by name."""
+        folders = sorted(file.parent for file in self.path.glob("students/*/architecture.json"))
+        return {folder.name: Student(folder) for folder in folders}
+
+
+def compress(
+    model: str,
+    *,
+    data: str,
+    out: Path,
+    budget: Budget,
+    settings: Settings,
+    until: str | None = None,
+    revision: str | None = None,
+    variant: str | None = None,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """Make a student of a pipeline within a budget, or go on where an earlier call stopped.
+
+    ``until`` names the last of :data:`STAGES` to do. Every finished stage is kept; one whose
+    settings changed is done again, and ``progress`` is told so.
+
+    Raises:
+        UserError: the model, the data or a setting cannot be used, or the budget is out of reach.
+        RunError: training diverged or the disk is full; the last good checkpoint is kept.
+    """
+    check_rule(settings.select.rule)
+    device = resolve_device(settings.device)
+    progress = progress or Progress()
+    teacher = load_teacher(
+        model,
+        device=device,
+        revision=revision,
+        variant=variant,
+        trust_remote_code=trust_remote_code,
+    )
+    channels, height, width = teacher.family.image_shape(teacher.denoiser)
+    images = load_data(
+        data,
+        size=(height, width),
+        channels=channels,
+        cache=out / "data",
+        **settings.data.model_dump(),
+    )
+    if images.skipped:
+        progress.say(f"data: {images.skipped} unreadable files skipped")
+    space = make_space(teacher.denoiser, teacher.family, settings.space)
+    resolved, reasons = resolve(
+        settings, params=space.teacher.params, size=(height, width), images=len(images.seen)
+    )
+    check_budget(teacher, space, budget)
+    of_this = of_teacher(teacher)
+    origin = fingerprint(of_this, of_data(images), settings.data.model_dump())
+    out.mkdir(parents=True, exist_ok=True)
+    with _Log(out / "log.jsonl", progress) as log:
+        job = Job(out, teacher, origin, images, space, resolved, budget, log)
+        run = Run(out, job.student.name)
+        _check_same_teacher(out, teacher.source, of_this)
+        _note_settings(out / "settings.yaml", resolved, log)
+        plan = {
+            "format": FORMAT,
+            "model": {"source": teacher.source, "fingerprint": of_this, "data": data},
+            **describe(teacher, space, budget, resolved, reasons),
+            "space": space_to_json(space),
+        }
+        write_json(out / "plan.json", plan)
+        _stages(job, until)
+    return run
+
+
+def _stages(job: Job, until: str | None) -> None:
+    """The stages after the plan. A result that is there costs only its reading."""
+    last = STAGES.index(until or STAGES[-1])
+    if last < 1:
+        return
+    net, made_from = stages.supernet(job)
+    if last < 2:
+        return
+    table, scores_from = stages.scores(job, net, made_from)
+    if last < 3:
+        return
+    chosen = stages.architecture(job, table, scores_from)
+    if last < 4:
+        return
+    student_from = stages.student(job, net, made_from, chosen)
+    if last < 5:
+        return
+    stages.metrics(job, student_from)
+    if last < 6:
+        return
+    write_report(job.path)
+
+
+def _check_same_teacher(out: Path, source: str, of_this: str) -> None:
+    """Raise UserError if the folder belongs to another teacher or a newer DiffNAS."""
+    file = out / "plan.json"
+    if not file.exists():
+        return
+    try:
+        plan = json.loads(file.read_text(encoding="utf-8"))
+        written, other = plan["format"], plan["model"]
+    except (ValueError, KeyError, TypeError):
+        return  # damaged: it is written again
+    if written > FORMAT:
+        raise UserError(
+            f"--out {out}: its format {written} is newer than this DiffNAS reads ({FORMAT}); "
+            "pip install --upgrade diffnas, or give another folder"
+        )
+    if other["fingerprint"] != of_this:
+        raise UserError(
+            f"--out {out}: a run of another teacher ({other['source']}, not {source}, or its "
+            "weights have changed); give another folder"
+        )
+
+
+def _note_settings(file: Path, settings: Settings, progress: Progress) -> None:
+    """Write the settings; say which differ from those written before."""
+    values = settings.model_dump(mode="json")
+    if file.exists():
+        try:
+            before = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        except yaml.YAMLError:
+            before = {}
+        old, new = _flat(before), _flat(values)
+        changed = [f"{key} {old[key]} -> {new[key]}" for key in new if old.get(key) != new[key]]
+        if old and changed:
+            progress.say(f"settings changed: {', '.join(changed)}")
+    write_text(file, yaml.safe_dump(values, sort_keys=False))
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+class _Log(Progress):
+    """Hands everything on, and writes the records for programs to ``log.jsonl``."""
+
+    def __init__(self, file: Path, progress: Progress) -> None:
+        self._stream = file.open("a", encoding="utf-8")
+        self._progress = progress
+
+    def __enter__(self) -> "_Log":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def start(self, stage: str, total: int, done: int = 0) -> None:
+        """Hand on."""
+        self._progress.start(stage, total, done)
+
+    def update(self, done: int, **figures: float) -> None:
+        """Hand on."""
+        self._progress.update(done, **figures)
+
+    def stop(self) -> None:
+        """Hand on."""
+        self._progress.stop()
+
+    def say(self, line: str) -> None:
+        """Hand on, and keep."""
+        self._progress.say(line)
+        self.log(said=line)
+
+    def log(self, **record: Any) -> None:
+        """Append one line."""
+        self._stream.write(json.dumps({"time": round(time.time(), 3), **record}) + "\n")
+        self._stream.flush()

@@ -1,0 +1,293 @@
+"""The stages of a run, each a function from what the stage before left to one file or folder.
+
+A file says in its own metadata what it was made from (a fingerprint), so a stage can tell on its
+own whether its result is there, out of date or damaged; nothing else has to be kept in step.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffnas import score_table
+from diffnas.architecture import FORMAT, Architecture, Cost, Scores, Space, space_to_json
+from diffnas.budget import Budget
+from diffnas.checkpoint import load_state, save_state, write_atomically, write_json
+from diffnas.data import Data
+from diffnas.errors import UserError
+from diffnas.families import Teacher
+from diffnas.fingerprint import fingerprint
+from diffnas.limits import option_metrics, within_latency
+from diffnas.measure.evaluate import cost_rows, protocol, quality_row
+from diffnas.measure.grid import side_by_side
+from diffnas.model_card import model_card
+from diffnas.progress import Progress
+from diffnas.retrain import retrain
+from diffnas.settings import Settings
+from diffnas.student.saving import load, save_pipeline
+from diffnas.student.stock import as_model
+from diffnas.supernet import Supernet, fit
+
+SHOWN = 32
+"""Images on each side of samples.png."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all stages of one command share. ``settings`` are resolved (no gaps)."""
+
+    path: Path
+    teacher: Teacher
+    origin: str  # fingerprint of teacher and data
+    data: Data
+    space: Space
+    settings: Settings
+    budget: Budget
+    progress: Progress
+
+    @property
+    def student(self) -> Path:
+        """The student's folder, named after its budget."""
+        rule = self.settings.select.rule
+        return self.path / "students" / (self.budget.name + ("" if rule == "local" else f"-{rule}"))
+
+
+def supernet(job: Job) -> tuple[Supernet, str]:
+    """The trained supernet and its fingerprint."""
+    settings = job.settings
+    made_from = fingerprint(
+        job.origin,
+        space_to_json(job.space),
+        settings.supernet.model_dump(),
+        settings.seed,
+        settings.precision,
+    )
+    net = Supernet(job.teacher, job.space)
+    folder = job.path / "supernet"
+    file, checkpoint = folder / "supernet.safetensors", folder / "checkpoint.safetensors"
+    found = _state(job, file, made_from)
+    if found is not None:
+        net.load_state_dict(found)
+        return net, made_from
+    fit(
+        net,
+        job.data,
+        settings.supernet,
+        seed=settings.seed,
+        precision=settings.precision,
+        checkpoint=checkpoint,
+        fingerprint=made_from,
+        progress=job.progress,
+    )
+    save_state(file, net.state_dict(), {"format": "1", "fingerprint": made_from})
+    checkpoint.unlink(missing_ok=True)
+    return net, made_from
+
+
+def scores(job: Job, net: Supernet, supernet_from: str) -> tuple[Scores, str]:
+    """The score table and its fingerprint."""
+    made_from = fingerprint(supernet_from, job.settings.score.model_dump())
+    file = job.path / "scores.safetensors"
+    found = _state(job, file, made_from)
+    if found is not None:
+        return score_table.from_tensors(found, job.space), made_from
+    table = score_table.score(
+        net,
+        job.data,
+        job.settings.score,
+        job.settings.supernet.block_loss,
+        seed=job.settings.seed,
+        progress=job.progress,
+    )
+    score_table.save(table, file, made_from)
+    return table, made_from
+
+
+def architecture(job: Job, table: Scores, scores_from: str) -> dict[str, Any]:
+    """The content of ``architecture.json``: the chosen subnets, their edits, losses and costs."""
+    rule, seed = job.settings.select.rule, job.settings.seed
+    made_from = fingerprint(scores_from, rule, asdict(job.budget), seed)
+    file = job.student / "architecture.json"
+    found = _json(job, file, made_from)
+    if found is not None:
+        return found
+    additive, whole = option_metrics(job.teacher, job.space, job.budget)
+    chosen = within_latency(
+        job.teacher, table, job.budget, rule, seed=seed, additive=additive, whole=whole
+    )
+    content = {
+        "format": FORMAT,
+        "fingerprint": made_from,
+        "name": job.student.name,
+        "budget": {k: asdict(v) for k, v in job.budget.limits().items()},
+        "rule": rule,
+        "tolerance": chosen.tolerance,
+        "teacher": {"source": job.teacher.source, **asdict(job.space.teacher)},
+        "cost": asdict(chosen.cost),
+        "blocks": chosen.architecture.blocks,
+        "edits": chosen.architecture.edits(job.space),
+        "losses": {
+            block.name: {
+                "loss": float(table.blocks[block.name].losses[chosen.rows[block.name]]),
+                "benchmark": float(table.blocks[block.name].losses[0]),
+                "macs": block.cost_of(chosen.architecture.blocks[block.name]).macs,
+                "teacher_macs": block.cost.macs,
+            }
+            for block in job.space.blocks
+        },
+    }
+    write_json(file, content)
+    return content
+
+
+def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, Any]) -> str:
+    """Build and retrain the student, save it as a pipeline folder; its fingerprint."""
+    settings = job.settings
+    made_from = fingerprint(
+        supernet_from, chosen["edits"], settings.retrain.model_dump(), settings.seed
+    )
+    folder, note = job.student / "pipeline", job.student / "student.json"
+    if _json(job, note, made_from) is not None and (folder / "model_index.json").exists():
+        return made_from
+    began = time.monotonic()
+    model = _initial(job, net, chosen)
+    checkpoint = job.student / "checkpoints" / "retrain.safetensors"
+    retrain(
+        model,
+        job.teacher,
+        job.data,
+        settings.retrain,
+        seed=settings.seed,
+        precision=settings.precision,
+        checkpoint=checkpoint,
+        fingerprint=made_from,
+        progress=job.progress,
+        log={"student": job.student.name},
+    )
+    save_pipeline(_pipeline(job.teacher, model), folder, model_card(job.teacher.source, chosen))
+    seconds = time.monotonic() - began
+    write_json(note, {"format": FORMAT, "fingerprint": made_from, "retrain_seconds": seconds})
+    checkpoint.unlink(missing_ok=True)
+    return made_from
+
+
+def metrics(job: Job, student_from: str) -> dict[str, Any]:
+    """The content of ``metrics.json``; ``samples.png`` beside it."""
+    settings = job.settings.evaluate
+    made_from = fingerprint(student_from, settings.model_dump())
+    file, picture = job.student / "metrics.json", job.student / "samples.png"
+    found = _json(job, file, made_from)
+    if found is not None and picture.exists():
+        return found
+    device = next(job.teacher.denoiser.parameters()).device
+    pipeline = load(job.student / "pipeline").to(device)
+    denoiser = getattr(pipeline, job.teacher.family.component).eval().requires_grad_(False)
+    small = replace(
+        job.teacher, source=str(job.student / "pipeline"), pipeline=pipeline, denoiser=denoiser
+    )
+    costs = cost_rows({"teacher": job.teacher, "student": small})
+    content = {
+        "format": FORMAT,
+        "fingerprint": made_from,
+        "protocol": protocol(job.data, settings, device),
+        "teacher": costs["teacher"] | _teacher_quality(job),
+        "student": costs["student"] | quality_row(small, job.data, settings, job.progress),
+    }
+    images = [
+        side.family.sample(
+            side.pipeline,
+            side.denoiser,
+            SHOWN,
+            seed=settings.seeds[0],
+            sampler=settings.sampler,
+            steps=settings.sampler_steps,
+            batch_size=SHOWN,
+        )
+        for side in (job.teacher, small)
+    ]
+    write_atomically(picture, lambda path: side_by_side(*images).save(path, format="PNG"))
+    write_json(file, content)
+    return content
+
+
+def _teacher_quality(job: Job) -> dict[str, Any]:
+    """Measured once for all students of the run."""
+    file = job.path / "teacher.json"
+    made_from = fingerprint(job.origin, job.settings.evaluate.model_dump())
+    found = _json(job, file, made_from)
+    if found is None:
+        row = quality_row(job.teacher, job.data, job.settings.evaluate, job.progress)
+        found = {"format": FORMAT, "fingerprint": made_from, "row": row}
+        write_json(file, found)
+    row = found["row"]
+    return dict(row)
+
+
+def _initial(job: Job, net: Supernet, chosen: Mapping[str, Any]) -> Any:
+    """The student before retraining, with the supernet's weights or fresh ones."""
+    teacher: Any = job.teacher.denoiser
+    built = net.build(Architecture(chosen["blocks"]))
+    model = as_model(teacher.config, chosen["edits"], built.state_dict())
+    if job.settings.retrain.init == "fresh":
+        reset_parameters(model, job.settings.seed)
+    expected = Cost(**chosen["cost"]).params
+    actual = sum(parameter.numel() for parameter in model.parameters())
+    assert actual == expected, f"{actual} parameters built, {expected} foretold"
+    return model
+
+
+def _pipeline(teacher: Teacher, denoiser: Any) -> Any:
+    """The teacher's pipeline with another denoiser; all other components are its own."""
+    components = {**teacher.pipeline.components, teacher.family.component: denoiser}
+    return type(teacher.pipeline)(**components)
+
+
+def reset_parameters(model: Any, seed: int) -> None:
+    """Give every layer the random weights of its class, from one seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in model.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+
+
+def _state(job: Job, file: Path, made_from: str) -> Any:
+    found = load_state(file)
+    if found is None:
+        if file.exists():
+            job.progress.say(f"{file}: damaged; it is made again")
+        return None
+    tensors, meta = found
+    _check_format(file, meta.get("format", "1"))
+    if meta.get("fingerprint") != made_from:
+        job.progress.say(f"{file.name}: its settings changed; it is made again")
+        return None
+    return tensors
+
+
+def _json(job: Job, file: Path, made_from: str) -> dict[str, Any] | None:
+    if not file.exists():
+        return None
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        stored = content["fingerprint"]
+    except (ValueError, KeyError, TypeError):
+        job.progress.say(f"{file}: damaged; it is made again")
+        return None
+    _check_format(file, content.get("format", FORMAT))
+    if stored != made_from:
+        job.progress.say(f"{file.parent.name}/{file.name}: its settings changed; it is made again")
+        return None
+    return content
+
+
+def _check_format(file: Path, written: Any) -> None:
+    if int(written) > FORMAT:
+        raise UserError(
+            f"{file}: format {written} is newer than this DiffNAS reads ({FORMAT}); "
+            "pip install --upgrade diffnas"
+        )
