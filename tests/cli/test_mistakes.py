@@ -43,7 +43,7 @@ def mistake(capsys: pytest.CaptureFixture[str], command: str) -> str:
         ("--set select.rule=lokal", "unknown; did you mean 'local'?"),
         ("--set supernet.step=5", "'supernet.step' is unknown; did you mean 'supernet.steps'?"),
         ("--set steps=5", "did you mean"),
-        ("--set zzz.qqq=5", "setting 'zzz' is unknown; known: data.held_out"),
+        ("--set zzz.qqq=5", "setting 'zzz' is unknown; known: data,"),
         ("--set supernet.steps", "--set supernet.steps: not of the form KEY=VALUE"),
         ("--set supernet.steps=many", "'supernet.steps' = 'many'"),
         ("--set supernet.steps=0", "greater than 0"),

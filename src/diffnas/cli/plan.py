@@ -8,9 +8,8 @@ from rich.table import Table
 from diffnas.budget import describe, parse_budget
 from diffnas.cli import options
 from diffnas.cli.output import print_json, print_result, print_table
-from diffnas.cli.progress import duration
 from diffnas.cli.quiet import hush_diffusers
-from diffnas.report.table import count, plain_table, significant
+from diffnas.report.table import count, duration, plain_table, significant, size
 
 
 def plan(
@@ -142,8 +141,3 @@ def amount_text(kind: str, value: float | None) -> str:
     if kind == "latency":
         return f"{significant(value)} ms"
     return f"{significant(value / 2**20)} MiB" if kind == "memory" else count(value)
-
-
-def size(number: int) -> str:
-    """Of a space: ``4096``, or ``2e+17`` where nobody counts digits."""
-    return f"{number:,}".replace(",", " ") if number < 1e9 else f"{float(number):.0e}"

@@ -18,6 +18,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from diffnas.progress import Progress
+from diffnas.report.table import duration
 
 
 class Shown(Progress):
@@ -129,14 +130,6 @@ def show_progress() -> Shown:
 def rate_text(per_second: float) -> str:
     """Steps a second, or seconds a step when slow: ``12.5/s``, ``3.2 s each``."""
     return f"{per_second:.3g}/s" if per_second >= 1 else f"{1 / max(per_second, 1e-9):.3g} s each"
-
-
-def duration(seconds: float) -> str:
-    """``4 s``, ``3 min``, ``2 h 05 min``."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def figures_text(figures: dict[str, float]) -> str:

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
 
-WIDTH, HEIGHT = 480, 270
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 30, 40
+WIDTH, HEIGHT = 480, 278
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 30, 48
+FEW = 300
+"""Below so many small dots they are drawn larger."""
 
 Point = tuple[float, float]
 
@@ -51,7 +53,8 @@ def draw(chart: Chart) -> str:
     shown = [point for point in everything if _drawable(point)]
     if not shown:
         return ""
-    x_low, x_high = _range([x for x, _ in shown], log=False)
+    # Curves are over steps: they start at 0, however the first points were averaged.
+    x_low, x_high = _range([x for x, _ in shown] + [0.0] * bool(chart.lines), log=False)
     y_values = [y for _, y in shown]
     if chart.level is not None and chart.level[0] > 0:
         y_values.append(chart.level[0])
@@ -68,7 +71,8 @@ def draw(chart: Chart) -> str:
     if chart.cloud:
         dots = (place(point) for point in chart.cloud if _drawable(point))
         path = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in dots)
-        parts.append(f'<path class="cloud" d="{path}"/>')
+        few = " few" if len(chart.cloud) < FEW else ""
+        parts.append(f'<path class="cloud{few}" d="{path}"/>')
     if chart.level is not None and chart.level[0] > 0:
         _, y = place((x_low, chart.level[0]))
         parts.append(f'<path class="level" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
@@ -139,7 +143,7 @@ def _x_axis(
     parts = [f'<path class="axis" d="M{LEFT} {HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>']
     for tick in _even_ticks(low, high):
         x, y = place((tick, y_low))
-        parts.append(f'<text x="{x:.1f}" y="{y + 16:.1f}" class="middle">{_number(tick)}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{y + 19:.1f}" class="middle">{_number(tick)}</text>')
     below = HEIGHT - 6
     parts.append(
         f'<text x="{WIDTH - RIGHT}" y="{below}" class="end">{escape(chart.x_label)}</text>'

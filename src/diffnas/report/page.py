@@ -9,13 +9,19 @@ from typing import Any
 
 import yaml
 
-from diffnas.report.charts import Chart, Line, Mark, draw, thinned
-from diffnas.report.files import BlockTable, RunFiles, StudentFiles
-from diffnas.report.table import closing_rows, count, mean, ratio_text, significant
+from diffnas.report.curves import retrain_curves, scatter, supernet_curves
+from diffnas.report.files import RunFiles, StudentFiles
+from diffnas.report.table import (
+    COSTS,
+    closing_rows,
+    count,
+    duration,
+    mean,
+    ratio_text,
+    significant,
+    size,
+)
 from diffnas.report.words import unmeasured, verdict, words
-
-CLOUD = 1200
-"""Dots drawn of a block's subnets, evenly spread over the table, so that the page stays small."""
 
 
 def page(run: RunFiles) -> str:
@@ -52,21 +58,21 @@ def student(run: RunFiles, files_: StudentFiles) -> str:
 
 
 def closing(metrics: Mapping[str, Any]) -> str:
-    """The closing table, each ratio with a bar."""
+    """The closing table, each cost's ratio with a bar."""
     rows = []
     for row in closing_rows(metrics):
         cells = "".join(
             f"<td{' class=missing' if text == 'not measured' else ''}>{escape(text)}</td>"
             for text in (row.teacher, row.student)
         )
-        rows.append(
-            f"<tr><td>{escape(row.label)}</td>{cells}<td>{row.ratio}{bar(row.ratio)}</td></tr>"
-        )
+        share = bar(row.ratio) if row.key in COSTS else ""
+        rows.append(f"<tr><td>{escape(row.label)}</td>{cells}<td>{row.ratio}{share}</td></tr>")
     return (
         '<div class="scroll"><table><thead><tr><th></th><th>teacher</th><th>student</th>'
         f"<th>ratio</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-        '<p class="soft">Less is better in every row. MACs are for one denoiser call at batch '
-        "1.</p>"
+        '<p class="soft">Costs are of one denoiser call at batch 1; less is better. So it is of '
+        "distances and losses, but for the distance to the nearest seen image: much below the "
+        "teacher's would mean copies.</p>"
     )
 
 
@@ -137,86 +143,11 @@ def block_facts(losses: Mapping[str, Any]) -> str:
     return f'<span class="facts">{", ".join(parts)}</span>{bar(kept)}'
 
 
-def retrain_curves(records: Sequence[Mapping[str, Any]]) -> str:
-    """Losses over the steps of retraining."""
-    names = {
-        "loss": "joint loss",
-        "blocks": "block losses, summed",
-        "task": "prediction loss",
-        "output": "distance to the teacher's prediction",
-    }
-    lines = [Line(label, curve(records, key), key != "loss") for key, label in names.items()]
-    chart = draw(Chart("step", "loss", [line for line in lines if line.points]))
-    if not chart:
-        return ""
-    return f'<h3>Retraining</h3><div class="charts"><figure>{chart}</figure></div>'
-
-
-def supernet_curves(records: Sequence[Mapping[str, Any]]) -> str:
-    """Block losses over the steps of supernet training."""
-    names = list(dict.fromkeys(name for record in records for name in record.get("blocks", {})))
-    by_block = [
-        (name, [(r["step"], r.get("blocks", {}).get(name)) for r in records]) for name in names
-    ]
-    lines = [
-        Line(name, thinned([(step, loss) for step, loss in points if mean(loss) is not None]))
-        for name, points in by_block
-    ]
-    chart = draw(Chart("step", "block loss", lines or [Line("loss", curve(records, "loss"))]))
-    if not chart:
-        return ""
-    return (
-        "<h2>Supernet training</h2><p>Each block learns to imitate the teacher's with whatever "
-        f'options are drawn.</p><div class="charts"><figure>{chart}</figure></div>'
-    )
-
-
-def curve(records: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
-    """One figure over the steps, thinned."""
-    points = [(record["step"], mean(record.get(key))) for record in records]
-    return thinned([(step, value) for step, value in points if value is not None])
-
-
-def scatter(run: RunFiles) -> str:
-    """Each block's subnets: share of its MACs against its loss, with the chosen ones."""
-    figures = [
-        f"<figure>{chart}<figcaption>{escape(name)}, {len(table.losses)} subnets</figcaption>"
-        "</figure>"
-        for name, table in run.scores.items()
-        if (chart := block_scatter(name, table, run.students))
-    ]
-    if not figures:
-        return ""
-    return (
-        "<h2>Score table</h2><p>Every dot is a subnet of the block; the line is the benchmark, "
-        f'large dots were chosen.</p><div class="charts small">{"".join(figures)}</div>'
-    )
-
-
-def block_scatter(name: str, table: BlockTable, students: Sequence[StudentFiles]) -> str:
-    """One block's chart; row 0 of the table is the teacher's own subnet."""
-    if not len(table.macs) or table.macs[0] <= 0:
-        return ""
-    every = max(1, len(table.macs) // CLOUD)
-    shares = table.macs / table.macs[0]
-    marks = []
-    for files_ in students:
-        losses = files_.architecture.get("losses", {}).get(name, {})
-        macs, loss = mean(losses.get("macs")), mean(losses.get("loss"))
-        if macs is not None and loss is not None:
-            marks.append(Mark(files_.name, (macs / float(table.macs[0]), loss)))
-    cloud = list(zip(shares[::every].tolist(), table.losses[::every].tolist(), strict=True))
-    benchmark = (float(table.losses[0]), "benchmark")
-    return draw(Chart("share of the block's MACs", "loss", (), cloud, marks, benchmark))
-
-
 def protocol(metrics: Mapping[str, Any]) -> str:
     """How it was measured, how long things took, and what is not known."""
     facts = {key: words(value) for key, value in metrics.get("protocol", {}).items()}
     seconds = metrics.get("seconds", {})
-    facts |= {
-        f"time, {stage}": f"{significant(value / 60)} min" for stage, value in seconds.items()
-    }
+    facts |= {f"time, {stage}": duration(value) for stage, value in seconds.items()}
     items = "".join(f"<li>{escape(line)}</li>" for line in unmeasured(metrics))
     return (
         "<h3>Protocol, the same for teacher and student</h3>"
@@ -237,7 +168,7 @@ def space(plan: Mapping[str, Any]) -> str:
             params = ratio_text(costs.get("params"), teacher.get("params"))
             facts[name] = f"{macs} of the MACs, {params} of the parameters"
     if isinstance(plan.get("subnets"), int):
-        facts["architectures"] = f"{float(plan['subnets']):.2g}"
+        facts["architectures"] = size(plan["subnets"])
     left = "".join(f"<li>{escape(str(line))}</li>" for line in plan.get("left", []))
     kept = f"<p>Left as they are:</p><ul>{left}</ul>" if left else ""
     return f"<h2>Search space</h2>{facts_list(facts)}{kept}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from rich.table import Table
@@ -20,7 +21,11 @@ LABELS = {
     "denoising_loss": "denoising loss, held-out images",
     "nearest_seen": "distance to the nearest seen image",
 }
-"""What is measured, in the order of the rows; less is better in each."""
+"""What is measured, in the order of the rows. Less is better in each but the last: images
+nearer to seen ones than the teacher's are, are closer to copies."""
+
+COSTS = ("params", "macs", "macs_without_attention", "latency_ms", "memory_bytes")
+"""The measures that say what a denoiser costs, not how good its images are."""
 
 Measure = float | Mapping[str, float] | None
 """A number, or ``{"mean", "std"}`` over seeds, or nothing: not measured."""
@@ -28,8 +33,9 @@ Measure = float | Mapping[str, float] | None
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the closing table, as text."""
+    """One line of the closing table: the measure's key, the rest as text."""
 
+    key: str
     label: str
     teacher: str
     student: str
@@ -41,6 +47,7 @@ def closing_rows(metrics: Mapping[str, Any]) -> list[Row]:
     teacher, student = metrics.get("teacher", {}), metrics.get("student", {})
     return [
         Row(
+            key,
             label,
             measure_text(key, teacher.get(key)),
             measure_text(key, student.get(key)),
@@ -129,9 +136,23 @@ def significant(value: float, digits: int = 3) -> str:
         return "0"
     if not 1e-4 <= abs(value) < 1e6:
         return f"{value:.{digits - 1}e}"
-    decimals = max(0, digits - 1 - _order(value))
+    decimals = max(0, digits - 1 - _order(value, digits))
     return f"{value:.{decimals}f}"
 
 
-def _order(value: float) -> int:
-    return int(f"{abs(value):e}".split("e")[1])
+def size(number: int) -> str:
+    """Of a space: ``4096``, or ``2e+17`` where nobody counts digits."""
+    return f"{number:,}".replace(",", " ") if number < 1e9 else f"{Decimal(number):.0e}"
+
+
+def duration(seconds: float) -> str:
+    """``4 s``, ``3 min``, ``2 h 05 min``."""
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _order(value: float, digits: int) -> int:
+    """Of the rounded value: 99.96 is 100."""
+    return int(f"{abs(value):.{digits - 1}e}".split("e")[1])

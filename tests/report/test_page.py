@@ -1,0 +1,174 @@
+"""The page: self-contained, tolerant of missing stages, and true to the files."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from diffnas.errors import UserError
+from diffnas.report import write_report
+from tests.report.runs import BLOCKS, STAGES, make_run, metrics
+
+VOID = {"meta", "img", "br"}
+
+
+class Tags(HTMLParser):
+    """Collects attributes and visible text, and checks that tags are closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.words = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words += f"{data} "
+
+
+def page_of(run) -> str:
+    return write_report(run).read_text(encoding="utf-8")
+
+
+def test_needs_no_network_and_no_script(tmp_path):
+    text = page_of(make_run(tmp_path / "demo"))
+    tags = Tags(text)
+    links = [value for _, name, value in tags.attributes if name in ("src", "href", "srcset")]
+    assert links
+    assert all(link.startswith("data:image/png;base64,") for link in links)
+    assert "http:" not in text
+    assert "https:" not in text
+    assert "<script" not in text
+    assert "@import" not in text
+    assert "url(" not in text
+    assert not [name for _, name, _ in tags.attributes if name.startswith("on")]
+
+
+def test_says_what_the_student_costs_and_how_good_it_is(tmp_path):
+    words = Tags(page_of(make_run(tmp_path / "demo"))).words
+    assert "macs-0.5 needs 0.50 of the teacher's MACs and 0.50 of its parameters" in words
+    assert "is 0.861 ± 0.032 against the teacher's 0.802 ± 0.021 (1.07 times)" in words
+    assert "denoising loss, held-out images" in words
+    assert "not measured" in words
+    assert "dpmsolver" in words
+    assert "359 held-out images" in words
+
+
+def test_says_what_the_numbers_leave_open(tmp_path):
+    words = Tags(page_of(make_run(tmp_path / "demo"))).words
+    assert "1 sampling seed cannot tell a small difference from chance" in words
+    assert "Distances from 512 samples are biased upwards" in words
+
+
+@pytest.mark.parametrize("until", STAGES)
+def test_a_run_that_stopped_anywhere_has_a_page(tmp_path, until):
+    text = page_of(make_run(tmp_path / "demo", until))
+    words = Tags(text).words
+    reached = STAGES[: STAGES.index(until) + 1]
+    assert "Search space" in words
+    assert ("Supernet training" in words) == ("supernet" in reached)
+    assert ("Score table" in words) == ("scores" in reached)
+    assert ("What each block became" in words) == ("student" in reached)
+    assert ("Samples from the same seeds" in words) == ("metrics" in reached)
+    assert ("No student yet" in words) == ("student" not in reached)
+    assert ("its quality is not measured yet" in words) == (until == "student")
+
+
+def test_a_bare_settings_file_is_run_enough(tmp_path):
+    (tmp_path / "settings.yaml").write_text("seed: 3\n")
+    assert "seed: 3" in Tags(page_of(tmp_path)).words
+
+
+def test_each_student_has_its_part(tmp_path):
+    run = make_run(tmp_path / "demo")
+    make_run(run, name="macs-0.3")
+    words = Tags(page_of(run)).words
+    assert words.count("What each block became") == 2
+    assert "macs-0.3 needs" in words
+    assert "macs-0.5 needs" in words
+
+
+def test_the_chosen_option_of_every_slot_is_marked(tmp_path):
+    text = page_of(make_run(tmp_path / "demo"))
+    assert text.count('class="option chosen"') == 2 * len(BLOCKS)
+    assert text.count('class="option') == 2 * len(BLOCKS) * 4
+
+
+def test_whatever_stands_in_the_files_is_text(tmp_path):
+    nasty = '<img src=x onerror="alert(1)">&'
+    run = make_run(tmp_path / "demo", "student", name="plain")
+    student = run / "students" / "plain"
+    architecture = json.loads((student / "architecture.json").read_text())
+    architecture["rule"] = nasty
+    architecture["blocks"][nasty] = {nasty: nasty}
+    (student / "architecture.json").write_text(json.dumps(architecture))
+    values = metrics()
+    values["protocol"] |= {nasty: nasty, "features": nasty}
+    values["teacher"][nasty] = 1.0
+    (student / "metrics.json").write_text(json.dumps(values))
+    plan = json.loads((run / "plan.json").read_text())
+    plan["left"], plan["reasons"] = [nasty], {nasty: nasty}
+    (run / "plan.json").write_text(json.dumps(plan))
+    (run / "settings.yaml").write_text(json.dumps({nasty: nasty}))
+    log = {"stage": "supernet", "step": 0, "loss": 1.0, "blocks": {nasty: 1.0, "b": 2.0}}
+    (run / "log.jsonl").write_text(json.dumps(log))
+    text = page_of(run)
+    assert "<img" not in text
+    assert not [name for _, name, _ in Tags(text).attributes if name == "onerror"]
+
+
+def test_half_a_line_and_taken_back_steps_do_not_spoil_the_curves(tmp_path):
+    run = make_run(tmp_path / "demo", "supernet")
+    clean = page_of(run)
+    log = run / "log.jsonl"
+    first, *others = log.read_text().splitlines()
+    stale = json.dumps({**json.loads(others[-1]), "loss": 9.0, "blocks": {"mid_block": 9.0}})
+    log.write_text("\n".join([first, stale, *others, '{"stage": "supernet", "st']))
+    assert page_of(run) == clean
+
+
+def test_numbers_that_are_none_are_left_out_of_the_charts(tmp_path):
+    run = make_run(tmp_path / "demo", "supernet")
+    with (run / "log.jsonl").open("a") as log:
+        log.write('{"stage": "supernet", "step": 300, "loss": NaN, "blocks": {"mid_block": NaN}}\n')
+        log.write('{"stage": "supernet", "step": 302, "loss": Infinity}\n')
+    text = page_of(run)
+    assert not re.search(r'(d|cx|cy|x|y)="[^"]*(nan|inf)', text)
+
+
+def test_writing_again_gives_the_same_page(tmp_path):
+    run = make_run(tmp_path / "demo")
+    assert page_of(run) == page_of(run)
+    assert not list(run.glob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("plan.json", "{broken", "plan.json: unreadable"),
+        ("plan.json", "[1]", "plan.json: unreadable"),
+        ("plan.json", '{"format": 99}', "format 99 is newer than this DiffNAS reads"),
+        ("settings.yaml", "a: [", "settings.yaml: unreadable"),
+        ("scores.safetensors", "nothing", "scores.safetensors: unreadable"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path, file, content, words):
+    run = make_run(tmp_path / "demo")
+    (run / file).write_text(content)
+    with pytest.raises(UserError, match=re.escape(words)):
+        write_report(run)
