@@ -107,5 +107,5 @@ def test_the_model_has_its_weights_dtype_and_keeps_no_origin():
 
 
 def test_weights_of_another_shape_are_refused():
-    with pytest.raises(RuntimeError, match="mid_block.resnets.0"):
+    with pytest.raises(RuntimeError, match=r"mid_block\.resnets\.0"):
         as_model(tiny_unet().config, {"mid_block.resnets.0": NARROW}, tiny_unet().state_dict())

@@ -1,0 +1,158 @@
+import pytest
+from pydantic import ValidationError
+
+from diffnas.errors import UserError
+from diffnas.settings import Settings, known_names, load, parse
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a settings file and give its path."""
+
+    def write(text):
+        file = tmp_path / "mine.yaml"
+        file.write_text(text)
+        return file
+
+    return write
+
+
+def refusal(*args, **kwargs):
+    """The one line a user reads."""
+    with pytest.raises(UserError) as caught:
+        load(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_no_file_and_no_assignment_give_the_defaults():
+    assert load() == parse({}) == Settings()
+
+
+def test_a_file_sets_what_it_names_and_nothing_else(write):
+    settings = load(write("retrain:\n  steps: 7\nseed: 3\n"))
+    assert settings.retrain.steps == 7
+    assert settings.seed == 3
+    assert settings.supernet == Settings().supernet
+
+
+def test_an_empty_file_sets_nothing(write):
+    assert load(write("# nothing yet\n")) == Settings()
+
+
+def test_an_assignment_wins_over_the_file(write):
+    file = write("supernet:\n  steps: 100\n  batch_size: 8\n")
+    settings = load(file, ("supernet.steps=500",))
+    assert settings.supernet.steps == 500
+    assert settings.supernet.batch_size == 8
+
+
+def test_the_last_assignment_wins():
+    assert load(None, ("seed=1", "seed=2")).seed == 2
+
+
+@pytest.mark.parametrize(
+    ("assignment", "section", "name", "value"),
+    [
+        ("space.resnet_kernels=[1, 5]", "space", "resnet_kernels", (1, 5)),
+        ("space.resnet_skip=false", "space", "resnet_skip", False),
+        ("supernet.learning_rate=0.001", "supernet", "learning_rate", 0.001),
+        ("supernet.learning_rate=1e-3", "supernet", "learning_rate", 0.001),
+        ("retrain.steps=null", "retrain", "steps", None),
+        ("data.image_column=a=b", "data", "image_column", "a=b"),
+    ],
+)
+def test_an_assignments_value_is_yaml(assignment, section, name, value):
+    assert getattr(getattr(load(None, (assignment,)), section), name) == value
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("supernet.stepps", "supernet.steps"),
+        ("retrian.steps", "retrain"),
+        ("sede", "seed"),
+        ("resnet_skip", "space.resnet_skip"),
+    ],
+)
+def test_an_unknown_setting_is_answered_with_the_nearest_one(key, nearest):
+    assert f"did you mean '{nearest}'?" in refusal(None, (f"{key}=1",))
+
+
+def test_a_setting_like_no_other_is_answered_with_all_of_them():
+    line = refusal(None, ("xyzzy=1",))
+    assert "'xyzzy' is unknown" in line
+    assert all(name in line for name in known_names())
+
+
+@pytest.mark.parametrize(
+    ("assignment", "name", "value"),
+    [
+        ("supernet.steps=0", "supernet.steps", "0"),
+        ("supernet.learning_rate=-1", "supernet.learning_rate", "-1"),
+        ("data.held_out=1.0", "data.held_out", "1.0"),
+        ("space.resnet_widths=[0.5, 1.5]", "space.resnet_widths", "1.5"),
+        ("space.resnet_kernels=[2]", "space.resnet_kernels", "2"),
+        ("space.attention_heads=[1.0]", "space.attention_heads", "1.0"),
+        ("evaluate.seeds=[]", "evaluate.seeds", "[]"),
+        ("evaluate.samples=2", "evaluate.samples", "2"),
+        ("retrain.ema_decay=1.0", "retrain.ema_decay", "1.0"),
+        ("retrain.schedule=sudden", "retrain.schedule", "'sudden'"),
+        ("seed=-1", "seed", "-1"),
+        ("precision=fp8", "precision", "'fp8'"),
+        ("supernet=5", "supernet", "5"),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_its_setting(assignment, name, value):
+    assert f"setting '{name}' = {value}: " in refusal(None, (assignment,))
+
+
+@pytest.mark.parametrize("assignment", ["supernet.steps", "=5", ""])
+def test_an_assignment_without_key_or_value_is_shown_its_form(assignment):
+    assert "not of the form KEY=VALUE" in refusal(None, (assignment,))
+
+
+def test_an_assignment_whose_value_is_no_yaml_is_refused():
+    assert "--set seed=[1: the value is not valid YAML" in refusal(None, ("seed=[1",))
+
+
+def test_an_assignment_into_a_value_is_refused(write):
+    line = refusal(write("seed: 3\n"), ("seed.low=1",))
+    assert line == "--set seed.low=1: seed is a value, not a section"
+
+
+def test_a_broken_file_is_named_with_the_line(write):
+    file = write("seed: 3\nsupernet: [1, 2\nretrain:\n")
+    assert refusal(file) == f"--settings {file}: not valid YAML at line 3"
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path):
+    file = tmp_path / "photo.png"
+    file.write_bytes(b"\x89PNG\xff")
+    assert refusal(file) == f"--settings {file}: not valid YAML"
+
+
+def test_a_missing_file_is_named(tmp_path):
+    assert refusal(tmp_path / "none.yaml") == (
+        f"--settings {tmp_path / 'none.yaml'}: No such file or directory"
+    )
+
+
+def test_a_file_of_a_list_is_refused(write):
+    assert "must hold 'section: {key: value}' entries" in refusal(write("- seed\n"))
+
+
+def test_settings_read_back_from_what_they_print():
+    settings = load(None, ("space.resnet_widths=[0.5]", "evaluate.seeds=[1, 2]", "seed=9"))
+    assert parse(settings.model_dump(mode="json")) == settings
+
+
+def test_every_setting_has_one_dotted_name():
+    names = known_names()
+    assert len(set(names)) == len(names)
+    assert {"seed", "supernet.steps", "retrain.schedule", "evaluate.sampler"} <= set(names)
+
+
+def test_settings_are_never_changed_in_place():
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().seed = 1
