@@ -1,0 +1,112 @@
+"""Teachers from a name: the built-in digits, a pipeline folder, or a repository of the Hub."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import DiffusionPipeline
+
+from diffnas.errors import UserError
+from diffnas.families import Teacher, origin
+from diffnas.families.skeleton import frozen, refusing, skeleton
+from diffnas.student import saving
+
+
+def load_teacher(
+    model: str,
+    *,
+    device: str | torch.device = "cpu",
+    revision: str | None = None,
+    variant: str | None = None,
+    trust_remote_code: bool = False,
+) -> Teacher:
+    """A pipeline on a device, in float32, its denoiser frozen and in eval mode.
+
+    ``model``: ``digits``, a diffusers pipeline folder, or a Hub id; ``revision`` is of the Hub.
+    Whether it can be searched is found out from its configs, before weights are read or fetched.
+    Only safetensors are read. Code from the pipeline runs only with ``trust_remote_code``.
+
+    Raises:
+        UserError: no such pipeline, it is incomplete or damaged, or it is not supported.
+    """
+    source = origin.find(model, revision)
+    known = skeleton(source, trust_remote_code)
+    if known.pipeline.scheduler is None:
+        raise UserError(
+            f"model {model}: no scheduler; save the pipeline again with the scheduler it was "
+            "trained with"
+        )
+    folder = origin.get_folder(source, variant, trust_remote_code)
+    pipeline = _load(folder, known, variant, trust_remote_code)
+    pipeline.to(torch.device(device))
+    denoiser = getattr(pipeline, known.family.component).float()
+    return Teacher(model, pipeline, frozen(denoiser), known.family)
+
+
+def load_skeleton(
+    model: str,
+    *,
+    revision: str | None = None,
+    variant: str | None = None,
+    trust_remote_code: bool = False,
+) -> Teacher:
+    """A teacher without weights: its denoiser is on the meta device, made from its config.
+
+    Needs ``model_index.json`` and the denoiser's ``config.json`` only, and fetches no more from
+    the Hub. ``pipeline`` holds the denoiser and the scheduler (None without its config) and no
+    more. ``variant`` changes nothing here: variants share their configs.
+
+    Raises:
+        UserError: no such pipeline, it is incomplete or damaged, or it is not supported.
+    """
+    return skeleton(origin.find(model, revision), trust_remote_code)
+
+
+def _load(folder: Path, known: Teacher, variant: str | None, trust_remote_code: bool) -> Any:
+    component = known.family.component
+    inner = folder / component if (folder / component).is_dir() else folder
+    _check_weights(inner, known.source, variant)
+    if inner != folder and variant is None and not trust_remote_code:
+        return saving.load(folder)
+    given = {}
+    with refusing(f"model {known.source} cannot be loaded"):
+        kind = type(known.denoiser)
+        if getattr(diffusers, kind.__name__, None) is kind:
+            # diffusers leaves layers without stored weights at random, with a warning.
+            given[component], report = kind.from_pretrained(
+                inner, use_safetensors=True, variant=variant, output_loading_info=True
+            )
+            _check_report(known.source, report)
+        return DiffusionPipeline.from_pretrained(
+            folder,
+            use_safetensors=True,
+            variant=variant,
+            trust_remote_code=trust_remote_code,
+            **given,
+        )
+
+
+def _check_weights(folder: Path, model: str, variant: str | None) -> None:
+    """Refuse pickled weights, and weights of other variants than the one asked for."""
+    files = [file.name for file in folder.glob("*.safetensors")]
+    if not files:
+        raise UserError(origin.pickled(model))
+    # NAME.safetensors or NAME.VARIANT.safetensors, with -00001-of-00002 behind when sharded.
+    found = {name.split(".")[1].partition("-0")[0] for name in files if name.count(".") > 1}
+    plain = any(name.count(".") == 1 for name in files)
+    if variant is None and not plain:
+        raise UserError(f"model {model}: all its weights are variants; give --variant {min(found)}")
+    if variant is not None and variant not in found:
+        names = ", ".join(sorted(found)) or "none"
+        raise UserError(f"--variant {variant}: model {model} has no such weights; it has {names}")
+
+
+def _check_report(model: str, report: Mapping[str, Any]) -> None:
+    for complaint in ("missing", "unexpected", "mismatched"):
+        if keys := sorted(map(str, report[f"{complaint}_keys"])):
+            raise UserError(
+                f"model {model}: the weights do not fit config.json: {len(keys)} {complaint}, "
+                f"e.g. {keys[0]}; copy or save the pipeline again"
+            )

@@ -1,0 +1,138 @@
+"""Where a pipeline's files come from: a folder, or a repository of the Hugging Face Hub."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusers import DiffusionPipeline
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from diffnas.errors import UserError
+
+BUILT_IN = {"digits": Path(__file__).parents[1] / "assets" / "digits"}
+"""Pipelines that come with DiffNAS, by their name."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A pipeline by name; ``folder`` is None for one on the Hub."""
+
+    model: str
+    folder: Path | None
+    revision: str | None = None
+
+
+def find(model: str, revision: str | None = None) -> Origin:
+    """What a name stands for: a built-in pipeline, a folder, else a Hub id. Nothing is fetched.
+
+    Raises:
+        UserError: it is none of them.
+    """
+    if model in BUILT_IN:
+        return Origin(model, BUILT_IN[model])
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return Origin(model, folder)
+    if folder.exists():
+        raise UserError(f"model {model}: a file; give the pipeline folder with model_index.json")
+    if model.startswith((".", "/", "~")) or model.count("/") > 1 or "\\" in model:
+        raise UserError(
+            f"model {model}: no such folder; give a pipeline folder, a Hub id or digits"
+        )
+    return Origin(model, None, revision)
+
+
+def get_file(origin: Origin, name: str) -> Path | None:
+    """One file of the pipeline, from the Hub if need be; None if the pipeline has no such file.
+
+    Raises:
+        UserError: there is no such repository, or the Hub is out of reach.
+    """
+    if origin.folder is not None:
+        file = origin.folder / name
+        return file if file.is_file() else None
+    try:
+        return Path(hf_hub_download(origin.model, name, revision=origin.revision))
+    except EntryNotFoundError as error:
+        if isinstance(error, LocalEntryNotFoundError):
+            raise UserError(_refusal(origin, error)) from None
+        return None
+    except (OSError, HFValidationError) as error:
+        raise UserError(_refusal(origin, error)) from None
+
+
+def get_json(origin: Origin, name: str) -> dict[str, Any] | None:
+    """The values of a JSON file of the pipeline; None if the pipeline has no such file.
+
+    Raises:
+        UserError: as :func:`get_file`, or the file holds no JSON object.
+    """
+    file = get_file(origin, name)
+    if file is None:
+        return None
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        values = None
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}; make it readable") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{file}: not a JSON object; copy or download the file again")
+    return values
+
+
+def get_folder(origin: Origin, variant: str | None, trust_remote_code: bool) -> Path:
+    """A local folder with the whole pipeline, downloaded if need be; never pickled weights.
+
+    Raises:
+        UserError: the download fails, or the repository has no safetensors weights.
+    """
+    if origin.folder is not None:
+        return origin.folder
+    try:
+        return Path(
+            DiffusionPipeline.download(
+                origin.model,
+                revision=origin.revision,
+                variant=variant,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+            )
+        )
+    except (OSError, ValueError) as error:
+        if "safetensors" in str(error):
+            raise UserError(pickled(origin.model)) from None
+        raise UserError(_refusal(origin, error)) from None
+
+
+def pickled(model: str) -> str:
+    """Say that weights other than safetensors are not read, and what to do."""
+    return (
+        f"model {model}: no safetensors weights; pickled ones (.bin) can run code and are not read; "
+        "if you trust them, load with diffusers and save_pretrained(safe_serialization=True)"
+    )
+
+
+def _refusal(origin: Origin, error: Exception) -> str:
+    what = f"model {origin.model}"
+    if isinstance(error, GatedRepoError):
+        return f"{what}: access on the Hub is restricted; accept its terms and run `hf auth login`"
+    if isinstance(error, RevisionNotFoundError):
+        return f"{what}: has no revision '{origin.revision}'; give a branch, tag or commit"
+    if isinstance(error, RepositoryNotFoundError):
+        return f"{what}: no such folder, nor a repository on the Hub; check the name"
+    if isinstance(error, HFValidationError):
+        return f"{what}: no such folder, and no valid Hub id; give a pipeline folder or digits"
+    return (
+        f"{what}: no such folder, and the Hub cannot be reached or lacks a file; "
+        "check the name and the connection, or give a pipeline folder"
+    )

@@ -1,0 +1,178 @@
+"""What a pipeline's configs tell of it: its denoiser without weights, and whether it is supported."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import ModelMixin, SchedulerMixin
+from diffusers.utils.dynamic_modules_utils import get_class_from_dynamic_module
+from safetensors import SafetensorError
+from torch import nn
+
+from diffnas.errors import UserError
+from diffnas.families import Family, Teacher, origin, unet2d
+from diffnas.families.noise import unsupported_noise
+from diffnas.families.origin import Origin
+from diffnas.student import modeling
+
+FAMILIES: tuple[Family, ...] = (unet2d.FAMILY,)
+
+Index = dict[str, tuple[str, str]]
+"""A pipeline's components: name to (library, class)."""
+
+
+def skeleton(source: Origin, trust_remote_code: bool) -> Teacher:
+    """A teacher whose denoiser is on the meta device; ``pipeline`` holds it and the scheduler.
+
+    Raises:
+        UserError: the pipeline is incomplete, or is not supported.
+    """
+    index = _index(source)
+    family = _family(source, index)
+    kind = _denoiser_class(source, family.component, index[family.component], trust_remote_code)
+    config = _config(source, family.component, "config.json")
+    if config is None:
+        raise UserError(
+            f"model {source.model}: {family.component}/config.json is missing; "
+            "copy or download the whole pipeline"
+        )
+    if config.get("edits_format", 1) > modeling.EDITS_FORMAT:
+        raise UserError(
+            f"model {source.model}: edits_format {config['edits_format']} is newer than "
+            f"{modeling.EDITS_FORMAT}, this version's; upgrade diffnas"
+        )
+    what = f"model {source.model}: its {family.component} cannot be made from its config"
+    with refusing(what), torch.device("meta"):
+        denoiser = kind.from_config(config)
+    why = family.supports(denoiser) or _beside(family.component, index)
+    scheduler = _scheduler(source, index)
+    if scheduler is not None:
+        why = why or unsupported_noise(scheduler.config)
+    if why is not None:
+        raise UserError(f"model {source.model}: {why}")
+    pipeline = SimpleNamespace(**{family.component: denoiser, "scheduler": scheduler})
+    return Teacher(source.model, pipeline, frozen(denoiser), family)
+
+
+def _index(source: Origin) -> Index:
+    values = origin.get_json(source, "model_index.json")
+    if values is None:
+        raise UserError(
+            f"model {source.model}: no model_index.json, so no diffusers pipeline; give the folder "
+            "or Hub id of a whole pipeline"
+        )
+    return {
+        name: (entry[0], entry[1])
+        for name, entry in values.items()
+        if isinstance(entry, list) and len(entry) == 2 and all(isinstance(x, str) for x in entry)
+    }
+
+
+def _family(source: Origin, index: Index) -> Family:
+    for family in FAMILIES:
+        if family.component in index:
+            return family
+    names = ", ".join(f"{name} ({kind})" for name, (_, kind) in index.items()) or "nothing"
+    known = " or ".join(family.component for family in FAMILIES)
+    raise UserError(
+        f"model {source.model}: no denoiser that is supported, a component named {known}; "
+        f"the pipeline holds {names}"
+    )
+
+
+def _denoiser_class(
+    source: Origin, component: str, entry: tuple[str, str], trust_remote_code: bool
+) -> Any:
+    library, name = entry
+    if library.startswith("diffnas_student_"):
+        if (kind := getattr(modeling, name, None)) is None:
+            raise UserError(f"model {source.model}: class {name} is unknown; upgrade diffnas")
+        return kind
+    if library == "diffusers":
+        kind = _diffusers_class(name, ModelMixin)
+        if kind is None:
+            raise UserError(
+                f"model {source.model}: {name} is no model of diffusers {diffusers.__version__}; "
+                "upgrade diffusers or choose another model"
+            )
+        return kind
+    if not trust_remote_code:
+        raise UserError(
+            f"model {source.model}: its {component} is made by code of its own, {library}.py; "
+            "if you trust it, give --trust-remote-code"
+        )
+    with refusing(f"model {source.model}: {library}.py does not give {name}"):
+        return get_class_from_dynamic_module(
+            source.model if source.folder is None else str(source.folder / component),
+            subfolder=component if source.folder is None else None,
+            module_file=f"{library}.py",
+            class_name=name,
+            revision=source.revision,
+            trust_remote_code=True,
+        )
+
+
+def _scheduler(source: Origin, index: Index) -> Any:
+    """The scheduler, or None where the pipeline has none or its config is not there."""
+    _, name = index.get("scheduler", (None, ""))
+    config = _config(source, "scheduler", "scheduler_config.json") if name else None
+    if config is None:
+        return None
+    kind = _diffusers_class(name, SchedulerMixin)
+    if kind is None:
+        raise UserError(
+            f"model {source.model}: scheduler {name} is none of diffusers'; save the pipeline with "
+            "one of theirs, e.g. DDPMScheduler"
+        )
+    with refusing(f"model {source.model}: its scheduler cannot be made from its config"):
+        return kind.from_config(config)
+
+
+def _diffusers_class(name: str, base: type) -> Any:
+    kind = getattr(diffusers, name, None)
+    return kind if isinstance(kind, type) and issubclass(kind, base) else None
+
+
+def _config(source: Origin, component: str, name: str) -> dict[str, Any] | None:
+    """A component's config; early pipelines (google/ddpm-cifar10-32) have all in one folder."""
+    found = origin.get_json(source, f"{component}/{name}")
+    return origin.get_json(source, name) if found is None else found
+
+
+def _beside(component: str, index: Index) -> str | None:
+    others = [name for name in index if name not in (component, "scheduler")]
+    if not others:
+        return None
+    return (
+        f"its {component} works together with {', '.join(others)}; supported are pipelines of a "
+        f"{component} and a scheduler alone, which make pixels"
+    )
+
+
+def frozen(denoiser: nn.Module) -> nn.Module:
+    """The denoiser itself, in eval mode and without gradients."""
+    return denoiser.eval().requires_grad_(False)
+
+
+@contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """Whatever a pipeline's contents make diffusers raise is about that pipeline."""
+    try:
+        yield
+    except (
+        AttributeError,
+        ImportError,
+        KeyError,
+        OSError,
+        RuntimeError,
+        SafetensorError,
+        TypeError,
+        ValueError,
+    ) as error:
+        text = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{what}: {text.split('. ')[0].rstrip('.:')}; copy or save the pipeline again"
+        ) from error
