@@ -4,33 +4,25 @@
     python benchmarks/train_digits.py teacher --steps 8000 --out runs/teacher-8000
     python benchmarks/train_digits.py teacher --steps 16000 --out runs/teacher-16000
 
-A teacher run saves every few hundred steps and resumes where it stopped; each step's randomness
-is a function of (seed, step), so a resumed run is the uninterrupted one. `report_digits.py`
-measures the results. One thread: models this small slow down with more.
+The same command resumes a teacher's training. `teacher_report.py` measures the results.
+One thread: models this small slow down with more.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-import time
 from pathlib import Path
 
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from diffusers import DDPMScheduler, UNet2DModel
+from safetensors.torch import save_file
+from teacher_training import add_arguments, train
+from torch import nn
 from torch.nn import functional as F
 
 from diffnas.data import batch, load_data, to_float
 from diffnas.measure.features import DIGITS_WEIGHTS, digits_network
-
-BATCH = 64
-LEARNING_RATE = 1e-3
-WARMUP = 500
-EMA = 0.999
-SAVE_EVERY = 500
 
 
 def train_features(steps: int = 3000, out: Path = DIGITS_WEIGHTS) -> dict[str, float]:
@@ -83,99 +75,19 @@ def new_teacher() -> UNet2DModel:
     )
 
 
-def learning_rate(step: int, steps: int) -> float:
-    """Linear warm-up, then a cosine to zero at `steps`."""
-    if step < WARMUP:
-        return LEARNING_RATE * (step + 1) / WARMUP
-    return LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * (step - WARMUP) / (steps - WARMUP)))
-
-
-def train_teacher(steps: int, out: Path, seed: int = 0) -> None:
-    """Train for `steps` in total, resuming from `out`; a pipeline with EMA weights stays there."""
-    data = load_data("digits", size=(8, 8), channels=1)
-    scheduler = DDPMScheduler(num_train_timesteps=1000)
-    torch.manual_seed(seed)
-    model = new_teacher()
-    average = new_teacher().requires_grad_(False)
-    average.load_state_dict(model.state_dict())
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
-    start = restore(out, model, average, optimizer)
-    generator = torch.Generator()
-    total, began = 0.0, time.perf_counter()
-    for step in range(start, steps):
-        generator.manual_seed(seed * 10**9 + step)
-        clean, _ = batch(data, BATCH, generator)
-        noise = torch.randn(clean.shape, generator=generator)
-        times = torch.randint(1000, (BATCH,), generator=generator)
-        noisy = scheduler.add_noise(clean, noise, times)
-        loss = F.mse_loss(model(noisy, times).sample, noise)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps)
-        optimizer.step()
-        optimizer.zero_grad()
-        decay = min(EMA, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
-        total += loss.item()
-        if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
-            save(out, step + 1, model, average, optimizer)
-            DDPMPipeline(average, scheduler).save_pretrained(out)
-            seconds = (time.perf_counter() - began) / (step + 1 - start)
-            mean = total / ((step % SAVE_EVERY) + 1)
-            print(f"{step + 1} of {steps}: loss {mean:.4f}, {seconds:.3f} s a step", flush=True)
-            total = 0.0
-
-
-def save(
-    out: Path, step: int, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
-    """Everything that resuming needs, in one file put in place at once."""
-    state: dict[str, Tensor] = {"step": torch.tensor(step)}
-    state |= {f"model.{k}": v for k, v in model.state_dict().items()}
-    state |= {f"average.{k}": v for k, v in average.state_dict().items()}
-    for index, moments in optimizer.state_dict()["state"].items():
-        state |= {f"optimizer.{index}.{k}": v for k, v in moments.items()}
-    out.mkdir(parents=True, exist_ok=True)
-    save_file(state, out / "state.tmp")
-    (out / "state.tmp").replace(out / "state.safetensors")
-
-
-def restore(
-    out: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
-) -> int:
-    """Load what `save` wrote, if anything; the step to go on from."""
-    if not (out / "state.safetensors").exists():
-        return 0
-    state = load_file(out / "state.safetensors")
-
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-
-    model.load_state_dict(part("model."))
-    average.load_state_dict(part("average."))
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in part("optimizer.").items():
-        index, name = key.split(".")
-        moments.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    return int(state["step"])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("features")
-    teacher = commands.add_parser("teacher")
-    teacher.add_argument("--steps", type=int, required=True)
-    teacher.add_argument("--out", type=Path, required=True)
-    teacher.add_argument("--seed", type=int, default=0)
+    add_arguments(commands.add_parser("teacher"))
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.command == "features":
         print(json.dumps(train_features()))
     else:
-        train_teacher(args.steps, args.out, args.seed)
+        data = load_data("digits", size=(8, 8), channels=1)
+        scheduler = DDPMScheduler(num_train_timesteps=1000)
+        train(new_teacher, scheduler, data, steps=args.steps, out=args.out, seed=args.seed)
 
 
 if __name__ == "__main__":

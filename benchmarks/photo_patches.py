@@ -1,0 +1,75 @@
+"""Make a folder of small colour images: crops of photographs that come with Python packages.
+
+    python benchmarks/photo_patches.py --out runs/patches
+
+Writes OUT/PHOTOGRAPH/NUMBER.png, 16 by 16 pixels, the same files every time. Crops overlap, so a
+split by file would hold out what was half seen: split by folder (`--set data.split_by=folder`),
+which holds out whole photographs.
+
+The photographs are those inside the wheels of scikit-image and scikit-learn; their licences are
+in `skimage/data/README.txt` and `sklearn/datasets/images/README.txt`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SIDE = 16
+SHRINK = (2, 4)  # at full resolution a crop this small is mostly a plain surface
+PHOTOGRAPHS = {
+    "skimage": (
+        "data/astronaut.png",
+        "data/chelsea.png",
+        "data/coffee.png",
+        "data/hubble_deep_field.jpg",
+        "data/motorcycle_left.png",
+        "data/rocket.jpg",
+    ),
+    "sklearn": ("datasets/images/china.jpg", "datasets/images/flower.jpg"),
+}
+
+
+def photographs() -> list[Path]:
+    """Where the photographs lie."""
+    found = []
+    for package, names in PHOTOGRAPHS.items():
+        spec = find_spec(package)
+        if spec is None or spec.origin is None:
+            raise SystemExit(f"{package} is not installed; pip install 'diffnas[bench]'")
+        found += [Path(spec.origin).parent / name for name in names]
+    return found
+
+
+def crops(photograph: Image.Image, count: int, rng: np.random.Generator) -> list[Image.Image]:
+    """Crops at random places, as many of each size."""
+    cut = []
+    for shrink in SHRINK:
+        small = photograph.reduce(shrink)
+        for _ in range(count // len(SHRINK)):
+            left = int(rng.integers(small.width - SIDE + 1))
+            top = int(rng.integers(small.height - SIDE + 1))
+            cut.append(small.crop((left, top, left + SIDE, top + SIDE)))
+    return cut
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=800, help="crops of each photograph")
+    args = parser.parse_args()
+    for number, file in enumerate(photographs()):
+        folder = args.out / file.stem
+        folder.mkdir(parents=True, exist_ok=True)
+        image = Image.open(file).convert("RGB")
+        for index, crop in enumerate(crops(image, args.count, np.random.default_rng(number))):
+            crop.save(folder / f"{index:04}.png")
+        print(f"{folder}: {args.count} crops")
+
+
+if __name__ == "__main__":
+    main()
