@@ -11,7 +11,7 @@ import typer
 from diffnas.cli.compress import compress
 from diffnas.cli.demo import demo
 from diffnas.cli.evaluate import evaluate
-from diffnas.cli.failures import FAILURE, MISTAKE, explain
+from diffnas.cli.failures import FAILURE, INTERRUPTED, MISTAKE, explain
 from diffnas.cli.plan import plan
 from diffnas.cli.quiet import hush
 from diffnas.cli.report import report
@@ -70,6 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return _fail(*explain(error))
+    if status == INTERRUPTED:
+        # Newer typers turn an interrupt into a status.
+        return _fail(*explain(KeyboardInterrupt()))
     return status if isinstance(status, int) else 0
 
 

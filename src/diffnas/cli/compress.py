@@ -115,11 +115,11 @@ def run_and_show(
             progress=progress,
             **further,
         )
-    student = run.students.get(budget.name)
+    student = run.students.get(run.name)
     if student is None or not (student.path / "metrics.json").exists():
         print_result(f"run {run.path}")
         return
-    print_table(closing_table(student.metrics(), title=budget.name))
+    print_table(closing_table(student.metrics(), title=run.name))
     print_result(f"\npipeline  {student.path / 'pipeline'}")
     print_result(f"samples   {student.path / 'samples.png'}")
     if (run.path / "report.html").exists():

@@ -17,7 +17,7 @@ def explain(error: BaseException) -> tuple[str, int]:
     """
     match error:
         case KeyboardInterrupt():
-            return "interrupted; the same command goes on from here", INTERRUPTED
+            return "interrupted; a run goes on from here with the same command", INTERRUPTED
         case UserError():
             return one_line(error), MISTAKE
         case RunError():

@@ -91,13 +91,11 @@ BatchSize = Annotated[
 ]
 Precision = Annotated[
     str | None,
-    typer.Option(metavar="fp32|bf16|fp16", help="Of the arithmetic.", rich_help_panel=SETTINGS),
+    typer.Option(metavar="NAME", help="fp32, bf16 or fp16.", rich_help_panel=SETTINGS),
 ]
 Device = Annotated[
     str | None,
-    typer.Option(
-        metavar="auto|cpu|cuda|mps", help="Where the work runs.", rich_help_panel=SETTINGS
-    ),
+    typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=SETTINGS),
 ]
 Seed = Annotated[
     str | None,

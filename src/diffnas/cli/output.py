@@ -11,7 +11,8 @@ def print_table(table: Table) -> None:
     """Print it; in a pipe as wide as it needs."""
     console = Console()
     if not console.is_terminal:
-        console = Console(width=max(console.measure(table).maximum, 40))
+        wide = Console(width=10_000)
+        console = Console(width=max(wide.measure(table).maximum, 40))
     console.print(table)
 
 

@@ -121,6 +121,8 @@ def remarks(made: dict[str, Any], limits: dict[str, str]) -> list[str]:
         asked = limits.get(kind, amount_text(kind, found["limit"]))
         smallest = amount_text(kind, found["smallest"])
         lines.append(f"--{kind} {asked}: {verdict}; the smallest is {smallest}")
+    for kind in limits.keys() - made.get("budget", {}).keys():
+        lines.append(f"--{kind} {limits[kind]}: known only once measured, by compress")
     lines += [f"left as it is: {line}" for line in made.get("left", [])]
     hours = {stage: value for stage, value in made.get("hours", {}).items() if value is not None}
     if hours:

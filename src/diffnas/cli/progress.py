@@ -20,6 +20,9 @@ from rich.text import Text
 from diffnas.progress import Progress
 from diffnas.report.table import duration
 
+LEAST = 0.5
+"""Seconds between two lines, at the least."""
+
 
 class Shown(Progress):
     """A progress to be used as ``with ... as progress:``, so that failures leave a clean screen."""
@@ -78,7 +81,11 @@ class RichProgress(Shown):
 
 
 class PlainProgress(Shown):
-    """A line at a stage's start and end, and each tenth of it, at most one every few seconds."""
+    """A line at a stage's start and end, and between them now and then.
+
+    That is at each tenth of a short stage, and every ten seconds, then less and less often, of a
+    long one: a log of days stays readable.
+    """
 
     def __init__(self, console: Console | None = None, every: float = 10.0) -> None:
         self.console = console or Console(stderr=True, soft_wrap=True)
@@ -97,8 +104,10 @@ class PlainProgress(Shown):
         """Speak if there is something new to say."""
         self._done = done
         self._figures.update(figures)
-        waited = time.monotonic() - self._told
-        if waited >= self._every and done - self._told_at >= self._total / 10:
+        now = time.monotonic()
+        waited, tenth = now - self._told, done - self._told_at >= self._total / 10
+        patience = max(self._every, (now - self._begun) / 20)
+        if waited >= (LEAST if tenth else patience):
             self._tell()
 
     def stop(self) -> None:
