@@ -83,6 +83,8 @@ def compress(
         RunError: training diverged or the disk is full; the last good checkpoint is kept.
     """
     check_rule(settings.select.rule)
+    if until is not None and until not in STAGES:
+        raise UserError(f"until {until!r}: no such stage; one of {', '.join(STAGES)}")
     device = resolve_device(settings.device)
     progress = progress or Progress()
     teacher = load_teacher(

@@ -1,0 +1,177 @@
+"""Is the student at par? Training seeds, a control row and the verdict.
+
+    python benchmarks/par.py digits --data digits --macs 0.5 --params 0.5 --out runs/par-digits
+    python benchmarks/par.py runs/patches/teacher --data runs/patches/images \
+        --set data.split_by=folder --macs 0.5 --out runs/par-patches
+
+For every training seed: one whole compression (supernet, selection, retraining) and a control,
+the teacher trained on for exactly the student's steps with the same data loss, batch, learning
+rate and EMA. All rows are judged with the same sampler, sampling seeds and images. Par: the mean
+held-out Fréchet distance of the students is at most the better of teacher's and controls' mean
+plus one standard error. Resumable: finished parts are kept in --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import time
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from diffnas import settings as all_settings
+from diffnas.budget import Budget, parse_budget
+from diffnas.cli.progress import show_progress
+from diffnas.data import load_data
+from diffnas.defaults import resolve
+from diffnas.families.loading import load_teacher
+from diffnas.measure.evaluate import protocol, quality_row
+from diffnas.progress import Progress
+from diffnas.retrain import retrain
+from diffnas.run import compress
+from diffnas.settings import Settings
+
+EVALUATE = ["evaluate.samples=2048", "evaluate.seeds=[0,1,2]"]
+COLUMNS = ("frechet_distance", "frechet_distance_seen", "kernel_distance", "denoising_loss")
+
+
+def main() -> None:
+    """Run all parts that are missing, then print and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("teacher")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--macs")
+    parser.add_argument("--params")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--set", dest="assignments", action="append", default=[])
+    parser.add_argument("--results", type=Path)
+    args = parser.parse_args()
+    budget = parse_budget(macs=args.macs, params=args.params)
+    found: dict[str, Any] = {}
+    with show_progress() as progress:
+        for seed in args.seeds:
+            given = [*EVALUATE, f"seed={seed}", *args.assignments]
+            settings = all_settings.load(None, tuple(given))
+            found[str(seed)] = {
+                "student": student(
+                    args.teacher, args.data, budget, settings, out=args.out, progress=progress
+                ),
+                "control": control(
+                    args.teacher, args.data, settings, out=args.out, progress=progress
+                ),
+            }
+    table = summary(found)
+    table |= {"teacher_name": args.teacher, "budget": budget.name, "settings": args.assignments}
+    print(json.dumps({key: table[key] for key in ("rows", "verdict", "minutes")}, indent=2))
+    if args.results is not None:
+        args.results.parent.mkdir(parents=True, exist_ok=True)
+        args.results.write_text(json.dumps(table, indent=2) + "\n")
+
+
+def student(
+    teacher: str, data: str, budget: Budget, settings: Settings, *, out: Path, progress: Progress
+) -> dict[str, Any]:
+    """One whole compression; what its metrics.json says, and its minutes."""
+    folder = out / f"seed-{settings.seed}"
+    began = time.monotonic()
+    run = compress(
+        teacher, data=data, out=folder, budget=budget, settings=settings, progress=progress
+    )
+    metrics = run.students[run.name].metrics()
+    note = folder / "minutes.json"
+    minutes = (time.monotonic() - began) / 60
+    if note.exists():  # an earlier call's share, or all of it
+        minutes = max(minutes, json.loads(note.read_text())["minutes"])
+    note.write_text(json.dumps({"minutes": minutes}))
+    return {**metrics, "minutes": minutes}
+
+
+def control(
+    source: str, data_source: str, settings: Settings, *, out: Path, progress: Progress
+) -> dict[str, Any]:
+    """The quality of the teacher trained on for the student's steps."""
+    file = out / f"control-{settings.seed}.json"
+    if file.exists():
+        stored: dict[str, Any] = json.loads(file.read_text())
+        return stored
+    teacher = load_teacher(source)
+    channels, height, width = teacher.family.image_shape(teacher.denoiser)
+    data = load_data(
+        data_source, size=(height, width), channels=channels, **settings.data.model_dump()
+    )
+    params = sum(parameter.numel() for parameter in teacher.denoiser.parameters())
+    resolved, _ = resolve(settings, params=params, size=(height, width), images=len(data.seen))
+    trained = copy.deepcopy(teacher.denoiser)
+    plain = resolved.retrain.model_copy(update={"schedule": "none", "output_weight": 0.0})
+    retrain(
+        trained,
+        teacher,
+        data,
+        plain,
+        seed=settings.seed,
+        checkpoint=out / f"control-{settings.seed}.safetensors",
+        fingerprint=str(plain),
+        progress=progress,
+    )
+    teacher.pipeline.register_modules(unet=trained)
+    row = quality_row(
+        type(teacher)(source, teacher.pipeline, trained, teacher.family),
+        data,
+        settings.evaluate,
+        progress,
+    )
+    row["protocol"] = protocol(data, settings.evaluate, next(trained.parameters()).device)
+    file.write_text(json.dumps(row, indent=2) + "\n")
+    return row
+
+
+def summary(found: dict[str, Any]) -> dict[str, Any]:
+    """Rows with mean and spread over training seeds, and the verdict."""
+    students = [parts["student"] for parts in found.values()]
+    controls = [parts["control"] for parts in found.values()]
+    first = students[0]
+    rows = {
+        "teacher": {key: spread([value(first["teacher"][key])]) for key in COLUMNS},
+        "control": {key: spread([value(row[key]) for row in controls]) for key in COLUMNS},
+        "student": {
+            key: spread([value(row["student"][key]) for row in students]) for key in COLUMNS
+        },
+    }
+    for cost in ("params", "macs"):
+        rows["student"][cost] = spread([s["student"][cost] / s["teacher"][cost] for s in students])
+    ours = mean(value(row["student"]["frechet_distance"]) for row in students)
+    best = min(
+        value(first["teacher"]["frechet_distance"]),
+        mean(value(row["frechet_distance"]) for row in controls),
+    )
+    error = (rows["student"]["frechet_distance"]["std"] or 0.0) / math.sqrt(len(students))
+    return {
+        "rows": rows,
+        "verdict": {
+            "student": ours,
+            "better of teacher and control": best,
+            "standard error": error,
+            "par": len(students) > 1 and ours <= best + error,
+        },
+        "minutes": spread([row["minutes"] for row in students]),
+        "protocol": first["protocol"],
+        "runs": found,
+    }
+
+
+def value(measure: Any) -> float:
+    """A number, or the mean over sampling seeds."""
+    return float(measure["mean"] if isinstance(measure, dict) else measure)
+
+
+def spread(values: list[float]) -> dict[str, float | None]:
+    """Mean and standard deviation (over training seeds)."""
+    return {"mean": mean(values), "std": stdev(values) if len(values) > 1 else None}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""The Python front: the command line's words as functions, values as a program has them."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffnas import run as runs
+from diffnas.budget import Written, parse_budget
+from diffnas.progress import Progress
+from diffnas.run import Run
+from diffnas.settings import load as load_settings
+from diffnas.settings import parse
+
+
+def compress(
+    model: str | Path,
+    *,
+    data: str | Path,
+    out: str | Path | None = None,
+    macs: Written = None,
+    params: Written = None,
+    latency: Written = None,
+    memory: Written = None,
+    tolerance: Written = None,
+    settings: Mapping[str, Any] | str | Path | None = None,
+    until: str | None = None,
+    revision: str | None = None,
+    variant: str | None = None,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """Make a smaller diffusion model at par with ``model``; the same call goes on where it stopped.
+
+    ``model``: a diffusers pipeline folder, a Hub id or 'digits'; ``data``: a folder of images, a
+    Hub data set id or 'digits'; ``out``: the run folder (``runs/<model's name>``). Budgets are of
+    the denoiser: a share (0.5, '50%') or an amount ('3.1G', '20M', '12ms', '2GiB'); all given must
+    hold, and none given means ``macs=0.5``. ``settings``: nested values
+    ({'retrain': {'steps': 500}}) or a YAML file.
+
+    Raises:
+        UserError: a value that cannot be used, or a budget out of reach.
+        RunError: training diverged or the disk is full; the last good checkpoint is kept.
+    """
+    budget = parse_budget(
+        macs=macs, params=params, latency=latency, memory=memory, tolerance=tolerance
+    )
+    if settings is None or isinstance(settings, Mapping):
+        chosen = parse(settings or {})
+    else:
+        chosen = load_settings(Path(settings))
+    return runs.compress(
+        str(model),
+        data=str(data),
+        out=Path(out) if out is not None else Path("runs") / folder_name(str(model)),
+        budget=budget,
+        settings=chosen,
+        until=until,
+        revision=revision,
+        variant=variant,
+        trust_remote_code=trust_remote_code,
+        progress=progress,
+    )
+
+
+def folder_name(model: str) -> str:
+    """A safe folder name from a path or Hub id: its last part."""
+    last = Path(model).resolve().name if Path(model).exists() else model.rstrip("/").split("/")[-1]
+    return re.sub(r"[^\w.-]+", "-", last).strip(".-") or "model"
