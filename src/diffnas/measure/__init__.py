@@ -1,1 +1,1 @@
-
+"""What models cost and how good their images are."""

@@ -1,0 +1,211 @@
+"""What pipelines cost and how good their images are, all under one protocol.
+
+References are the held-out images, and beside them the seen ones: a model that copies its data is
+near to those only.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from diffnas.data import Data, to_float
+from diffnas.errors import UserError
+from diffnas.families import Teacher
+from diffnas.families.noise import even_timesteps
+from diffnas.measure import features as extractors
+from diffnas.measure.cost import denoiser_cost
+from diffnas.measure.latency import latency_ms
+from diffnas.measure.memory import memory_bytes
+from diffnas.measure.quality import nearest_distance, quality
+from diffnas.measure.references import Images, check_counts, features_of, references, shrink, spread
+from diffnas.progress import Progress
+from diffnas.rng import generator
+from diffnas.settings import EvaluateSettings
+
+LOSS_IMAGES = 512
+"""Images of the fixed batch of the denoising loss, at most."""
+
+
+def evaluate(
+    pipelines: Mapping[str, Teacher],
+    data: Data,
+    settings: EvaluateSettings,
+    *,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """``{"protocol": {...}, "rows": {name: {**cost, **quality}}}`` for pipelines by name.
+
+    Raises:
+        UserError: images are too few, or a pipeline's images have another shape than the data's.
+        RunError: a pipeline's samples are not finite.
+    """
+    for pipeline in pipelines.values():
+        check(pipeline, data, settings)
+    costs = cost_rows(pipelines)
+    return {
+        "protocol": protocol(data, settings, _device(next(iter(pipelines.values())))),
+        "rows": {
+            name: costs[name] | quality_row(pipeline, data, settings, progress)
+            for name, pipeline in pipelines.items()
+        },
+    }
+
+
+def cost_rows(pipelines: Mapping[str, Teacher]) -> dict[str, dict[str, float]]:
+    """Cost of one denoiser call at batch 1; latencies are taken in turns, on each one's device."""
+    inputs = {
+        name: pipeline.family.example_inputs(pipeline.denoiser, 1, _device(pipeline))
+        for name, pipeline in pipelines.items()
+    }
+    latency = latency_ms(
+        {name: partial(pipeline.denoiser, **inputs[name]) for name, pipeline in pipelines.items()},
+        device=_device(next(iter(pipelines.values()))),
+    )
+    rows = {}
+    for name, pipeline in pipelines.items():
+        cost = denoiser_cost(pipeline.denoiser, inputs[name])
+        rows[name] = {
+            "params": cost.params,
+            "macs": cost.macs,
+            "macs_without_attention": cost.macs_without_attention,
+            "latency_ms": latency[name],
+            "memory_bytes": memory_bytes(pipeline.denoiser, inputs[name]),
+        }
+    return rows
+
+
+def quality_row(
+    pipeline: Teacher, data: Data, settings: EvaluateSettings, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Distances of samples to held-out and seen images, and the denoising loss.
+
+    ``frechet_distance``, ``kernel_distance`` (held-out images) and the same with ``_seen`` are
+    ``{"mean"}`` over the seeds, with ``"std"`` where there are several. ``denoising_loss`` is the
+    mean squared error to the training target on a fixed batch of held-out images; ``nearest_seen``
+    the mean distance from samples to the nearest seen image (RMS per pixel, in 0..1).
+
+    Raises:
+        UserError: images are too few, or have another shape than the pipeline's.
+        RunError: samples are not finite.
+    """
+    check(pipeline, data, settings)
+    progress = progress or Progress()
+    held_out, seen = references(data)
+    name, device = features_of(data, settings), _feature_device(_device(pipeline))
+    loss = denoising_loss(pipeline, data, settings.batch_size)
+    shrunk = shrink(seen)
+    found: dict[str, list[float]] = {}
+    nearest = []
+    for seed in settings.seeds:
+        images = _sample(pipeline, settings, seed, progress)
+        for suffix, reference in (("", held_out), ("_seen", seen)):
+            for key, value in quality(images, reference, name, device=device).items():
+                found.setdefault(key + suffix, []).append(value)
+        nearest.append(nearest_distance(shrink(images), shrunk))
+    return {
+        **{key: _over_seeds(values) for key, values in found.items()},
+        "denoising_loss": loss,
+        "nearest_seen": mean(nearest),
+    }
+
+
+def protocol(data: Data, settings: EvaluateSettings, device: str | torch.device) -> dict[str, Any]:
+    """How things are measured; ``real_frechet_distance`` is that of seen to held-out images.
+
+    The latter is taken with as many seen as held-out images: what a perfect model would get.
+
+    Raises:
+        UserError: images are too few.
+    """
+    check_counts(data, settings)
+    device = torch.device(device)
+    held_out, seen = references(data)
+    name = features_of(data, settings)
+    real = quality(spread(seen, len(held_out)), held_out, name, device=_feature_device(device))
+    cuda = device.type == "cuda"
+    return {
+        "sampler": settings.sampler,
+        "steps": settings.sampler_steps,
+        "samples": settings.samples,
+        "seeds": list(settings.seeds),
+        "features": extractors.features(name)[1],
+        "reference": data.name,
+        "held_out_images": len(held_out),
+        "seen_images": len(seen),
+        "real_frechet_distance": round(real["frechet_distance"], 4),
+        "device": torch.cuda.get_device_name(device) if cuda else device.type,
+        "torch": torch.__version__,
+    }
+
+
+def check(pipeline: Teacher, data: Data, settings: EvaluateSettings) -> None:
+    """Refuse early what would fail after sampling.
+
+    Raises:
+        UserError: images are too few, or have another shape than the pipeline's.
+    """
+    makes, has = pipeline.family.image_shape(pipeline.denoiser), data.images.shape[1:]
+    if makes != has:
+        raise UserError(
+            f"model {pipeline.source} makes images of (C, H, W) {makes}, those of {data.name} are "
+            f"{tuple(has)}; evaluate pipelines of one image shape together"
+        )
+    check_counts(data, settings)
+
+
+def denoising_loss(pipeline: Teacher, data: Data, batch_size: int) -> float:
+    """Mean squared error to the training target on fixed held-out images, noise and timesteps.
+
+    Raises:
+        UserError: the denoiser takes classes and the data have none.
+    """
+    picks = spread(data.held_out, LOSS_IMAGES)
+    # Images are often sorted by class: shuffled, each class meets all noise levels.
+    fixed = generator(0, "denoising loss", 0)
+    timesteps = even_timesteps(pipeline.pipeline.scheduler.config, len(picks))
+    timesteps = timesteps[torch.randperm(len(picks), generator=fixed)]
+    labels = None if data.labels is None else torch.from_numpy(data.labels[picks])
+    images = to_float(data.images[picks])
+    batch = pipeline.family.training_batch(pipeline.pipeline, images, labels, fixed, timesteps)
+    device, total = _device(pipeline), 0.0
+    with torch.no_grad():
+        for start in range(0, len(picks), batch_size):
+            part = slice(start, start + batch_size)
+            inputs = {key: value[part].to(device) for key, value in batch.inputs.items()}
+            predicted = pipeline.family.prediction(pipeline.denoiser(**inputs)).cpu()
+            total += F.mse_loss(predicted, batch.target[part], reduction="sum").double().item()
+    return total / batch.target.numel()
+
+
+def _sample(pipeline: Teacher, settings: EvaluateSettings, seed: int, progress: Progress) -> Images:
+    progress.start("sample", settings.samples)
+    images: Images = pipeline.family.sample(
+        pipeline.pipeline,
+        pipeline.denoiser,
+        settings.samples,
+        seed=seed,
+        sampler=settings.sampler,
+        steps=settings.sampler_steps,
+        batch_size=settings.batch_size,
+        progress=progress.update,
+    )
+    progress.stop()
+    return images
+
+
+def _over_seeds(values: list[float]) -> dict[str, float]:
+    deviation = {"std": stdev(values)} if len(values) > 1 else {}
+    return {"mean": mean(values), **deviation}
+
+
+def _device(pipeline: Teacher) -> torch.device:
+    return next(pipeline.denoiser.parameters()).device
+
+
+def _feature_device(device: torch.device) -> str:
+    # Features are in float64, which Apple's GPUs do not have.
+    return str(device) if device.type == "cuda" else "cpu"

@@ -1,0 +1,80 @@
+"""The real images that samples are compared with."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional as F
+
+from diffnas.data import Data
+from diffnas.errors import UserError
+from diffnas.measure import features as extractors
+from diffnas.settings import EvaluateSettings
+
+Images = npt.NDArray[np.uint8]
+
+REFERENCES = 10_000
+"""Reference images at most, spread evenly over the set: more would fill the memory."""
+
+NEAREST_SIDE = 32
+"""Larger images are shrunk to this side before the nearest seen one is looked for."""
+
+
+def check_counts(data: Data, settings: EvaluateSettings) -> None:
+    """Refuse counts at which a Fréchet distance is noise: no more images than features.
+
+    Raises:
+        UserError: samples, held-out or seen images are too few.
+    """
+    extractor, words = extractors.features(features_of(data, settings))
+    least = 1 + (extractor if isinstance(extractor, int) else extractor.num_features)
+    total = f"of the {len(data.seen) + len(data.held_out)} images of {data.name}"
+    for what, count, remedy in (
+        (f"evaluate.samples = {settings.samples}: too few", settings.samples, "raise it"),
+        (
+            f"data.held_out holds out {len(data.held_out)} {total}: too few",
+            len(data.held_out),
+            "raise it, give more images, or choose other features",
+        ),
+        (
+            f"data.held_out leaves {len(data.seen)} {total}: too few",
+            len(data.seen),
+            "lower it, give more images, or choose other features",
+        ),
+    ):
+        if count < least:
+            raise UserError(f"{what} for {words}, which need {least}; {remedy}")
+
+
+def references(data: Data) -> tuple[Images, Images]:
+    """Held-out and seen images, at most :data:`REFERENCES` of each."""
+    return (
+        data.images[spread(data.held_out, REFERENCES)],
+        data.images[spread(data.seen, REFERENCES)],
+    )
+
+
+def features_of(data: Data, settings: EvaluateSettings) -> str:
+    """The name of the features, resolved where it is 'auto'."""
+    chosen = settings.features
+    return extractors.auto_features(data.name) if chosen == "auto" else chosen
+
+
+def spread(items: npt.NDArray[Any], most: int) -> npt.NDArray[Any]:
+    """At most so many items, spread evenly."""
+    if len(items) <= most:
+        return items
+    return items[np.linspace(0, len(items) - 1, most).round().astype(int)]
+
+
+def shrink(images: Images) -> Images:
+    """Images of at most :data:`NEAREST_SIDE` a side, by averaging."""
+    if max(images.shape[2:]) <= NEAREST_SIDE:
+        return images
+    height, width = (min(side, NEAREST_SIDE) for side in images.shape[2:])
+    parts = [
+        F.adaptive_avg_pool2d(torch.from_numpy(np.ascontiguousarray(part)).float(), (height, width))
+        for part in np.array_split(images, max(1, len(images) // 256))
+    ]
+    return torch.cat(parts).round().to(torch.uint8).numpy()
