@@ -1,6 +1,6 @@
 """Make a folder of small colour images: crops of photographs that come with Python packages.
 
-    python benchmarks/photo_patches.py --out runs/patches
+    python benchmarks/photo_patches.py --out runs/patches/images
 
 Writes OUT/PHOTOGRAPH/NUMBER.png, 16 by 16 pixels, the same files every time. Crops overlap, so a
 split by file would hold out what was half seen: split by folder (`--set data.split_by=folder`),

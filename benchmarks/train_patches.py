@@ -1,7 +1,8 @@
-"""Train a second teacher, of colour images and of another form than the digits' one.
+r"""Train a second teacher, of colour images and of another form than the digits' one.
 
-    python benchmarks/photo_patches.py --out runs/patches
-    python benchmarks/train_patches.py --data runs/patches --steps 8000 --out runs/patches-8000
+    python benchmarks/photo_patches.py --out runs/patches/images
+    python benchmarks/train_patches.py --data runs/patches/images --steps 8000 \
+        --out runs/patches/teacher
 
 16 by 16 pixels, three levels with one layer a block, trained to predict the velocity (Salimans and
 Ho 2022, arXiv 2202.00512), so that what works with both teachers does not hang on one. Whole

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Strengths for 'digits', as standard deviations. Chosen on data alone: with these the Fréchet
-# distance from augmented seen digits to held-out ones stays close to that of plain seen digits
-# (benchmarks/train_digits.py augment).
+# Strengths for 'digits', as standard deviations. Chosen on data alone: the Fréchet distance from
+# augmented seen digits to held-out ones is 0.27 with these, that of plain seen digits 0.19
+# (benchmarks/teacher_report.py).
 ROTATION = 5.0  # degrees
 SCALE = 0.05  # relative
 SHIFT = 0.01  # of the image's side
