@@ -35,6 +35,7 @@ def printed(table) -> list[str]:
         ("macs_without_attention", 1.25e12, "1.25 T"),
         ("memory_bytes", 9.5 * 2**20, "9.50 MiB"),
         ("memory_bytes", {"mean": 9.5 * 2**20, "std": 2**18}, "9.50 ± 0.25 MiB"),
+        ("memory_bytes", {"mean": 2**31, "std": 2**28}, "2.00 ± 0.25 GiB"),
         ("latency_ms", 4.2134, "4.21 ms"),
         ("latency_ms", {"mean": 123.4, "std": 2.6}, "123 ± 3 ms"),
         ("frechet_distance", {"mean": 0.8312, "std": 0.0213}, "0.831 ± 0.021"),

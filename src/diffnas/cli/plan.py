@@ -9,7 +9,7 @@ from diffnas.budget import describe, parse_budget
 from diffnas.cli import options
 from diffnas.cli.output import print_json, print_result, print_table
 from diffnas.cli.quiet import hush_diffusers
-from diffnas.report.table import count, duration, plain_table, significant, size
+from diffnas.report.table import count, duration, measure_text, plain_table, ratio_text, size
 
 
 def plan(
@@ -120,6 +120,8 @@ def remarks(made: dict[str, Any], limits: dict[str, str]) -> list[str]:
         verdict = "within reach" if found["reachable"] else "out of reach"
         asked = limits.get(kind, amount_text(kind, found["limit"]))
         smallest = amount_text(kind, found["smallest"])
+        if kind in made["teacher"]:
+            smallest += f" ({ratio_text(found['smallest'], made['teacher'][kind])})"
         lines.append(f"--{kind} {asked}: {verdict}; the smallest is {smallest}")
     for kind in limits.keys() - made.get("budget", {}).keys():
         lines.append(f"--{kind} {limits[kind]}: known only once measured, by compress")
@@ -130,7 +132,7 @@ def remarks(made: dict[str, Any], limits: dict[str, str]) -> list[str]:
         lines.append(f"expected time: {', '.join(parts)}")
     memory = {name: value for name, value in made.get("memory_bytes", {}).items() if value}
     if memory:
-        parts = [f"{stage} {significant(value / 2**30)} GiB" for stage, value in memory.items()]
+        parts = [f"{stage} {amount_text('memory', value)}" for stage, value in memory.items()]
         lines.append(f"expected memory: {', '.join(parts)}")
     lines += [f"{name}: {reason}" for name, reason in made.get("reasons", {}).items()]
     return lines
@@ -140,6 +142,5 @@ def amount_text(kind: str, value: float | None) -> str:
     """An absolute cost for a person."""
     if value is None:
         return "unknown"
-    if kind == "latency":
-        return f"{significant(value)} ms"
-    return f"{significant(value / 2**20)} MiB" if kind == "memory" else count(value)
+    key = {"latency": "latency_ms", "memory": "memory_bytes"}.get(kind, kind)
+    return measure_text(key, value)

@@ -114,8 +114,9 @@ def measure_text(key: str, measure: Measure) -> str:
     std = measure.get("std") if isinstance(measure, Mapping) else None
     if key == "params" or key.startswith("macs"):
         return count(value)
-    scale, unit = (2**20, " MiB") if key.startswith("memory") else (1, "")
-    unit = " ms" if key == "latency_ms" else unit
+    scale, unit = 1.0, " ms" if key == "latency_ms" else ""
+    if key.startswith("memory"):
+        scale, unit = (2.0**30, " GiB") if value >= 2**30 else (2.0**20, " MiB")
     text = significant(value / scale)
     if std is not None:
         text += f" ± {std / scale:.{len(text.partition('.')[2])}f}"
