@@ -10,6 +10,9 @@ from diffnas.errors import UserError
 from diffnas.families.sampling import make_scheduler, sample_images
 from tests.models import tiny_pipeline
 
+# diffusers' schedulers turn tensors into arrays in ways that numpy 2 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")
+
 SAMPLERS = ("ddim", "dpmsolver", "euler", "ddpm", "own")
 MEAN, SPREAD = 0.1, 0.3
 

@@ -1,0 +1,314 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any, ClassVar
+
+import diffusers
+import pytest
+import torch
+from diffusers import DDIMPipeline, DDPMPipeline, DDPMScheduler, LDMPipeline, VQModel
+from huggingface_hub import errors as hub
+from safetensors.torch import load_file, save_file
+
+from diffnas.errors import UserError
+from diffnas.families import Teacher, origin
+from diffnas.families.loading import load_skeleton, load_teacher
+from diffnas.student.modeling import DiffNASUNet2DModel
+from diffnas.student.saving import save_pipeline
+from tests.models import tiny_pipeline
+
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny_pipeline().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def student(tmp_path: Path) -> Path:
+    pipeline = tiny_pipeline()
+    edits = {"mid_block.attentions.0": {"kind": "skip"}}
+    pipeline.unet = DiffNASUNet2DModel.from_config(pipeline.unet.config, edits=edits)
+    save_pipeline(pipeline, tmp_path / "student")
+    return tmp_path / "student"
+
+
+def edit_json(file: Path, **values: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def refused(model: Path | str, load: Any = load_teacher, **settings: Any) -> str:
+    """The one line with which a model is refused."""
+    with pytest.raises(UserError) as caught:
+        load(str(model), **settings)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+def flatten(folder: Path) -> None:
+    """All files in one folder, as in early pipelines on the Hub."""
+    for file in list(folder.glob("*/*")):
+        file.rename(folder / file.name)
+        if not any(file.parent.iterdir()):
+            file.parent.rmdir()
+
+
+def assert_frozen(teacher: Teacher) -> None:
+    parameters = list(teacher.denoiser.parameters())
+    assert not teacher.denoiser.training
+    assert not any(parameter.requires_grad for parameter in parameters)
+    assert {parameter.dtype for parameter in parameters} == {torch.float32}
+
+
+def test_the_built_in_digits_are_a_teacher() -> None:
+    teacher = load_teacher("digits")
+    assert (teacher.source, teacher.family.name) == ("digits", "unet2d")
+    assert teacher.denoiser is teacher.pipeline.unet
+    assert_frozen(teacher)
+
+
+def test_a_folder_is_loaded_with_its_weights_and_scheduler(folder: Path) -> None:
+    teacher = load_teacher(str(folder))
+    stored = load_file(folder / WEIGHTS)
+    assert type(teacher.pipeline) is DDPMPipeline
+    assert type(teacher.pipeline.scheduler) is DDPMScheduler
+    assert all(torch.equal(stored[k], v) for k, v in teacher.denoiser.state_dict().items())
+
+
+def test_half_precision_weights_become_single(tmp_path: Path) -> None:
+    tiny_pipeline().to(torch.float16).save_pretrained(tmp_path)
+    assert_frozen(load_teacher(str(tmp_path)))
+
+
+@pytest.mark.parametrize("trust_remote_code", [False, True])
+def test_a_student_is_a_teacher_too(student: Path, trust_remote_code: bool) -> None:
+    teacher = load_teacher(str(student), trust_remote_code=trust_remote_code)
+    assert teacher.denoiser.config.edits
+    assert_frozen(teacher)
+
+
+def test_pipelines_with_all_files_in_one_folder_are_loaded(folder: Path) -> None:
+    expected = load_file(folder / WEIGHTS)
+    flatten(folder)
+    weights = load_teacher(str(folder)).denoiser.state_dict()
+    assert all(torch.equal(expected[name], value) for name, value in weights.items())
+
+
+def test_a_variant_is_loaded_by_its_name(tmp_path: Path) -> None:
+    tiny_pipeline().save_pretrained(tmp_path, variant="ema")
+    assert_frozen(load_teacher(str(tmp_path), variant="ema"))
+    assert "--variant ema" in refused(tmp_path)
+    assert "it has ema" in refused(tmp_path, variant="fp16")
+
+
+@pytest.mark.parametrize("model", ["digits", "folder", "student"])
+def test_a_skeleton_has_the_teachers_shapes_and_no_data(
+    model: str, request: pytest.FixtureRequest
+) -> None:
+    source = model if model == "digits" else str(request.getfixturevalue(model))
+    skeleton, teacher = load_skeleton(source), load_teacher(source)
+    shapes = {name: value.shape for name, value in teacher.denoiser.state_dict().items()}
+    assert {name: v.shape for name, v in skeleton.denoiser.state_dict().items()} == shapes
+    assert all(parameter.is_meta for parameter in skeleton.denoiser.parameters())
+    assert skeleton.family is teacher.family
+    assert dict(skeleton.pipeline.scheduler.config) == dict(teacher.pipeline.scheduler.config)
+
+
+def test_a_skeleton_needs_two_config_files_only(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    shutil.rmtree(folder / "scheduler")
+    assert load_skeleton(str(folder)).pipeline.scheduler is None
+
+
+def test_the_hub_is_asked_for_configs_only_by_a_skeleton(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def download(model: str, name: str, *, revision: str | None) -> str:
+        asked.append((model, name, revision))
+        return str(folder / name)
+
+    monkeypatch.setattr(origin, "hf_hub_download", download)
+    load_skeleton("someone/model", revision="v1")
+    assert asked == [
+        ("someone/model", name, "v1")
+        for name in ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json")
+    ]
+
+
+def test_a_hub_pipeline_is_fetched_without_pickled_weights(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def download(model: str, **settings: Any) -> str:
+        asked.update(settings, model=model)
+        return str(folder)
+
+    monkeypatch.setattr(origin, "hf_hub_download", lambda model, name, revision: folder / name)
+    monkeypatch.setattr(origin.DiffusionPipeline, "download", download)
+    assert_frozen(load_teacher("someone/model", revision="v1"))
+    assert (asked["model"], asked["revision"]) == ("someone/model", "v1")
+    assert asked["use_safetensors"] is True
+
+
+class Response:
+    """What the Hub's errors want to know of an answer."""
+
+    headers: ClassVar[dict[str, str]] = {}
+    request = None
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (hub.RepositoryNotFoundError("404", response=Response()), "check the name"),
+        (hub.RevisionNotFoundError("404", response=Response()), "no revision 'v1'"),
+        (hub.GatedRepoError("403", response=Response()), "hf auth login"),
+        (hub.LocalEntryNotFoundError("offline"), "check the name and the connection"),
+        (hub.OfflineModeIsEnabled("offline"), "check the name and the connection"),
+    ],
+)
+def test_what_the_hub_refuses_is_told(
+    error: Exception, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(*_: Any, **__: Any) -> str:
+        raise error
+
+    monkeypatch.setattr(origin, "hf_hub_download", download)
+    for load in (load_teacher, load_skeleton):
+        assert words in refused("someone/model", load, revision="v1")
+
+
+def test_a_name_that_cannot_be_a_hub_id_is_refused() -> None:
+    assert "no valid Hub id" in refused("no such model!")
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+def test_a_missing_folder_and_a_file_are_refused(tmp_path: Path, load: Any) -> None:
+    assert "no such folder" in refused(tmp_path / "missing", load)
+    (tmp_path / "weights.bin").touch()
+    assert "a file" in refused(tmp_path / "weights.bin", load)
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+def test_a_folder_that_is_no_pipeline_is_refused(tmp_path: Path, load: Any) -> None:
+    assert "no model_index.json" in refused(tmp_path, load)
+    (tmp_path / "model_index.json").write_text("{")
+    assert "not a JSON object" in refused(tmp_path, load)
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+@pytest.mark.parametrize(
+    ("index", "words"),
+    [
+        ({"unet": ["diffusers", "NoSuchModel"]}, "no model of diffusers"),
+        ({"unet": ["my_code", "Net"]}, "--trust-remote-code"),
+        ({"unet": [None, None]}, "the pipeline holds scheduler (DDPMScheduler)"),
+        ({"scheduler": ["my_code", "Mine"]}, "none of diffusers'"),
+        ({"scheduler": ["diffusers", "UNet2DModel"]}, "none of diffusers'"),
+        ({"vqvae": ["diffusers", "VQModel"]}, "together with vqvae"),
+    ],
+)
+def test_unfit_components_are_refused(
+    folder: Path, index: dict[str, Any], words: str, load: Any
+) -> None:
+    edit_json(folder / "model_index.json", **index)
+    assert words in refused(folder, load)
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+def test_other_denoisers_are_refused_by_name(folder: Path, load: Any) -> None:
+    edit_json(folder / "model_index.json", unet=["diffusers", "UNet2DConditionModel"])
+    (folder / "unet" / "config.json").write_text("{}")
+    line = refused(folder, load)
+    assert "UNet2DConditionModel is not supported" in line
+    assert "UNet2DModel" in line
+
+
+def test_latent_pipelines_are_refused(tmp_path: Path) -> None:
+    parts = tiny_pipeline()
+    LDMPipeline(vqvae=VQModel(), unet=parts.unet, scheduler=parts.scheduler).save_pretrained(
+        tmp_path
+    )
+    assert "together with vqvae" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+def test_a_scheduler_without_usable_noise_is_refused(tmp_path: Path, load: Any) -> None:
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    DDPMPipeline(unet=tiny_pipeline().unet, scheduler=scheduler).save_pretrained(tmp_path)
+    assert "beta schedule" in refused(tmp_path, load)
+
+
+def test_a_teacher_without_scheduler_is_refused(folder: Path) -> None:
+    shutil.rmtree(folder / "scheduler")
+    assert "no scheduler" in refused(folder)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("size", [5, 1000, 30_000])
+def test_truncated_weights_are_refused(folder: Path, size: int, flat: bool) -> None:
+    weights = folder / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:size])
+    if flat:
+        flatten(folder)
+    assert "copy or" in refused(folder)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_weights_that_lack_layers_are_refused(folder: Path, flat: bool) -> None:
+    weights = load_file(folder / WEIGHTS)
+    del weights["conv_in.weight"]
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    if flat:
+        flatten(folder)
+    assert "conv_in.weight" in refused(folder)
+
+
+def test_pickled_weights_are_refused_with_a_way_out(tmp_path: Path) -> None:
+    tiny_pipeline().save_pretrained(tmp_path, safe_serialization=False)
+    assert "safe_serialization=True" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+@pytest.mark.parametrize(
+    "config",
+    [{"norm_num_groups": 7}, {"down_block_types": ["NoBlock"] * 2}, {"block_out_channels": [8]}],
+)
+def test_a_config_that_makes_no_model_is_refused(
+    folder: Path, config: dict[str, Any], load: Any
+) -> None:
+    edit_json(folder / "unet" / "config.json", **config)
+    assert "cannot be made from its config" in refused(folder, load)
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+def test_a_student_of_a_later_version_is_refused(student: Path, load: Any) -> None:
+    edit_json(student / "unet" / "config.json", edits_format=99)
+    assert "upgrade diffnas" in refused(student, load)
+
+
+CODE = """
+from diffusers import UNet2DModel
+class Mine(UNet2DModel):
+    pass
+"""
+
+
+def test_code_in_a_folder_runs_only_when_trusted(folder: Path) -> None:
+    edit_json(folder / "model_index.json", unet=["mine_for_loading_tests", "Mine"])
+    (folder / "unet" / "mine_for_loading_tests.py").write_text(CODE)
+    for load in (load_teacher, load_skeleton):
+        assert "--trust-remote-code" in refused(folder, load)
+        assert type(load(str(folder), trust_remote_code=True).denoiser).__name__ == "Mine"
+
+
+def test_the_pipelines_own_class_is_kept(tmp_path: Path) -> None:
+    parts = tiny_pipeline(scheduler=diffusers.DDIMScheduler())
+    DDIMPipeline(unet=parts.unet, scheduler=parts.scheduler).save_pretrained(tmp_path)
+    assert type(load_teacher(str(tmp_path)).pipeline) is DDIMPipeline
