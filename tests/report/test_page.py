@@ -146,9 +146,17 @@ def test_numbers_that_are_none_are_left_out_of_the_charts(tmp_path):
     run = make_run(tmp_path / "demo", "supernet")
     with (run / "log.jsonl").open("a") as log:
         log.write('{"stage": "supernet", "step": 300, "loss": NaN, "blocks": {"mid_block": NaN}}\n')
-        log.write('{"stage": "supernet", "step": 302, "loss": Infinity}\n')
+        log.write('{"stage": "supernet", "step": 302, "blocks": {"mid_block": Infinity}}\n')
     text = page_of(run)
     assert not re.search(r'(d|cx|cy|x|y)="[^"]*(nan|inf)', text)
+
+
+def test_a_curve_of_one_point_is_a_dot(tmp_path):
+    run = make_run(tmp_path / "demo", "plan")
+    (run / "log.jsonl").write_text('{"stage": "supernet", "step": 20, "blocks": {"a": 0.5}}\n')
+    assert re.search(
+        r'<path class="line" d="M[\d.]+ [\d.]+h0" [^>]*stroke-linecap="round"', page_of(run)
+    )
 
 
 def test_writing_again_gives_the_same_page(tmp_path):

@@ -131,8 +131,11 @@ def _line(line: Line, colour: str, place: Callable[[Point], Point]) -> str:
         return ""
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
     dashes = ' stroke-dasharray="5 4"' if line.dashed else ""
+    width = ' stroke-width="1.8"'
+    if len(points) == 1:
+        path, dashes, width = f"{path}h0", "", ' stroke-width="6" stroke-linecap="round"'
     return (
-        f'<path class="line" d="{path}" stroke="{colour}"{dashes}>'
+        f'<path class="line" d="{path}" stroke="{colour}"{width}{dashes}>'
         f"<title>{escape(line.label)}</title></path>"
     )
 
