@@ -1,0 +1,239 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMScheduler
+
+from diffnas.data import Data, load_data
+from diffnas.errors import UserError
+from diffnas.families import Teacher
+from diffnas.families.loading import load_teacher
+from diffnas.families.unet2d import FAMILY
+from diffnas.measure.evaluate import cost_rows, denoising_loss, evaluate, protocol, quality_row
+from diffnas.measure.quality import nearest_distance, quality
+from diffnas.measure.references import NEAREST_SIDE, references, shrink, spread
+from diffnas.progress import Progress
+from diffnas.report.table import LABELS
+from diffnas.settings import EvaluateSettings
+from tests.models import tiny_pipeline
+
+# diffusers' schedulers turn tensors into arrays in ways that numpy 2 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")
+
+FAST = EvaluateSettings(samples=80, sampler_steps=4, batch_size=40)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    return load_data("digits", size=(8, 8), channels=1)
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Teacher:
+    return load_teacher("digits")
+
+
+@pytest.fixture(scope="module")
+def row(teacher: Teacher, data: Data) -> dict[str, Any]:
+    return quality_row(teacher, data, FAST)
+
+
+def tiny(**overrides: Any) -> Teacher:
+    """A teacher that has learnt nothing."""
+    pipeline = tiny_pipeline(**overrides)
+    return Teacher("tiny", pipeline, pipeline.unet.requires_grad_(False), FAMILY)
+
+
+def part(data: Data, held_out: int, seen: int) -> Data:
+    return replace(data, held_out=data.held_out[:held_out], seen=data.seen[:seen])
+
+
+def test_rows_and_protocol_are_those_of_the_closing_table(teacher: Teacher, data: Data) -> None:
+    found = evaluate({"one": teacher, "other": tiny()}, data, FAST)
+    assert list(found["rows"]) == ["one", "other"]
+    assert all(set(row) == set(LABELS) for row in found["rows"].values())
+    assert found["protocol"] == protocol(data, FAST, "cpu")
+
+
+def test_a_trained_model_is_better_than_an_untrained_one(row: dict[str, Any], data: Data) -> None:
+    untrained = quality_row(tiny(), data, FAST)
+    for key in ("frechet_distance", "kernel_distance", "frechet_distance_seen"):
+        assert row[key]["mean"] < untrained[key]["mean"] / 2
+    assert row["denoising_loss"] < untrained["denoising_loss"] / 2
+    assert 0 < row["nearest_seen"] < untrained["nearest_seen"] < 1
+
+
+def test_the_same_call_gives_the_same_row(
+    row: dict[str, Any], teacher: Teacher, data: Data
+) -> None:
+    assert quality_row(teacher, data, FAST) == row
+
+
+def test_one_seed_has_no_spread_and_several_have(
+    row: dict[str, Any], teacher: Teacher, data: Data
+) -> None:
+    assert set(row["frechet_distance"]) == {"mean"}
+    single = [
+        quality_row(teacher, data, FAST.model_copy(update={"seeds": (seed,)})) for seed in (0, 1)
+    ]
+    both = quality_row(teacher, data, FAST.model_copy(update={"seeds": (0, 1)}))
+    values = [one["frechet_distance"]["mean"] for one in single]
+    assert both["frechet_distance"] == pytest.approx(
+        {"mean": np.mean(values), "std": np.std(values, ddof=1)}
+    )
+    assert both["nearest_seen"] == pytest.approx(np.mean([one["nearest_seen"] for one in single]))
+
+
+def test_distances_are_to_held_out_images_and_to_seen_ones(
+    row: dict[str, Any], teacher: Teacher, data: Data
+) -> None:
+    images = FAMILY.sample(
+        teacher.pipeline,
+        teacher.denoiser,
+        FAST.samples,
+        seed=0,
+        sampler=FAST.sampler,
+        steps=FAST.sampler_steps,
+        batch_size=FAST.batch_size,
+    )
+    for suffix, picks in (("", data.held_out), ("_seen", data.seen)):
+        for key, value in quality(images, data.images[picks], "digits").items():
+            assert row[key + suffix] == {"mean": value}
+    assert row["nearest_seen"] == nearest_distance(images, data.images[data.seen])
+
+
+def test_progress_counts_the_samples_of_each_seed(teacher: Teacher, data: Data) -> None:
+    class Heard(Progress):
+        def __init__(self) -> None:
+            self.lines: list[tuple[Any, ...]] = []
+
+        def start(self, stage: str, total: int, done: int = 0) -> None:
+            self.lines.append((stage, total, done))
+
+        def update(self, done: int, **figures: float) -> None:
+            self.lines.append((done,))
+
+        def stop(self) -> None:
+            self.lines.append(("stop",))
+
+    quality_row(teacher, data, FAST, heard := Heard())
+    assert heard.lines == [("sample", 80, 0), (40,), (80,), ("stop",)]
+
+
+def test_the_denoising_loss_does_not_depend_on_the_batch_size(teacher: Teacher, data: Data) -> None:
+    one, other = (denoising_loss(teacher, data, size) for size in (50, 359))
+    assert one == pytest.approx(other, rel=1e-6)
+
+
+def test_the_denoising_loss_is_that_of_the_training_target(data: Data) -> None:
+    silent = tiny()
+    for parameter in silent.denoiser.conv_out.parameters():
+        torch.nn.init.zeros_(parameter)
+    # Predicting nothing costs the variance of the noise, or the images' mean square.
+    assert denoising_loss(silent, data, 100) == pytest.approx(1, abs=0.02)
+    clean = replace(
+        silent, pipeline=tiny_pipeline(scheduler=DDPMScheduler(prediction_type="sample"))
+    )
+    images = data.images[data.held_out] / 127.5 - 1
+    assert denoising_loss(clean, data, 100) == pytest.approx((images**2).mean(), rel=1e-5)
+
+
+def test_classes_reach_a_conditional_model(data: Data) -> None:
+    conditional = tiny(num_class_embeds=10)
+    assert denoising_loss(conditional, data, 100) > 0
+    with pytest.raises(UserError, match="no classes"):
+        quality_row(conditional, replace(data, labels=None), FAST)
+
+
+def test_costs_are_those_of_one_call_at_batch_1(teacher: Teacher) -> None:
+    rows = cost_rows({"large": teacher, "small": tiny()})
+    large, small = rows["large"], rows["small"]
+    assert large["params"] == sum(p.numel() for p in teacher.denoiser.parameters())
+    assert all(0 < small[key] < large[key] for key in large)
+    assert large["macs_without_attention"] < large["macs"]
+    assert large["memory_bytes"] > 4 * large["params"]
+
+
+def test_the_protocol_says_what_was_done(data: Data) -> None:
+    found = protocol(data, FAST.model_copy(update={"seeds": (3, 4)}), torch.device("cpu"))
+    assert found["real_frechet_distance"] > 0
+    del found["real_frechet_distance"]
+    assert found == {
+        "sampler": "dpmsolver",
+        "steps": 4,
+        "samples": 80,
+        "seeds": [3, 4],
+        "features": "64 features of a digits classifier",
+        "reference": "digits",
+        "held_out_images": len(data.held_out),
+        "seen_images": len(data.seen),
+        "device": "cpu",
+        "torch": torch.__version__,
+    }
+
+
+def test_real_images_are_compared_in_equal_numbers(data: Data) -> None:
+    few, many = (
+        protocol(part(data, 100, seen), FAST, "cpu")["real_frechet_distance"] for seen in (100, 400)
+    )
+    equal = replace(data, held_out=data.held_out[:100], seen=spread(data.seen[:400], 100))
+    assert many == protocol(equal, FAST, "cpu")["real_frechet_distance"] != few
+
+
+@pytest.mark.parametrize(
+    ("held_out", "seen", "samples", "words"),
+    [
+        (64, 200, 80, "data.held_out holds out 64 of the 264 images of digits: too few"),
+        (200, 64, 80, "data.held_out leaves 64 of the 264 images of digits: too few"),
+        (200, 200, 64, "evaluate.samples = 64: too few"),
+    ],
+)
+def test_too_few_images_are_refused_before_sampling(
+    held_out: int, seen: int, samples: int, words: str, data: Data
+) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("sampled")
+
+    pipeline = replace(tiny(), family=replace(FAMILY, sample=never))
+    settings = FAST.model_copy(update={"samples": samples})
+    few = part(data, held_out, seen)
+    for call in (
+        lambda: quality_row(pipeline, few, settings),
+        lambda: protocol(few, settings, "cpu"),
+        lambda: evaluate({"tiny": pipeline}, few, settings),
+    ):
+        with pytest.raises(UserError, match=words) as caught:
+            call()
+        assert "which need 65" in str(caught.value)
+
+
+def test_images_of_another_shape_are_refused(data: Data) -> None:
+    with pytest.raises(UserError, match=r"\(3, 16, 16\).*\(1, 8, 8\)"):
+        quality_row(tiny(sample_size=16, in_channels=3, out_channels=3), data, FAST)
+
+
+def test_references_are_thinned_evenly(monkeypatch: pytest.MonkeyPatch, data: Data) -> None:
+    monkeypatch.setattr("diffnas.measure.references.REFERENCES", 5)
+    held_out, seen = references(data)
+    assert len(held_out) == len(seen) == 5
+    assert np.array_equal(held_out[0], data.images[data.held_out[0]])
+    assert np.array_equal(held_out[-1], data.images[data.held_out[-1]])
+
+
+def test_large_images_are_shrunk_by_averaging_to_look_for_the_nearest() -> None:
+    images = np.zeros((3, 1, 2 * NEAREST_SIDE, 2 * NEAREST_SIDE), np.uint8)
+    images[..., ::2] = 100
+    assert shrink(images).shape == (3, 1, NEAREST_SIDE, NEAREST_SIDE)
+    assert np.unique(shrink(images)) == [50]
+    assert shrink(images[..., :8, :8]).shape == (3, 1, 8, 8)
