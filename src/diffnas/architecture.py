@@ -1,15 +1,11 @@
 """The plain data that travels between stages. No torch here, so selection is pure and instant."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from diffnas.errors import UserError
 
 FORMAT = 1
 """Version of every JSON file written from here."""
@@ -156,7 +152,9 @@ class Scores:
 
 def subnet_at(block: BlockSpace, choice: Sequence[int] | npt.NDArray[np.int16]) -> Subnet:
     """The subnet with those option indices."""
-    return {slot.path: slot.options[int(i)].name for slot, i in zip(block.slots, choice, strict=True)}
+    return {
+        slot.path: slot.options[int(i)].name for slot, i in zip(block.slots, choice, strict=True)
+    }
 
 
 def space_to_json(space: Space) -> dict[str, Any]:

@@ -56,12 +56,20 @@ def map_tensors(function: Callable[[Tensor], Tensor], tree: T) -> T:
 
 
 def freeze(tree: T) -> T:
-    """Detached and contiguous.
+    """Detached, and laid out channels first.
 
-    Contiguous because torch's CPU GroupNorm backward crashes on a channels-last input that needs
-    no gradient, and diffusers' attention hands such tensors on.
+    torch's CPU GroupNorm backward crashes on a channels-last input that needs no gradient, and
+    diffusers' attention hands such tensors on.
     """
-    return map_tensors(lambda tensor: tensor.detach().contiguous(), tree)
+    return map_tensors(_frozen, tree)
+
+
+def _frozen(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach().contiguous()
+    # At 1 x 1 pixels both layouts count as contiguous; a copy has the strides of channels first.
+    if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        tensor = tensor.clone(memory_format=torch.contiguous_format)
+    return tensor
 
 
 @contextmanager

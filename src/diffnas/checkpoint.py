@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,13 +21,14 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         RunError: the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+        temporary = Path(name)
         write(temporary)
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
@@ -39,7 +39,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             ) from None
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -62,31 +63,21 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
     """Tensors and strings of a state file; None if there is none or it is damaged."""
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (no mapping)
+            names = list(file.keys())
+            # Copies: a tensor mapped from the file lies at other addresses than one of torch's, and
+            # its results can differ in the last bit.
+            return {name: file.get_tensor(name).clone() for name in names}, file.metadata() or {}
     except (FileNotFoundError, SafetensorError):
         return None
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
-    """An optimizer's per-parameter state as named tensors."""
-    state: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
+def within(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, by the rest of their names."""
     return {
-        f"{prefix}{index}/{key}": value
-        for index, entries in state.items()
-        for key, value in entries.items()
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
     }
-
-
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], prefix: str
-) -> None:
-    """Give an optimizer the state made by :func:`optimizer_tensors`."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith(prefix):
-            index, key = name.removeprefix(prefix).split("/")
-            state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 def _save(tensors: dict[str, Tensor], path: Path, meta: dict[str, str]) -> None:

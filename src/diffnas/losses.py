@@ -79,7 +79,10 @@ def beta(schedule: Schedule, progress: float) -> float:
 
 
 def joint_loss(block_losses: Sequence[Tensor], prediction_loss: Tensor, weight: float) -> Tensor:
-    """L = (1 - beta) * sum_k l_k + beta * L_predict, with ``weight`` = beta."""
-    if weight >= 1 or not block_losses:
-        return weight * prediction_loss if block_losses else prediction_loss
+    """L = (1 - beta) * sum_k l_k + beta * L_predict, with ``weight`` = beta.
+
+    Without block losses it is L_predict.
+    """
+    if not block_losses:
+        return prediction_loss
     return (1 - weight) * torch.stack(tuple(block_losses)).sum() + weight * prediction_loss

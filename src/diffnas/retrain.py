@@ -1,7 +1,7 @@
 """Retraining of a student with the dynamic joint loss."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffnas.blocks import Call, capture, recorded
-from diffnas.checkpoint import optimizer_tensors, restore_optimizer
+from diffnas.checkpoint import within
 from diffnas.data import Data, batch
-from diffnas.families import Batch, Teacher
+from diffnas.families import Batch, Family, Teacher
 from diffnas.losses import beta, block_loss, block_target, joint_loss
 from diffnas.measure.cost import denoiser_cost
 from diffnas.parallel import single_threaded, thread_map, twin, workers_for
@@ -49,11 +49,9 @@ def retrain(
     assert settings.batch_size is not None
     assert settings.learning_rate is not None
     assert settings.ema_decay is not None
-    steps, size = settings.steps, settings.batch_size
+    steps, size, peak = settings.steps, settings.batch_size, settings.learning_rate
     family, denoiser = teacher.family, teacher.denoiser
     device = next(denoiser.parameters()).device
-    names = [] if settings.schedule == "none" else family.block_names(denoiser)
-    needs_teacher = bool(names) or settings.output_weight > 0
     student.eval().requires_grad_(True)  # eval: dropout off, as in the supernet
     parameters = list(student.parameters())
     optimizer = Optimizer(parameters, settings.weight_decay, precision)
@@ -63,39 +61,11 @@ def retrain(
     # Threads record the calls of modules of their own, which share their weights.
     pairs = [(twin(student), twin(denoiser)) for _ in range(workers)]
 
-    def losses_of(
-        student: nn.Module, denoiser: nn.Module, part: Batch, weight: float
-    ) -> dict[str, Tensor]:
-        with autocast(precision, device):
-            calls: dict[str, Call] = {}
-            if needs_teacher:
-                output, calls = capture(denoiser, names, part.inputs)
-                taught = family.prediction(output).detach().float()
-            student_fed = names if weight < 1 and settings.features == "student" else []
-            with recorded(student, student_fed) as own:
-                predicted = family.prediction(student(**part.inputs)).float()
-            blocks = []
-            if weight < 1:
-                for name in names:
-                    call = calls[name]
-                    if settings.features == "student":
-                        given = own[name].output
-                    else:
-                        given = student.get_submodule(name)(*call.args, **call.kwargs)
-                    blocks.append(block_loss(given, block_target(call, "residual")))
-            task = F.mse_loss(predicted, part.target.float())
-            prediction, figures = task, {"task": task}
-            if settings.output_weight > 0:
-                figures["output"] = F.mse_loss(predicted, taught)
-                prediction = task + settings.output_weight * figures["output"]
-            if blocks:
-                figures["blocks"] = torch.stack(blocks).sum()
-            return {"loss": joint_loss(blocks, prediction, weight), **figures}
-
     def gradients(
         models: tuple[nn.Module, nn.Module], part: Batch, weight: float
     ) -> tuple[dict[str, float], list[Tensor | None]]:
-        losses = losses_of(*models, part, weight)
+        with autocast(precision, device):
+            losses = losses_of(*models, family, part, settings=settings, weight=weight)
         scaled = optimizer.scaler.scale(losses["loss"] * len(part.target) / size)
         found = torch.autograd.grad(scaled, parameters, allow_unused=True)
         return {name: float(loss.detach()) for name, loss in losses.items()}, list(found)
@@ -112,16 +82,17 @@ def retrain(
             lambda pair: gradients(*pair, weight), list(zip(pairs, parts, strict=False)), workers
         )
         figures = {
-            name: sum(share * found[name] for share, (found, _) in zip(shares, results, strict=True))
+            name: sum(
+                share * found[name] for share, (found, _) in zip(shares, results, strict=True)
+            )
             for name in results[0][0]
         }
         where = f"retrain step {index}"
         if not math.isfinite(figures["loss"]):
             raise diverged(where)
-        for row, parameter in enumerate(parameters):
-            addends = [found[row] for _, found in results if found[row] is not None]
-            parameter.grad = sum(addends[1:], addends[0]) if addends else None
-        optimizer.step(learning_rate(settings.learning_rate, index, steps), where)
+        for parameter, *addends in zip(parameters, *(found for _, found in results), strict=True):
+            parameter.grad = total(addends)
+        optimizer.step(learning_rate(peak, index, steps), where)
         average.step(parameters)
         return {**figures, "beta": weight, **(log or {})}
 
@@ -130,23 +101,70 @@ def retrain(
             **{f"model/{name}": value for name, value in student.state_dict().items()},
             **{f"average/{row}": value for row, value in enumerate(average.shadow_params)},
             "average/step": torch.tensor(average.optimization_step),
-            **optimizer_tensors(optimizer.adamw, "adamw/"),
+            **{f"adamw/{name}": value for name, value in optimizer.state().items()},
         }
 
     def restore(tensors: Mapping[str, Tensor]) -> None:
-        weights = {key: value for key, value in tensors.items() if key.startswith("model/")}
-        student.load_state_dict({k.removeprefix("model/"): v for k, v in weights.items()})
+        student.load_state_dict(within(tensors, "model/"))
         average.shadow_params = [
             tensors[f"average/{row}"].to(device) for row in range(len(parameters))
         ]
         average.optimization_step = int(tensors["average/step"])
-        restore_optimizer(optimizer.adamw, tensors, "adamw/")
+        optimizer.restore(within(tensors, "adamw/"))
 
     progress = progress or Progress()
     with single_threaded(workers > 1):
         run(Loop("retrain", steps, step, state, restore, checkpoint, fingerprint, progress))
     average.copy_to(parameters)
     student.requires_grad_(False)
+
+
+def losses_of(
+    student: nn.Module,
+    denoiser: nn.Module,
+    family: Family,
+    part: Batch,
+    *,
+    settings: RetrainSettings,
+    weight: float,
+) -> dict[str, Tensor]:
+    """The joint loss of a batch at ``weight`` = beta, and its parts; 0-dim tensors.
+
+    Only what counts is computed: block losses below weight 1, unless the schedule is 'none'.
+    """
+    names: list[str] = []
+    if weight < 1 and settings.schedule != "none":
+        # A student may have lost a whole block, whose part in the sum then has nothing to train.
+        kept = set(family.block_names(student))
+        names = [name for name in family.block_names(denoiser) if name in kept]
+    taught, calls = None, dict[str, Call]()
+    if names or settings.output_weight > 0:
+        output, calls = capture(denoiser, names, part.inputs)
+        taught = family.prediction(output).float()
+    with recorded(student, names if settings.features == "student" else []) as own:
+        predicted = family.prediction(student(**part.inputs)).float()
+    blocks = []
+    for name in names:
+        call = calls[name]
+        if settings.features == "student":
+            given = own[name].output
+        else:
+            given = student.get_submodule(name)(*call.args, **call.kwargs)
+        blocks.append(block_loss(given, block_target(call, "residual")))
+    figures = {"task": F.mse_loss(predicted, part.target.float())}
+    prediction = figures["task"]
+    if taught is not None and settings.output_weight > 0:
+        figures["output"] = F.mse_loss(predicted, taught)
+        prediction = prediction + settings.output_weight * figures["output"]
+    if blocks:
+        figures["blocks"] = torch.stack(blocks).sum()
+    return {"loss": joint_loss(blocks, prediction, weight), **figures}
+
+
+def total(gradients: Sequence[Tensor | None]) -> Tensor | None:
+    """Sum of the gradients that there are."""
+    found = [gradient for gradient in gradients if gradient is not None]
+    return sum(found[1:], found[0]) if found else None
 
 
 def split(whole: Batch, parts: int) -> list[Batch]:

@@ -17,8 +17,7 @@ from diffnas.supernet import BlockSupernet
 
 @contextmanager
 def shared_prefixes(block: BlockSupernet) -> Iterator[None]:
-    """While active, a slot whose own and all earlier slots' options are unchanged since its last
-    call answers with its last output.
+    """While active, a slot repeats its last output as long as no option up to its own changes.
 
     Within one block input this makes a walk over subnets in lexicographic order the walk over the
     tree of prefixes: each node is computed once.

@@ -29,7 +29,8 @@ def make_space(denoiser: nn.Module, family: Family, settings: SpaceSettings) -> 
     }
     _, calls = capture(meta, [*names, *found], inputs)  # in order of execution
     return Space(
-        teacher, tuple(_block(meta, name, calls, found, settings, teacher) for name in names)
+        teacher,
+        tuple(_block(meta, name, calls, found, settings, teacher=teacher) for name in names),
     )
 
 
@@ -39,6 +40,7 @@ def _block(
     calls: Mapping[str, Call],
     found: Mapping[str, Any],
     settings: SpaceSettings,
+    *,
     teacher: Cost,
 ) -> BlockSpace:
     whole = calls[name]
@@ -75,7 +77,8 @@ def thin(spaces: list[SlotSpace], limit: int) -> list[SlotSpace]:
     """Fewer options until the block has at most ``limit`` subnets.
 
     Whichever option of any slot is nearest in MACs to the next cheaper one goes first: its loss
-    coarsens the space least. The teacher's own and the cheapest always stay.
+    coarsens the space least. When only the teacher's own and the cheapest are left everywhere, the
+    slots that save least keep the teacher's module.
     """
     spaces = list(spaces)
     while BlockSpace("", Cost(), tuple(spaces)).size > limit:
@@ -85,11 +88,16 @@ def thin(spaces: list[SlotSpace], limit: int) -> list[SlotSpace]:
             for index in range(1, len(space.options) - 1)
         }
         if not gaps:
-            break
+            spaces.remove(min(spaces, key=_saving))
+            continue
         slot, index = min(gaps, key=lambda key: gaps[key])
         options = spaces[slot].options
         spaces[slot] = replace(spaces[slot], options=options[:index] + options[index + 1 :])
     return spaces
+
+
+def _saving(slot: SlotSpace) -> int:
+    return slot.options[0].cost.macs - slot.options[-1].cost.macs
 
 
 def smallest_cost(space: Space) -> Cost:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from diffnas.architecture import Architecture, BlockSpace, Space, Subnet, subnet_at
 from diffnas.blocks import Call, capture
-from diffnas.checkpoint import optimizer_tensors, restore_optimizer
+from diffnas.checkpoint import within
 from diffnas.data import Data, batch
 from diffnas.families import Teacher
 from diffnas.losses import BlockLoss, block_loss, block_target
@@ -35,7 +35,7 @@ class BlockSupernet(nn.Module):
         super().__init__()
         self.space = space
         self.block = copy.deepcopy(block).eval()
-        meta = to_meta(block)
+        meta = to_meta(self.block)
         for slot in space.slots:
             shared = SharedSlot(block.get_submodule(slot.path), meta.get_submodule(slot.path), slot)
             parent = self.block.get_submodule(slot.path.rpartition(".")[0])
@@ -56,6 +56,7 @@ class BlockSupernet(nn.Module):
             slot.active = subnet[path]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the block gives, through the active options."""
         return self.block(*args, **kwargs)
 
     def weights(self, subnet: Subnet) -> dict[str, Tensor]:
@@ -107,24 +108,14 @@ class Supernet:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take weights made by :meth:`state_dict`."""
         for name, block in self.blocks.items():
-            prefix = f"{name}/"
-            block.load_state_dict(
-                {
-                    key.removeprefix(prefix): value
-                    for key, value in state.items()
-                    if key.startswith(prefix)
-                }
-            )
+            block.load_state_dict(within(state, f"{name}/"))
 
 
 def random_subnet(block: BlockSpace, generator: torch.Generator) -> Subnet:
     """One option per slot, uniformly."""
     return subnet_at(
         block,
-        [
-            int(torch.randint(len(slot.options), (), generator=generator))
-            for slot in block.slots
-        ],
+        [int(torch.randint(len(slot.options), (), generator=generator)) for slot in block.slots],
     )
 
 
@@ -182,7 +173,7 @@ def fit(
     assert settings.steps is not None
     assert settings.batch_size is not None
     assert settings.learning_rate is not None
-    steps, size = settings.steps, settings.batch_size
+    steps, size, peak = settings.steps, settings.batch_size, settings.learning_rate
     family, pipeline = supernet.teacher.family, supernet.teacher.pipeline
     device = next(supernet.teacher.denoiser.parameters()).device
     # The dearest block first, so that threads finish together.
@@ -204,7 +195,7 @@ def fit(
         }
         with autocast(precision, device):
             _, calls = capture(supernet.teacher.denoiser, names, noisy.inputs)
-        rate = learning_rate(settings.learning_rate, index, steps)
+        rate = learning_rate(peak, index, steps)
 
         def train(name: str) -> float:
             with autocast(precision, device):
@@ -226,22 +217,16 @@ def fit(
 
     def state() -> dict[str, Tensor]:
         moments = {
-            key: value
+            f"adamw/{name}/{key}": value
             for name, optimizer in optimizers.items()
-            for key, value in optimizer_tensors(optimizer.adamw, f"adamw/{name}/").items()
+            for key, value in optimizer.state().items()
         }
         return {f"model/{key}": value for key, value in supernet.state_dict().items()} | moments
 
     def restore(tensors: Mapping[str, Tensor]) -> None:
-        supernet.load_state_dict(
-            {
-                key.removeprefix("model/"): value
-                for key, value in tensors.items()
-                if key.startswith("model/")
-            }
-        )
+        supernet.load_state_dict(within(tensors, "model/"))
         for name, optimizer in optimizers.items():
-            restore_optimizer(optimizer.adamw, tensors, f"adamw/{name}/")
+            optimizer.restore(within(tensors, f"adamw/{name}/"))
 
     progress = progress or Progress()
     with single_threaded(workers > 1):

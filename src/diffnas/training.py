@@ -98,7 +98,7 @@ class Optimizer:
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of a loss, scaled for fp16."""
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss).backward()
 
     def step(self, rate: float, where: str) -> None:
         """Update and clear gradients.
@@ -106,6 +106,9 @@ class Optimizer:
         Raises:
             RunError: a gradient is not finite; nothing was updated.
         """
+        # A subnet that leaves all layers of its block out trains nothing; the scaler would refuse.
+        if all(parameter.grad is None for parameter in self.parameters):
+            return
         self.scaler.unscale_(self.adamw)
         norm = float(nn.utils.clip_grad_norm_(self.parameters, 1.0))
         if not math.isfinite(norm) and not self.scaler.is_enabled():
@@ -115,6 +118,38 @@ class Optimizer:
         self.scaler.step(self.adamw)
         self.scaler.update()
         self.adamw.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that changes from step to step, as named tensors."""
+        moments: dict[int, dict[str, Tensor]] = self.adamw.state_dict()["state"]
+        return {
+            **{
+                f"{row}/{key}": value
+                for row, entries in moments.items()
+                for key, value in entries.items()
+            },
+            **{
+                f"scaler/{key}": torch.tensor(float(value), dtype=torch.float64)
+                for key, value in self.scaler.state_dict().items()
+            },
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what :meth:`state` gave."""
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            row, key = name.split("/")
+            if row != "scaler":
+                moments.setdefault(int(row), {})[key] = value
+        self.adamw.load_state_dict({**self.adamw.state_dict(), "state": moments})
+        scaler = checkpoint.within(tensors, "scaler/")
+        if scaler:
+            self.scaler.load_state_dict(
+                {
+                    key: type(old)(scaler[key].item())
+                    for key, old in self.scaler.state_dict().items()
+                }
+            )
 
 
 def diverged(where: str) -> RunError:

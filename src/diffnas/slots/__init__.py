@@ -52,5 +52,6 @@ class SharedSlot(nn.Module):
         return self.shared.weights(self.edits[option])
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the active option's plain module gives."""
         mould = self.moulds[self.active]
         return functional_call(mould, self.weights(self.active), args, kwargs)

@@ -16,7 +16,9 @@ def matches(module: nn.Module) -> bool:
     return (
         type(module) is nn.Conv2d
         and module.groups == 1
-        and module.kernel_size[0] > 1
+        and module.dilation == (1, 1)
+        and not isinstance(module.padding, str)
+        and min(module.kernel_size) > 1
         and module.padding_mode == "zeros"
     )
 
@@ -26,13 +28,14 @@ def edits(conv: nn.Conv2d, settings: SpaceSettings) -> Iterator[tuple[str, Edit 
     yield TEACHER, None
     if settings.preset != "full":
         return
+    full = min(conv.out_channels, conv.weight[0].numel())
     seen = set()
     for ratio in sorted(settings.conv_ranks, reverse=True):
         rank = max(1, round(conv.out_channels * ratio))
-        if rank not in seen:
+        if rank <= full and rank not in seen:
             seen.add(rank)
             yield f"rank={rank}", {"kind": KIND, "rank": rank}
-    same_size = conv.padding == tuple(size // 2 for size in conv.kernel_size)
+    same_size = tuple(2 * int(pad) + 1 for pad in conv.padding) == conv.kernel_size
     if conv.stride == (1, 1) and same_size:
         yield "kernel=1", {"kind": KIND, "kernel": 1}
 
@@ -72,8 +75,9 @@ class SharedWeights(nn.Module):
 
 def _low_rank(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """(rank, I, k, k) and (O, rank, 1, 1), whose product is nearest to (O, I, k, k)."""
-    left, values, right = torch.linalg.svd(weight.flatten(1).double(), full_matrices=False)
+    # On the CPU: not every device knows float64.
+    left, values, right = torch.linalg.svd(weight.flatten(1).cpu().double(), full_matrices=False)
     root = values[:rank].sqrt()
     first = (root[:, None] * right[:rank]).unflatten(1, weight.shape[1:])
     second = (left[:, :rank] * root)[:, :, None, None]
-    return first.to(weight.dtype).contiguous(), second.to(weight.dtype).contiguous()
+    return first.contiguous().to(weight), second.contiguous().to(weight)

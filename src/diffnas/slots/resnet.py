@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from diffusers.models.resnet import ResnetBlock2D
@@ -13,7 +14,7 @@ from diffnas.settings import SpaceSettings
 KIND = "resnet"
 
 
-def matches(module: nn.Module) -> bool:
+def matches(module: Any) -> bool:
     """Whether this slot understands the module."""
     return (
         type(module) is ResnetBlock2D
@@ -46,7 +47,7 @@ def edits(layer: ResnetBlock2D, settings: SpaceSettings) -> Iterator[tuple[str, 
                 )
     if settings.preset in ("full", "paper"):
         kernels = (1, 5) if settings.preset == "paper" else settings.resnet_kernels
-        for kernel in kernels:
+        for kernel in dict.fromkeys(kernels):
             if kernel != 3:
                 yield (
                     f"kernel={kernel}",
@@ -90,8 +91,7 @@ class SharedWeights(nn.Module):
             for name in ("time_emb_proj.weight", "time_emb_proj.bias"):
                 own[name] = self._time_rows(own[name], width)
         if edit["kernel"] != 3:
-            conv1, conv2 = self.convs[str(edit["kernel"])]  # type: ignore[misc]
-            own["conv1.weight"], own["conv2.weight"] = conv1.weight, conv2.weight
+            own["conv1.weight"], own["conv2.weight"] = self.convs[str(edit["kernel"])].parameters()
         own["conv1.weight"] = own["conv1.weight"][:width]
         own["conv2.weight"] = own["conv2.weight"][:, :width]
         return own
@@ -113,7 +113,9 @@ def _ordered(layer: ResnetBlock2D) -> ResnetBlock2D:
     groups = layer.norm2.num_groups
     reads = layer.conv2.weight.square().sum(dim=(0, 2, 3)).sqrt()
     importance = (layer.norm2.weight.abs() * reads).unflatten(0, (groups, -1)).sum(1)
-    channels = torch.arange(layer.norm2.num_channels, device=reads.device).unflatten(0, (groups, -1))
+    channels = torch.arange(layer.norm2.num_channels, device=reads.device).unflatten(
+        0, (groups, -1)
+    )
     order = channels[importance.argsort(descending=True, stable=True)].flatten()
     for name in ("conv1.weight", "conv1.bias", "norm2.weight", "norm2.bias"):
         _reorder(new.get_parameter(name), order)

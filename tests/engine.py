@@ -1,0 +1,54 @@
+"""A tiny teacher with data and space, for tests of the engine."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from diffnas.data import Data
+from diffnas.families import Teacher, unet2d
+from diffnas.settings import SpaceSettings
+from diffnas.space import make_space
+from diffnas.supernet import Supernet
+from tests.models import tiny_pipeline
+
+SMALL_SPACE = SpaceSettings(resnet_widths=(0.5,), attention_heads=(0.5, 0.0), conv_min_share=0.0)
+
+
+def tiny_teacher(seed: int = 0, **overrides: Any) -> Teacher:
+    """Random weights; zero-initialised ones too, so that every part matters."""
+    pipeline = tiny_pipeline(seed, **overrides)
+    scramble(pipeline.unet, seed)
+    denoiser = pipeline.unet.eval().requires_grad_(False)
+    return Teacher("tiny", pipeline, denoiser, unet2d.FAMILY)
+
+
+@torch.no_grad()
+def scramble(module: torch.nn.Module, seed: int = 0) -> None:
+    """Make norms' scales and all biases random: as made, they are all ones and zeros."""
+    random = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        if parameter.ndim == 1:
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=random))
+
+
+def tiny_data(count: int = 40, channels: int = 1, size: int = 8) -> Data:
+    """Random images, a fifth of them held out, with labels 0 to 3."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (count, channels, size, size), dtype=np.uint8)
+    rows = np.arange(count)
+    return Data("noise", images, rows % 4, rows[: count * 4 // 5], rows[count * 4 // 5 :], "none")
+
+
+def tiny_supernet(space: SpaceSettings = SMALL_SPACE, **overrides: Any) -> Supernet:
+    """The untrained supernet of a tiny teacher."""
+    teacher = tiny_teacher(**overrides)
+    return Supernet(teacher, make_space(teacher.denoiser, teacher.family, space))
+
+
+def assert_same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> None:
+    """Equal names and, to the last bit, equal tensors."""
+    assert set(one) == set(other)
+    different = [name for name in one if not torch.equal(one[name], other[name])]
+    assert not different
