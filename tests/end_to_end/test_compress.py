@@ -1,0 +1,233 @@
+"""``diffnas compress`` as a user gives it: what a run leaves, and how it is taken up again."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusers import DDPMPipeline, DiffusionPipeline
+
+import diffnas
+from diffnas import training
+from diffnas.cli import main
+from tests.end_to_end.runs import compress
+from tests.models import tiny_pipeline
+
+NAME = "macs-0.6"
+
+
+def times(run, *names):
+    return {name: (run / name).stat().st_mtime_ns for name in names}
+
+
+def weights(run, name=NAME):
+    pipeline = diffnas.load(run / "students" / name / "pipeline")
+    return pipeline.unet.state_dict()
+
+
+def architecture(run, name=NAME):
+    return json.loads((run / "students" / name / "architecture.json").read_text())["blocks"]
+
+
+def assert_same_student(run, other):
+    assert architecture(run) == architecture(other)
+    ours, theirs = weights(run), weights(other)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_run_leaves_the_documented_files(finished):
+    left = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
+    student = f"students/{NAME}"
+    assert {
+        "settings.yaml",
+        "plan.json",
+        "log.jsonl",
+        "scores.safetensors",
+        "report.html",
+        "supernet/supernet.safetensors",
+        f"{student}/architecture.json",
+        f"{student}/metrics.json",
+        f"{student}/samples.png",
+        f"{student}/pipeline/model_index.json",
+        f"{student}/pipeline/README.md",
+    } <= left
+    assert not [name for name in left if ".part" in name or ".tmp" in name]
+
+
+def test_metrics_hold_protocol_and_both_sides(finished):
+    metrics = json.loads((finished / "students" / NAME / "metrics.json").read_text())
+    assert {"sampler", "steps", "samples", "seeds", "features"} <= metrics["protocol"].keys()
+    for side in ("teacher", "student"):
+        assert {
+            "params",
+            "macs",
+            "macs_without_attention",
+            "latency_ms",
+            "memory_bytes",
+            "frechet_distance",
+            "kernel_distance",
+            "frechet_distance_seen",
+        } <= metrics[side].keys()
+    assert metrics["student"]["macs"] <= 0.6 * metrics["teacher"]["macs"]
+
+
+def test_the_student_is_a_pipeline_that_diffusers_samples_from(finished):
+    folder = finished / "students" / NAME / "pipeline"
+    pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+    images = pipeline(batch_size=1, num_inference_steps=2, output_type="np").images
+    assert images.shape == (1, 8, 8, 1)
+
+
+def test_a_finished_run_is_left_as_it_is(run, teacher):
+    files = ("supernet/supernet.safetensors", "scores.safetensors", f"students/{NAME}/metrics.json")
+    before = times(run, *files)
+    assert compress(teacher, run, "--macs", "0.6") == 0
+    assert times(run, *files) == before
+
+
+def test_another_budget_takes_only_selection_and_retraining(run, teacher):
+    files = ("supernet/supernet.safetensors", "scores.safetensors", f"students/{NAME}/metrics.json")
+    before = times(run, *files)
+    assert compress(teacher, run, "--params", "0.7") == 0
+    assert times(run, *files) == before
+    metrics = json.loads((run / "students" / "params-0.7" / "metrics.json").read_text())
+    assert metrics["student"]["params"] <= 0.7 * metrics["teacher"]["params"]
+
+
+def test_joined_budgets_all_hold(run, teacher):
+    assert compress(teacher, run, "--params", "0.6", "--macs", "0.7", "--memory", "0.95") == 0
+    name = "macs-0.7-params-0.6-memory-0.95"
+    metrics = json.loads((run / "students" / name / "metrics.json").read_text())
+    sides = metrics["student"], metrics["teacher"]
+    shares = {key: sides[0][key] / sides[1][key] for key in ("params", "macs", "memory_bytes")}
+    assert shares["params"] <= 0.6
+    assert shares["macs"] <= 0.7
+    assert shares["memory_bytes"] <= 0.95
+
+
+def test_a_latency_budget_is_measured_on_this_device(run, teacher):
+    assert compress(teacher, run, "--latency", "0.9", "--until", "architecture") == 0
+    assert (run / "students" / "latency-0.9" / "architecture.json").exists()
+
+
+def test_changed_settings_redo_the_stages_they_touch_and_say_so(run, teacher, capsys):
+    before = times(run, "supernet/supernet.safetensors", "scores.safetensors")
+    old = weights(run)
+    assert compress(teacher, run, "--macs", "0.6", retrain__steps="6") == 0
+    assert times(run, "supernet/supernet.safetensors", "scores.safetensors") == before
+    assert "retrain.steps 4 -> 6" in capsys.readouterr().err
+    assert any(not torch.equal(old[key], value) for key, value in weights(run).items())
+
+
+@pytest.mark.parametrize("stage", ["supernet", "retrain"])
+def test_an_interrupted_training_goes_on_to_the_same_student(
+    stage, teacher, finished, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "run"
+    interrupt_at(monkeypatch, stage, 2)
+    assert compress(teacher, out, "--macs", "0.6") == 130
+    assert "the same command" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert compress(teacher, out, "--macs", "0.6") == 0
+    assert_same_student(out, finished)
+
+
+def test_a_training_goes_on_from_its_checkpoint(teacher, finished, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "run"
+    monkeypatch.setattr("diffnas.training.SAVE_EVERY", 0.0)
+    interrupt_at(monkeypatch, "retrain", 2)
+    assert compress(teacher, out, "--macs", "0.6") == 130
+    monkeypatch.undo()
+    (out / "log.jsonl").unlink()
+    assert compress(teacher, out, "--macs", "0.6") == 0
+    assert_same_student(out, finished)
+
+
+@pytest.mark.parametrize("stage", ["supernet", "scores", "architecture", "student", "metrics"])
+def test_until_stops_after_a_stage_and_the_run_goes_on(stage, teacher, tmp_path, finished):
+    out = tmp_path / "run"
+    assert compress(teacher, out, "--macs", "0.6", "--until", stage) == 0
+    assert not (out / "report.html").exists()
+    assert compress(teacher, out, "--macs", "0.6") == 0
+    assert_same_student(out, finished)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "supernet/supernet.safetensors",
+        "scores.safetensors",
+        f"students/{NAME}/architecture.json",
+        f"students/{NAME}/metrics.json",
+    ],
+)
+def test_a_damaged_file_is_named_and_made_again(name, run, teacher, finished, capsys):
+    (run / name).write_bytes((run / name).read_bytes()[:40])
+    assert compress(teacher, run, "--macs", "0.6") == 0
+    assert f"{run / name}: damaged" in capsys.readouterr().err.replace("\n", "")
+    assert_same_student(run, finished)
+
+
+def test_a_run_of_another_teacher_is_refused(run, tmp_path, capsys):
+    tiny_pipeline(seed=1).save_pretrained(tmp_path / "other")
+    assert compress(tmp_path / "other", run, "--macs", "0.6") == 2
+    assert "another teacher" in capsys.readouterr().err
+
+
+def test_a_run_of_a_newer_format_is_refused(run, teacher, capsys):
+    plan = json.loads((run / "plan.json").read_text())
+    (run / "plan.json").write_text(json.dumps({**plan, "format": 99}))
+    assert compress(teacher, run, "--macs", "0.6") == 2
+    assert "newer" in capsys.readouterr().err
+
+
+def test_a_budget_out_of_reach_is_refused_before_any_training(teacher, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert compress(teacher, out, "--macs", "0.001") == 2
+    assert "smallest reachable" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_diverging_training_stops_names_its_step_and_keeps_what_was_good(run, teacher, capsys):
+    shutil.rmtree(run / "students")
+    before = times(run, "supernet/supernet.safetensors")
+    status = compress(teacher, run, "--macs", "0.6", retrain__learning_rate="1e30")
+    assert status == 1
+    assert "retrain step" in capsys.readouterr().err
+    assert times(run, "supernet/supernet.safetensors") == before
+
+
+def test_report_is_made_again_by_its_own_command(run, capsys):
+    (run / "report.html").unlink()
+    assert main(["report", str(run)]) == 0
+    assert "DiffNAS" in (run / "report.html").read_text()
+
+
+def test_the_python_front_does_the_same(teacher, run):
+    made = diffnas.compress(
+        teacher,
+        data="digits",
+        out=run,
+        macs=0.6,
+        settings=run / "settings.yaml",
+    )
+    assert made.name == NAME
+    assert isinstance(made.students[NAME].pipeline(), DDPMPipeline)
+
+
+def interrupt_at(monkeypatch, stage, step):
+    """Ctrl-C in the middle of a training: right after a step's update."""
+    whole = training.run
+
+    def interrupted(loop):
+        def take(index):
+            if loop.stage == stage and index == step:
+                raise KeyboardInterrupt
+            return loop.step(index)
+
+        whole(replace(loop, step=take))
+
+    for module in ("supernet", "retrain"):
+        monkeypatch.setattr(f"diffnas.{module}.run", interrupted)

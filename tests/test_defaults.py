@@ -1,0 +1,40 @@
+"""Defaults follow from the model and the data, and say why."""
+
+from diffnas.defaults import resolve
+from diffnas.settings import parse
+
+
+def resolved(given=None, **facts):
+    return resolve(
+        parse(given or {}), **{"params": 1_000_000, "size": (32, 32), "images": 5000, **facts}
+    )
+
+
+def test_every_gap_is_filled_and_has_its_reason():
+    settings, reasons = resolved()
+    for section in (settings.supernet, settings.retrain):
+        assert None not in section.model_dump().values()
+    assert {"supernet.steps", "retrain.batch_size", "retrain.ema_decay"} <= reasons.keys()
+
+
+def test_what_was_given_stays_and_needs_no_reason():
+    settings, reasons = resolved({"retrain": {"steps": 77, "learning_rate": 0.5}})
+    assert (settings.retrain.steps, settings.retrain.learning_rate) == (77, 0.5)
+    assert "retrain.steps" not in reasons
+
+
+def test_larger_models_train_longer_and_slower():
+    small, large = resolved()[0].retrain, resolved(params=100_000_000)[0].retrain
+    assert large.steps > small.steps
+    assert large.learning_rate < small.learning_rate
+
+
+def test_batches_shrink_with_large_images_and_never_exceed_the_images():
+    assert resolved(size=(256, 256))[0].retrain.batch_size < 64
+    assert resolved(images=10)[0].retrain.batch_size == 10
+
+
+def test_max_steps_caps_both_trainings():
+    settings, reasons = resolved({"max_steps": 5})
+    assert (settings.supernet.steps, settings.retrain.steps) == (5, 5)
+    assert "max_steps" in reasons["retrain.steps"]

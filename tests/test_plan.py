@@ -1,0 +1,64 @@
+"""A plan foretells costs exactly, and needs no weights."""
+
+import json
+
+import pytest
+
+from diffnas.budget import parse_budget
+from diffnas.errors import UserError
+from diffnas.plan import make_plan
+from diffnas.settings import parse
+from tests.models import tiny_pipeline
+
+
+@pytest.fixture(scope="module")
+def configs(tmp_path_factory):
+    """A pipeline folder with nothing but its JSON files."""
+    folder = tmp_path_factory.mktemp("plan") / "tiny"
+    tiny_pipeline().save_pretrained(folder)
+    for file in folder.rglob("*.safetensors"):
+        file.unlink()
+    return folder
+
+
+def plan(folder, settings=None, **budget):
+    return make_plan(str(folder), parse_budget(**budget), parse(settings or {}))
+
+
+def test_configs_are_enough(configs):
+    made = plan(configs)
+    assert made["teacher"]["params"] == sum(p.numel() for p in tiny_pipeline().unet.parameters())
+    assert made["smallest"]["macs"] < made["teacher"]["macs"]
+    json.dumps(made)
+
+
+def test_largest_is_the_teacher_unless_options_cost_more(configs):
+    assert plan(configs)["largest"] == plan(configs)["teacher"]
+    wide = plan(configs, {"space": {"resnet_kernels": [5]}})
+    assert wide["largest"]["macs"] > wide["teacher"]["macs"]
+
+
+def test_blocks_show_their_slots_and_options(configs):
+    blocks = {block["name"]: block for block in plan(configs)["blocks"]}
+    slots = {slot["path"]: slot["options"] for slot in blocks["down_blocks.1"]["slots"]}
+    assert slots["resnets.0"][0] == "teacher"
+    assert slots["resnets.0"][-1] == "skip"
+    assert sum(block["share_macs"] for block in blocks.values()) <= 1
+
+
+def test_a_budget_is_told_to_be_within_reach_or_not(configs):
+    assert plan(configs, macs=0.5)["budget"]["macs"]["reachable"]
+    assert not plan(configs, macs=0.001)["budget"]["macs"]["reachable"]
+    assert plan(configs, memory=0.9)["budget"]["memory"]["smallest"] > 0
+
+
+def test_hours_and_memory_grow_with_steps_and_batch(configs):
+    short = plan(configs, {"max_steps": 10})
+    longer = plan(configs, {"max_steps": 1000, "retrain": {"batch_size": 128}})
+    assert longer["hours"]["retrain"] > 10 * short["hours"]["retrain"]
+    assert longer["memory_bytes"]["retrain"] > short["memory_bytes"]["retrain"]
+
+
+def test_a_folder_without_a_model_index_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"model_index\.json"):
+        plan(tmp_path)
