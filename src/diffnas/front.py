@@ -1,12 +1,12 @@
 """The Python front: the command line's words as functions, values as a program has them."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from diffnas import run as runs
 from diffnas.budget import Written, parse_budget
+from diffnas.names import folder_name
 from diffnas.progress import Progress
 from diffnas.run import Run
 from diffnas.settings import load as load_settings
@@ -61,9 +61,3 @@ def compress(
         trust_remote_code=trust_remote_code,
         progress=progress,
     )
-
-
-def folder_name(model: str) -> str:
-    """A safe folder name from a path or Hub id: its last part."""
-    last = Path(model).resolve().name if Path(model).exists() else model.rstrip("/").split("/")[-1]
-    return re.sub(r"[^\w.-]+", "-", last).strip(".-") or "model"

@@ -197,7 +197,7 @@ def metrics(job: Job, student_from: str) -> dict[str, Any]:
         "teacher": costs["teacher"] | _teacher_quality(job),
         "student": costs["student"] | quality_row(small, job.data, settings, job.progress),
     }
-    images = [
+    left, right = (
         side.family.sample(
             side.pipeline,
             side.denoiser,
@@ -208,8 +208,8 @@ def metrics(job: Job, student_from: str) -> dict[str, Any]:
             batch_size=SHOWN,
         )
         for side in (job.teacher, small)
-    ]
-    write_atomically(picture, lambda path: side_by_side(*images).save(path, format="PNG"))
+    )
+    write_atomically(picture, lambda path: side_by_side(left, right).save(path, format="PNG"))
     write_json(file, content)
     return content
 

@@ -1,6 +1,5 @@
 """``diffnas compress``: the main job."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ from diffnas.cli.output import print_result, print_table
 from diffnas.cli.progress import show_progress
 from diffnas.cli.quiet import hush_diffusers
 from diffnas.errors import UserError
+from diffnas.names import folder_name
 from diffnas.report.table import closing_table
 from diffnas.settings import Settings
 
@@ -124,9 +124,3 @@ def run_and_show(
     print_result(f"samples   {student.path / 'samples.png'}")
     if (run.path / "report.html").exists():
         print_result(f"report    {run.path / 'report.html'}")
-
-
-def folder_name(model: str) -> str:
-    """A safe folder name from a path or Hub id: its last part."""
-    last = Path(model).resolve().name if Path(model).exists() else model.rstrip("/").split("/")[-1]
-    return re.sub(r"[^\w.-]+", "-", last).strip(".-") or "model"
