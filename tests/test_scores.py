@@ -1,0 +1,103 @@
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from diffnas.architecture import BlockSpace, Cost, subnet_at
+from diffnas.blocks import capture
+from diffnas.losses import block_loss, block_target
+from diffnas.scores import score_block, shared_prefixes
+from diffnas.supernet import BlockSupernet
+from tests.engine import tiny_supernet
+
+
+@cache
+def supernet():
+    return tiny_supernet(layers_per_block=2)
+
+
+def calls(count=2):
+    teacher = supernet().teacher
+    random = torch.Generator().manual_seed(0)
+    found = []
+    for _ in range(count):
+        inputs = teacher.family.example_inputs(teacher.denoiser, 2, torch.device("cpu"))
+        inputs["sample"] = torch.randn(inputs["sample"].shape, generator=random)
+        found.append(capture(teacher.denoiser, list(supernet().blocks), inputs)[1])
+    return found
+
+
+@pytest.mark.parametrize("name", ["down_blocks.0", "mid_block", "up_blocks.1"])
+def test_shared_prefixes_change_no_score(name):
+    block, given = supernet().blocks[name], [call[name] for call in calls()]
+    table = score_block(block, given, "residual")
+    expected = np.zeros(len(table.choices))
+    with torch.no_grad():
+        for call in given:
+            target = block_target(call, "residual")
+            for row, choice in enumerate(table.choices):
+                block.activate(subnet_at(block.space, choice))
+                expected[row] += float(block_loss(block(*call.args, **call.kwargs), target)) / 2
+    np.testing.assert_allclose(table.losses, expected, rtol=1e-5, atol=1e-12)
+
+
+def test_every_subnet_is_scored_once_and_the_first_row_is_the_teachers():
+    block = supernet().blocks["mid_block"]
+    table = score_block(block, [calls(1)[0]["mid_block"]], "residual")
+    assert len(table.choices) == block.space.size
+    assert len({tuple(choice) for choice in table.choices}) == block.space.size
+    assert subnet_at(block.space, table.choices[0]) == block.space.teacher
+    assert subnet_at(block.space, table.choices[-1]) == block.space.smallest
+
+
+def test_the_untrained_teachers_subnet_has_no_loss_and_others_have():
+    table = score_block(supernet().blocks["mid_block"], [calls(1)[0]["mid_block"]], "residual")
+    assert table.losses[0] < 1e-9
+    assert table.losses[1:].min() > 1e-4
+
+
+def test_each_node_of_the_tree_of_prefixes_is_computed_once(monkeypatch):
+    block = supernet().blocks["mid_block"]
+    sizes = [len(slot.options) for slot in block.space.slots]
+    computed = []
+    slot_type = type(next(iter(block.slots.values())))
+    forward = slot_type.forward
+
+    def counted(self, *args, **kwargs):
+        computed.append(self)
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(slot_type, "forward", counted)
+    score_block(block, [calls(1)[0]["mid_block"]], "residual")
+    nodes = [int(np.prod(sizes[: depth + 1])) for depth in range(len(sizes))]
+    assert [computed.count(slot) for slot in block.slots.values()] == nodes
+
+
+def test_a_block_is_as_before_after_scoring_even_after_an_error():
+    block = supernet().blocks["mid_block"]
+    with pytest.raises(RuntimeError, match="stop"), shared_prefixes(block):
+        raise RuntimeError("stop")
+    assert all("forward" not in vars(slot) for slot in block.slots.values())
+
+
+def test_another_input_is_not_answered_from_the_last_one():
+    one, other = (call["mid_block"] for call in calls(2))
+    block = supernet().blocks["mid_block"]
+    both = score_block(block, [one, other], "residual").losses
+    alone = [score_block(block, [call], "residual").losses for call in (one, other)]
+    np.testing.assert_allclose(both, np.mean(alone, axis=0))
+
+
+def test_a_block_without_slots_has_one_score():
+    module = supernet().teacher.denoiser.mid_block
+    block = BlockSupernet(module, BlockSpace("mid_block", Cost(), ()))
+    table = score_block(block, [calls(1)[0]["mid_block"]], "residual")
+    assert table.choices.shape == (1, 0)
+    assert table.losses.shape == (1,)
+
+
+def test_scoring_computes_no_gradients():
+    block = supernet().blocks["mid_block"]
+    score_block(block, [calls(1)[0]["mid_block"]], "residual")
+    assert all(parameter.grad is None for parameter in block.parameters())

@@ -1,0 +1,96 @@
+import pytest
+import torch
+
+from diffnas.architecture import Cost, Option, SlotSpace, Space
+from diffnas.measure.cost import denoiser_cost, to_meta
+from diffnas.settings import SpaceSettings
+from diffnas.space import make_space, smallest_cost, thin
+from diffnas.student.modeling import apply_edits
+from tests.engine import SMALL_SPACE, tiny_teacher
+
+
+def space_of(settings=SMALL_SPACE, **overrides):
+    teacher = tiny_teacher(**overrides)
+    return teacher, make_space(teacher.denoiser, teacher.family, settings)
+
+
+def test_every_block_of_the_family_is_there_with_slots_in_the_order_in_which_they_run():
+    teacher, space = space_of()
+    assert [block.name for block in space.blocks] == teacher.family.block_names(teacher.denoiser)
+    mid = space.blocks[2]
+    assert [slot.path for slot in mid.slots] == ["resnets.0", "attentions.0", "resnets.1"]
+    assert [slot.kind for slot in mid.slots] == ["resnet", "attention", "resnet"]
+
+
+def test_weights_are_not_needed():
+    teacher, space = space_of()
+    meta = to_meta(teacher.denoiser)
+    assert make_space(meta, teacher.family, SMALL_SPACE) == space
+
+
+def test_the_smallest_cost_is_the_measured_one():
+    teacher, space = space_of()
+    student = to_meta(teacher.denoiser)
+    for block in space.blocks:
+        for slot in block.slots:
+            edit = slot.option(block.smallest[slot.path]).edit
+            apply_edits(student, {f"{block.name}.{slot.path}": edit})
+    inputs = teacher.family.example_inputs(student, 1, torch.device("meta"))
+    assert smallest_cost(space) == denoiser_cost(student, inputs)
+
+
+def test_a_lone_convolution_of_little_cost_is_no_slot():
+    kinds = {s.kind for b in space_of()[1].blocks for s in b.slots}
+    assert "conv" in kinds
+    settings = SMALL_SPACE.model_copy(update={"conv_min_share": 1.0})
+    assert "conv" not in {s.kind for b in space_of(settings)[1].blocks for s in b.slots}
+
+
+def test_a_low_rank_that_costs_more_than_the_convolution_is_no_option():
+    settings = SMALL_SPACE.model_copy(update={"conv_ranks": (1.0, 0.25)})
+    for block in space_of(settings)[1].blocks:
+        for slot in block.slots:
+            assert all(option.cost.macs <= slot.options[0].cost.macs for option in slot.options)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 64, 500])
+def test_a_block_of_more_subnets_than_the_limit_is_thinned_to_it(limit):
+    settings = SpaceSettings(max_subnets=limit, conv_min_share=0.0)
+    _, space = space_of(settings, layers_per_block=2)
+    assert all(block.size <= limit for block in space.blocks)
+    if limit >= 64:
+        assert all(block.size > limit / 10 for block in space.blocks if len(block.slots) > 3)
+
+
+def slot(path, *macs):
+    options = tuple(Option(f"{m}", None, Cost(0, m, m)) for m in macs)
+    return SlotSpace(path, "resnet", options)
+
+
+def macs_of(spaces):
+    return {space.path: [option.cost.macs for option in space.options] for space in spaces}
+
+
+def test_options_that_nearly_equal_another_go_first():
+    spaces = [slot("a", 100, 52, 50, 0), slot("b", 100, 50, 0)]
+    assert macs_of(thin(spaces, 9)) == {"a": [100, 50, 0], "b": [100, 50, 0]}
+
+
+def test_the_teachers_own_and_the_cheapest_stay_as_long_as_they_can():
+    spaces = [slot("a", 100, 99, 98, 0), slot("b", 10, 9, 1, 0)]
+    assert macs_of(thin(spaces, 4)) == {"a": [100, 0], "b": [10, 0]}
+
+
+def test_then_the_slots_that_save_least_keep_the_teachers_module():
+    spaces = [slot("a", 100, 0), slot("b", 10, 0), slot("c", 50, 0)]
+    assert macs_of(thin(spaces, 4)) == {"a": [100, 0], "c": [50, 0]}
+    assert thin(spaces, 1) == []
+
+
+def test_a_block_within_the_limit_stays_whole():
+    spaces = [slot("a", 100, 99, 0)]
+    assert thin(spaces, 3) == spaces
+
+
+def test_a_space_without_blocks_costs_what_the_teacher_costs():
+    assert smallest_cost(Space(Cost(1, 2, 3), ())) == Cost(1, 2, 3)

@@ -1,0 +1,201 @@
+import pytest
+import torch
+from torch import nn
+
+from diffnas import training
+from diffnas.checkpoint import load_state
+from diffnas.errors import RunError
+from diffnas.progress import Progress
+from diffnas.rng import generator
+from diffnas.training import Loop, Optimizer, diverged, learning_rate, run
+
+
+def counting(steps=5, **arguments):
+    """A loop over one number, to which each step adds its index; and the steps taken."""
+    value, taken = torch.zeros(()), []
+
+    def step(index):
+        taken.append(index)
+        value.add_(index)
+        return {"loss": float(index), "note": "x"}
+
+    def restore(tensors):
+        value.copy_(tensors["value"])
+
+    return Loop("test", steps, step, lambda: {"value": value}, restore, **arguments), value, taken
+
+
+def test_all_steps_are_taken_in_order():
+    loop, value, taken = counting()
+    run(loop)
+    assert taken == [0, 1, 2, 3, 4]
+    assert value == 10
+
+
+def test_the_end_is_saved(tmp_path):
+    run(counting(checkpoint=tmp_path / "c", fingerprint="f")[0])
+    tensors, meta = load_state(tmp_path / "c")
+    assert tensors["value"] == 10
+    assert (meta["step"], meta["fingerprint"]) == ("5", "f")
+
+
+def test_steps_already_taken_are_not_taken_again(tmp_path):
+    run(counting(3, checkpoint=tmp_path / "c")[0])
+    loop, value, taken = counting(5, checkpoint=tmp_path / "c")
+    run(loop)
+    assert taken == [3, 4]
+    assert value == 10
+
+
+def test_another_fingerprint_starts_over(tmp_path):
+    run(counting(3, checkpoint=tmp_path / "c", fingerprint="one")[0])
+    loop, _, taken = counting(5, checkpoint=tmp_path / "c", fingerprint="other")
+    run(loop)
+    assert taken == [0, 1, 2, 3, 4]
+
+
+def test_checkpoints_are_written_by_the_clock(tmp_path, monkeypatch):
+    now, saves = [0.0], []
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(training, "_save", lambda _, done: saves.append(done))
+
+    class Clock(Progress):
+        def update(self, done, **_):
+            now[0] += 25
+
+    run(counting(7, progress=Clock())[0])
+    assert saves == [3, 6, 7]  # every 75 seconds, and the end
+
+
+def test_progress_hears_of_every_step_and_of_the_end_even_after_an_error():
+    heard = []
+
+    class Watch(Progress):
+        def start(self, stage, total, done=0):
+            heard.append((stage, total, done))
+
+        def update(self, done, **figures):
+            heard.append((done, figures))
+            if done == 2:
+                raise RunError("enough")
+
+        def stop(self):
+            heard.append("stopped")
+
+    with pytest.raises(RunError, match="enough"):
+        run(counting(progress=Watch())[0])
+    assert heard == [("test", 5, 0), (1, {"loss": 0.0}), (2, {"loss": 1.0}), "stopped"]
+
+
+def test_the_log_has_every_figure_now_and_then_and_at_the_end():
+    logged = []
+
+    class Watch(Progress):
+        def log(self, **record):
+            logged.append(record)
+
+    run(counting(5, progress=Watch(), log_every=2)[0])
+    assert [record["step"] for record in logged] == [2, 4, 5]
+    assert logged[-1] == {"stage": "test", "step": 5, "loss": 4.0, "note": "x"}
+
+
+def test_the_rate_warms_up_and_falls_to_zero():
+    rates = [learning_rate(2.0, step, 100) for step in range(100)]
+    assert rates[:5] == pytest.approx([0.4, 0.8, 1.2, 1.6, 2.0])
+    assert max(rates) == 2.0
+    assert rates[5:] == sorted(rates[5:], reverse=True)
+    assert rates[-1] < 0.001
+    assert learning_rate(2.0, 99, 10_000) == 2.0  # the warm-up ends after 100 steps
+    assert learning_rate(2.0, 0, 1) == 2.0
+
+
+def optimizer(**arguments):
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    return model, Optimizer(list(model.parameters()), 0.0, **arguments)
+
+
+def test_a_step_uses_the_given_rate_and_clears_gradients():
+    model, adamw = optimizer()
+    before = model.weight.detach().clone()
+    adamw.backward(model(torch.ones(1, 3)).sum())
+    adamw.step(0.01, "here")
+    torch.testing.assert_close(model.weight.detach(), before - 0.01)  # Adam's first step
+    assert model.weight.grad is None
+
+
+def test_gradients_are_clipped_at_norm_one(monkeypatch):
+    model, adamw = optimizer()
+    adamw.backward(1e6 * model(torch.ones(1, 3)).sum())
+    seen = []
+    monkeypatch.setattr(
+        adamw.scaler, "step", lambda _: seen.extend(p.grad for p in model.parameters())
+    )
+    adamw.step(0.01, "here")
+    assert torch.cat([gradient.flatten() for gradient in seen]).norm() == pytest.approx(1)
+
+
+def test_a_gradient_that_is_not_finite_updates_nothing():
+    model, adamw = optimizer()
+    before = model.weight.detach().clone()
+    adamw.backward(model(torch.full((1, 3), torch.inf)).sum())
+    with pytest.raises(RunError, match=r"supernet step 3, block x: .*supernet.learning_rate"):
+        adamw.step(0.01, "supernet step 3, block x")
+    assert torch.equal(model.weight, before)
+
+
+def test_in_half_precision_such_a_step_is_left_out_and_the_scale_halved():
+    model, adamw = optimizer(precision="fp16")
+    before, scale = model.weight.detach().clone(), adamw.scaler.get_scale()
+    adamw.backward(model(torch.full((1, 3), torch.inf)).sum())
+    adamw.step(0.01, "here")
+    assert torch.equal(model.weight, before)
+    assert adamw.scaler.get_scale() == scale / 2
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_step_without_gradients_is_no_step(precision):
+    model, adamw = optimizer(precision=precision)
+    before = model.weight.detach().clone()
+    adamw.step(0.01, "here")
+    assert torch.equal(model.weight, before)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_an_optimizers_state_comes_back(precision):
+    def train(model, adamw, steps):
+        for _ in range(steps):
+            adamw.backward(model(torch.ones(1, 3)).square().sum())
+            adamw.step(0.01, "here")
+
+    model, adamw = optimizer(precision=precision)
+    train(model, adamw, 3)
+    other, resumed = optimizer(precision=precision)
+    other.load_state_dict(model.state_dict())
+    if precision == "fp16":
+        adamw.scaler.update(128.0)
+    resumed.restore({name: value.clone() for name, value in adamw.state().items()})
+    assert resumed.scaler.state_dict() == adamw.scaler.state_dict()
+    train(model, adamw, 2)
+    train(other, resumed, 2)
+    assert torch.equal(other.weight, model.weight)
+
+
+def test_a_divergence_names_the_setting_of_its_stage():
+    assert "lower retrain.learning_rate" in str(diverged("retrain step 3"))
+    assert "lower supernet.learning_rate" in str(diverged("supernet step 3, block x"))
+
+
+def drawn(seed, stage, step):
+    return tuple(torch.randn(4, generator=generator(seed, stage, step)).tolist())
+
+
+def test_random_numbers_follow_from_seed_stage_and_step():
+    assert drawn(0, "supernet", 3) == drawn(0, "supernet", 3)
+
+
+def test_no_two_seeds_stages_or_steps_draw_alike():
+    stages = ("supernet", "retrain", "sample", "score images", "score noise")
+    keys = [(seed, stage, step) for seed in (0, 1, 2**30) for stage in stages for step in range(40)]
+    keys += [(0, "supernet", 2**16), (0, "supernet", 2**16 + 1)]
+    assert len({drawn(*key) for key in keys}) == len(keys)
