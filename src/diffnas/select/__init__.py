@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from diffnas.architecture import Architecture, Cost, Scores
-from diffnas.budget import Amount, Budget
+from diffnas.budget import Amount, Budget, describe
 from diffnas.errors import UserError
-from diffnas.select.local import at_tolerance, local, local_ratio, weighted_costs
+from diffnas.select.local import at_tolerance, local, local_ratio
 from diffnas.select.random import random
-from diffnas.select.table import OptionCosts, Rows, Table, make_table
+from diffnas.select.table import ROUNDING, OptionCosts, Rows, Table, make_table
 
 RULES: dict[str, Callable[[Table, int], tuple[Rows, float]]] = {
     "local": local,
@@ -52,7 +52,10 @@ def select(
     absolute = {
         "macs": float(scores.space.teacher.macs),
         "params": float(scores.space.teacher.params),
-        **{metric: teacher for metric, (teacher, _) in {**(additive or {}), **(whole or {})}.items()},
+        **{
+            metric: teacher
+            for metric, (teacher, _) in {**(additive or {}), **(whole or {})}.items()
+        },
     }
     limits = {
         metric: amount.of(absolute[metric]) / absolute[metric]
@@ -63,8 +66,8 @@ def select(
     }
     table = make_table(scores, limits, additive, shares)
     if budget.tolerance is not None:
-        costs = next(weighted_costs(table))
-        rows, tolerance = at_tolerance(table, costs, max(budget.tolerance, 1.0)), budget.tolerance
+        tolerance = budget.tolerance
+        rows = at_tolerance(table, table.costs["macs"], tolerance)
     else:
         for metric, amount in budget.limits().items():
             check_reachable(metric, amount, table.smallest(metric), absolute[metric])
@@ -86,8 +89,8 @@ def check_rule(rule: str) -> None:
 
 def check_reachable(metric: str, limit: Amount, smallest: float, teacher: float) -> None:
     """Raise UserError, naming the smallest reachable share, unless the limit can be met."""
-    if limit.of(teacher) < smallest * teacher:
-        written = f"{limit.value:g}"
+    if limit.of(teacher) * ROUNDING < smallest * teacher:
+        written = f"{limit.value:g}" if limit.relative else describe(limit, metric)
         raise UserError(
             f"--{metric} {written}: the smallest reachable is {smallest:.3g} of the teacher's "
             f"{human(teacher, metric)}; raise it, or allow smaller options in the space settings"

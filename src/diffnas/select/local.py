@@ -1,6 +1,7 @@
 """The local rule: every block on its own, one tolerance for all of them."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -13,17 +14,22 @@ STEPS = 10
 
 
 def at_tolerance(table: Table, costs: Mapping[str, Floats], tolerance: float) -> Rows:
-    """argmin cost s.t. l_k <= s * bench_k in each block; ties go to the lower loss."""
+    """Least cost s.t. l_k <= s * bench_k in each block; ties go to the lower loss.
+
+    Where not even that is reached (s below 1), the teacher's own subnet.
+    """
     return {
-        name: _least(costs[name], losses, losses <= tolerance)
+        name: _least(costs[name], losses, losses <= tolerance) if losses.min() <= tolerance else 0
         for name, losses in table.losses.items()
     }
 
 
 def at_ratio(table: Table, costs: Mapping[str, Floats], ratio: float) -> Rows:
-    """argmin loss s.t. cost_k <= r * teacher's cost_k in each block; ties go to the lower cost."""
+    """Least loss s.t. cost_k <= r * teacher's cost_k in each block; ties go to the lower cost."""
     return {
-        name: _least(losses, costs[name], costs[name] <= max(ratio * costs[name][0], costs[name].min()))
+        name: _least(
+            losses, costs[name], costs[name] <= max(ratio * costs[name][0], costs[name].min())
+        )
         for name, losses in table.losses.items()
     }
 
@@ -34,18 +40,13 @@ def local(table: Table, seed: int) -> tuple[Rows, float]:
     Under several limits a block's cost is their weighted sum; the weights that need the least
     tolerance are taken.
     """
-    ratios = np.unique(np.concatenate(list(table.losses.values())))
+    ratios = np.unique(np.concatenate([np.ones(1), *table.losses.values()]))
     tolerances = ratios[ratios >= 1]
     best: tuple[Rows, float] | None = None
     for costs in weighted_costs(table):
         # Only a lower tolerance than the best so far is of interest.
         candidates = tolerances if best is None else tolerances[tolerances < best[1]]
-        index = _first(
-            len(candidates),
-            lambda i: table.within_limits(at_tolerance(table, costs, candidates[i])),
-        )
-        if index is not None:
-            best = at_tolerance(table, costs, candidates[index]), float(candidates[index])
+        best = _first(candidates, partial(at_tolerance, table, costs), table.within_limits) or best
     # No tolerance helps where metrics pull apart: the cheapest rows of the last resort.
     return best or (_cheapest(table), float(tolerances[-1]))
 
@@ -56,11 +57,7 @@ def local_ratio(table: Table, seed: int) -> tuple[Rows, float]:
     best: tuple[Rows, float] | None = None
     for costs in weighted_costs(table):
         candidates = ratios if best is None else ratios[ratios > best[1]]
-        index = _first(
-            len(candidates), lambda i: table.within_limits(at_ratio(table, costs, candidates[i]))
-        )
-        if index is not None:
-            best = at_ratio(table, costs, candidates[index]), float(candidates[index])
+        best = _first(candidates, partial(at_ratio, table, costs), table.within_limits) or best
     return best or (_cheapest(table), 0.0)
 
 
@@ -94,15 +91,20 @@ def _cheapest(table: Table) -> Rows:
     return rows
 
 
-def _first(count: int, holds: Callable[[int], bool]) -> int | None:
-    """The first index at which a condition holds that, once it holds, goes on holding."""
-    if not count or not holds(count - 1):
+def _first(
+    candidates: Floats, rows_at: Callable[[float], Rows], hold: Callable[[Rows], bool]
+) -> tuple[Rows, float] | None:
+    """The first candidate whose rows hold, where all later ones' do too; rows and candidate."""
+    if not len(candidates) or not hold(rows_at(float(candidates[-1]))):
         return None
-    low, high = 0, count - 1
+    low, high = 0, len(candidates) - 1
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle + 1, high)
-    return low
+        if hold(rows_at(float(candidates[middle]))):
+            high = middle
+        else:
+            low = middle + 1
+    return rows_at(float(candidates[low])), float(candidates[low])
 
 
 def _least(primary: Floats, secondary: Floats, allowed: npt.NDArray[np.bool_]) -> int:

@@ -16,6 +16,10 @@ OptionCosts = Mapping[tuple[str, str, str], float]
 """A cost of each (block, slot, option), e.g. its latency in milliseconds."""
 
 
+ROUNDING = 1 + 1e-12
+"""A sum of shares may pass its limit by its rounding errors."""
+
+
 @dataclass(frozen=True)
 class Table:
     """What selection works on. Costs are shares of the teacher's whole cost.
@@ -38,7 +42,9 @@ class Table:
         """The architecture of one row per block."""
         return Architecture(
             {
-                block.name: subnet_at(block, self.scores.blocks[block.name].choices[rows[block.name]])
+                block.name: subnet_at(
+                    block, self.scores.blocks[block.name].choices[rows[block.name]]
+                )
                 for block in self.scores.space.blocks
             }
         )
@@ -52,13 +58,17 @@ class Table:
 
     def within_limits(self, rows: Mapping[str, int]) -> bool:
         """Whether all limits hold."""
-        return all(self.total(metric, rows) <= limit for metric, limit in self.limits.items())
+        return all(
+            self.total(metric, rows) <= limit * ROUNDING for metric, limit in self.limits.items()
+        )
 
     def smallest(self, metric: str) -> float:
         """The least share of that metric that any architecture reaches."""
         if metric in self.whole:
             blocks = self.scores.space.blocks
-            return self.whole[metric](Architecture({block.name: block.smallest for block in blocks}))
+            return self.whole[metric](
+                Architecture({block.name: block.smallest for block in blocks})
+            )
         return self.fixed[metric] + sum(float(v.min()) for v in self.costs[metric].values())
 
 
