@@ -1,0 +1,152 @@
+"""Quality against retraining steps, at several budgets of one supernet.
+
+    python benchmarks/curve.py digits --data digits --out runs/curve
+    python benchmarks/curve.py runs/patches/teacher --data runs/patches/images \
+        --set data.split_by=folder --out runs/curve-patches --name curve_patches
+
+One run folder: its supernet and scores serve all points, because a change of `retrain.steps` makes
+the student alone again. Every point is a whole retraining of its own, with its own learning rate
+schedule, not a stop on the way of a longer one. Points are kept in OUT/points as they are found, so
+the same command goes on. Writes benchmarks/results/NAME.json and docs/NAME.svg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from par import COLUMNS, EVALUATE, value
+from timing import RESULTS
+
+from diffnas import settings as all_settings
+from diffnas.budget import parse_budget
+from diffnas.checkpoint import write_json
+from diffnas.cli.progress import show_progress
+from diffnas.progress import Progress
+from diffnas.run import compress
+
+QUICK = ["supernet.steps=2", "score.images=16", "space.max_subnets=32", "evaluate.samples=128"]
+QUICK += ["evaluate.seeds=[0,1]", "evaluate.sampler_steps=2"]
+
+
+def point(args: argparse.Namespace, macs: float, steps: int, progress: Progress) -> dict[str, Any]:
+    """Metrics of the student of a budget after so many steps."""
+    file = args.out / "points" / f"macs-{macs:g}-steps-{steps}.json"
+    given = (*(QUICK if args.quick else EVALUATE), *args.assignments, f"retrain.steps={steps}")
+    if file.exists():
+        stored: dict[str, Any] = json.loads(file.read_text())
+        if stored["settings"] == list(given):
+            return stored
+    run = compress(
+        args.teacher,
+        data=args.data,
+        out=args.out,
+        budget=parse_budget(macs=macs),
+        settings=all_settings.load(None, given),
+        until="metrics",
+        progress=progress,
+    )
+    student = run.students[run.name].path
+    retraining = json.loads((student / "student.json").read_text())["seconds"]
+    found = {
+        "settings": list(given),
+        "retrain_seconds": retraining,
+        **run.students[run.name].metrics(),
+    }
+    write_json(file, found)
+    return found
+
+
+def row(found: dict[str, Any], macs: float, steps: int) -> dict[str, Any]:
+    """One line of the table."""
+    teacher, student = found["teacher"], found["student"]
+    return {
+        "budget": macs,
+        "steps": steps,
+        "macs": round(student["macs"] / teacher["macs"], 4),
+        "params": round(student["params"] / teacher["params"], 4),
+        **{key: value(student[key]) for key in COLUMNS},
+        "frechet_deviation": deviation(student),
+        "retrain_minutes": round(found["retrain_seconds"] / 60, 2),
+    }
+
+
+def deviation(side: dict[str, Any]) -> float | None:
+    """Of the held-out Fréchet distance over sampling seeds."""
+    found: float | None = side["frechet_distance"].get("std")
+    return found
+
+
+def draw(report: dict[str, Any], file: Path) -> None:
+    """One curve a budget, the teacher's level, and what real images give."""
+    import matplotlib as mpl  # noqa: PLC0415 (only where the optional package is there)
+    from matplotlib import pyplot  # noqa: PLC0415
+
+    mpl.use("svg")
+    mpl.rcParams |= {"svg.hashsalt": file.stem, "svg.fonttype": "none", "font.size": 11}
+    figure, axes = pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")
+    for budget in sorted({each["budget"] for each in report["rows"]}, reverse=True):
+        rows = [each for each in report["rows"] if each["budget"] == budget]
+        axes.errorbar(
+            [each["steps"] for each in rows],
+            [each["frechet_distance"] for each in rows],
+            yerr=[each["frechet_deviation"] or 0.0 for each in rows],
+            marker="o",
+            capsize=3,
+            label=f"{budget:.0%} of the MACs",
+        )
+    axes.axhline(report["teacher"]["frechet_distance"], color="black", ls="--", label="teacher")
+    axes.axhline(report["real"], color="grey", ls=":", label="real images, seen to held-out")
+    steps = sorted({each["steps"] for each in report["rows"]})
+    axes.set(xscale="log", yscale="log", xlabel="retraining steps")
+    axes.set_ylabel("Fréchet distance to held-out images")
+    axes.set_xticks(steps, [str(each) for each in steps], minor=False)
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, metadata={"Date": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("teacher", nargs="?", default="digits")
+    parser.add_argument("--data", default="digits")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--macs", type=float, nargs="+", default=[0.5, 0.35, 0.25])
+    parser.add_argument("--steps", type=int, nargs="+", default=[500, 1500, 4500])
+    parser.add_argument("--set", dest="assignments", action="append", default=[])
+    parser.add_argument("--name", default="curve")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser.add_argument("--quick", action="store_true", help="a few steps: to see that it runs")
+    args = parser.parse_args()
+    if args.quick:
+        args.macs, args.steps = args.macs[:2], [2, 4]
+    rows = []
+    with show_progress() as progress:
+        for steps in sorted(args.steps):
+            for macs in args.macs:
+                found = point(args, macs, steps, progress)
+                rows.append(row(found, macs, steps))
+    report = {
+        "teacher_name": args.teacher,
+        "settings": found["settings"][:-1],
+        "protocol": found["protocol"],
+        "teacher": {key: value(found["teacher"][key]) for key in COLUMNS}
+        | {"frechet_deviation": deviation(found["teacher"])},
+        "real": found["protocol"]["real_frechet_distance"],
+        "rows": rows,
+    }
+    print(f"teacher {report['teacher']['frechet_distance']:.3f}")
+    for each in rows:
+        distance = f"{each['frechet_distance']:.3f}"
+        print(f"{each['budget']:.0%} of the MACs, {each['steps']} steps: {distance}")
+    write_json(args.results / f"{args.name}.json", report)
+    draw(report, args.docs / f"{args.name}.svg")
+
+
+if __name__ == "__main__":
+    main()
