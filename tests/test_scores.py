@@ -74,6 +74,23 @@ def test_each_node_of_the_tree_of_prefixes_is_computed_once(monkeypatch):
     assert [computed.count(slot) for slot in block.slots.values()] == nodes
 
 
+@torch.no_grad()
+def test_subnets_may_be_walked_in_any_order():
+    block, call = supernet().blocks["mid_block"], calls(1)[0]["mid_block"]
+    choices = [[0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 1, 0, 0, 0]]
+    subnets = [subnet_at(block.space, choice[: len(block.space.slots)]) for choice in choices]
+
+    def outputs():
+        for subnet in subnets:
+            block.activate(subnet)
+            yield block(*call.args, **call.kwargs)
+
+    with shared_prefixes(block):
+        shared = list(outputs())
+    for one, other in zip(shared, outputs(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_a_block_is_as_before_after_scoring_even_after_an_error():
     block = supernet().blocks["mid_block"]
     with pytest.raises(RuntimeError, match="stop"), shared_prefixes(block):

@@ -18,7 +18,7 @@ from diffnas.supernet import BlockSupernet
 from tests.engine import tiny_teacher
 
 EVERYTHING = SpaceSettings(
-    resnet_widths=(0.75, 0.5),
+    resnet_widths=(0.5,),
     resnet_kernels=(1, 5),
     attention_heads=(0.5, 0.0),
     conv_ranks=(0.5,),
@@ -48,8 +48,7 @@ VARIANTS = {
         "up_block_types": ("AttnUpBlock2D", "ResnetUpsampleBlock2D"),
     },
     "scaled output": {"mid_block_scale_factor": 1.7},
-    "classes": {"num_class_embeds": 4},
-    "colour": {"in_channels": 3, "out_channels": 3},
+    "classes and colour": {"num_class_embeds": 4, "in_channels": 3, "out_channels": 3},
     "one pixel": {"sample_size": 2},
 }
 
