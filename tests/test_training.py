@@ -47,6 +47,32 @@ def test_steps_already_taken_are_not_taken_again(tmp_path):
     assert value == 10
 
 
+def test_seconds_before_a_resume_count(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+
+    class Clock(Progress):
+        def update(self, done, **_):
+            now[0] += 2
+
+    assert run(counting(3, checkpoint=tmp_path / "c", progress=Clock())[0]) == 6
+    assert run(counting(5, checkpoint=tmp_path / "c", progress=Clock())[0]) == 10
+
+
+def test_a_damaged_checkpoint_is_said_and_starts_over(tmp_path):
+    (tmp_path / "c").write_bytes(b"no tensors")
+    said = []
+
+    class Watch(Progress):
+        def say(self, line):
+            said.append(line)
+
+    loop, _, taken = counting(2, checkpoint=tmp_path / "c", progress=Watch())
+    run(loop)
+    assert taken == [0, 1]
+    assert said == [f"{tmp_path / 'c'}: damaged; test begins again"]
+
+
 def test_another_fingerprint_starts_over(tmp_path):
     run(counting(3, checkpoint=tmp_path / "c", fingerprint="one")[0])
     loop, _, taken = counting(5, checkpoint=tmp_path / "c", fingerprint="other")
@@ -57,7 +83,7 @@ def test_another_fingerprint_starts_over(tmp_path):
 def test_checkpoints_are_written_by_the_clock(tmp_path, monkeypatch):
     now, saves = [0.0], []
     monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(training, "_save", lambda _, done: saves.append(done))
+    monkeypatch.setattr(training, "_save", lambda _, done, seconds: saves.append(done))
 
     class Clock(Progress):
         def update(self, done, **_):
@@ -94,7 +120,7 @@ def test_the_log_has_every_figure_now_and_then_and_at_the_end():
         def log(self, **record):
             logged.append(record)
 
-    run(counting(5, progress=Watch(), log_every=2)[0])
+    run(counting(5, progress=Watch(), points=2)[0])
     assert [record["step"] for record in logged] == [2, 4, 5]
     assert logged[-1] == {"stage": "test", "step": 5, "loss": 4.0, "note": "x"}
 

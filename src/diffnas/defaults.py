@@ -6,7 +6,7 @@ from typing import Any
 
 from diffnas.settings import Settings
 
-STEPS_AT_1M = 6000
+STEPS_AT_1M = 4000
 """Retraining steps of a teacher of a million parameters (measured: docs/results.md, the curve)."""
 
 SUPERNET_SHARE = 0.25

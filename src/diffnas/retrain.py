@@ -34,8 +34,8 @@ def retrain(
     fingerprint: str = "",
     progress: Progress | None = None,
     log: Mapping[str, object] | None = None,
-) -> None:
-    """Train a student, in place; it ends with the averaged (EMA) weights.
+) -> float:
+    """Train a student, in place; it ends with the averaged (EMA) weights. Returns the seconds.
 
     L = (1 - beta) * sum_k l_k + beta * (MSE(target) + w * MSE(teacher's prediction)), beta rising
     from 0 to 1 by ``settings.schedule`` (arXiv 2311.04950). The l_k compare the student's blocks
@@ -114,9 +114,11 @@ def retrain(
 
     progress = progress or Progress()
     with single_threaded(workers > 1):
-        run(Loop("retrain", steps, step, state, restore, checkpoint, fingerprint, progress))
+        loop = Loop("retrain", steps, step, state, restore, checkpoint, fingerprint, progress)
+        seconds = run(loop)
     average.copy_to(parameters)
     student.requires_grad_(False)
+    return seconds
 
 
 def losses_of(

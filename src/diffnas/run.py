@@ -18,6 +18,7 @@ from diffnas.device import resolve_device
 from diffnas.errors import UserError
 from diffnas.families.loading import load_teacher
 from diffnas.fingerprint import fingerprint, of_data, of_teacher
+from diffnas.measure.evaluate import check as check_evaluation
 from diffnas.plan import check_budget, describe
 from diffnas.progress import Progress
 from diffnas.report import write_report
@@ -109,6 +110,7 @@ def compress(
         settings, params=space.teacher.params, size=(height, width), images=len(images.seen)
     )
     check_budget(teacher, space, budget)
+    check_evaluation(teacher, images, settings.evaluate)
     of_this = of_teacher(teacher)
     origin = fingerprint(of_this, of_data(images), settings.data.model_dump())
     out.mkdir(parents=True, exist_ok=True)

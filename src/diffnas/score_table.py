@@ -63,7 +63,7 @@ def score(
     return Scores(supernet.space, tables)
 
 
-def save(scores: Scores, path: Path, fingerprint: str) -> None:
+def save(scores: Scores, path: Path, fingerprint: str, seconds: float) -> None:
     """Write the table as safetensors: ``<block>.choices``, ``.losses``, ``.macs``, ``.params``."""
     tensors: dict[str, Tensor] = {}
     for block in scores.space.blocks:
@@ -75,7 +75,8 @@ def save(scores: Scores, path: Path, fingerprint: str) -> None:
             f"{block.name}.macs": torch.tensor([cost.macs for cost in costs]),
             f"{block.name}.params": torch.tensor([cost.params for cost in costs]),
         }
-    save_state(path, tensors, {"format": "1", "fingerprint": fingerprint})
+    meta = {"format": "1", "fingerprint": fingerprint, "seconds": f"{seconds:.1f}"}
+    save_state(path, tensors, meta)
 
 
 def from_tensors(tensors: Mapping[str, Tensor], space: Space) -> Scores:

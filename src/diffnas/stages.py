@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from diffnas import score_table
 from diffnas.architecture import FORMAT, Architecture, Cost, Scores, Space, space_to_json
@@ -73,7 +74,7 @@ def supernet(job: Job) -> tuple[Supernet, str]:
     if found is not None:
         net.load_state_dict(found)
         return net, made_from
-    fit(
+    seconds = fit(
         net,
         job.data,
         settings.supernet,
@@ -83,7 +84,8 @@ def supernet(job: Job) -> tuple[Supernet, str]:
         fingerprint=made_from,
         progress=job.progress,
     )
-    save_state(file, net.state_dict(), {"format": "1", "fingerprint": made_from})
+    meta = {"format": "1", "fingerprint": made_from, "seconds": f"{seconds:.1f}"}
+    save_state(file, net.state_dict(), meta)
     checkpoint.unlink(missing_ok=True)
     return net, made_from
 
@@ -95,6 +97,7 @@ def scores(job: Job, net: Supernet, supernet_from: str) -> tuple[Scores, str]:
     found = _state(job, file, made_from)
     if found is not None:
         return score_table.from_tensors(found, job.space), made_from
+    began = time.monotonic()
     table = score_table.score(
         net,
         job.data,
@@ -103,7 +106,7 @@ def scores(job: Job, net: Supernet, supernet_from: str) -> tuple[Scores, str]:
         seed=job.settings.seed,
         progress=job.progress,
     )
-    score_table.save(table, file, made_from)
+    score_table.save(table, file, made_from, time.monotonic() - began)
     return table, made_from
 
 
@@ -153,10 +156,9 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
     folder, note = job.student / "pipeline", job.student / "student.json"
     if _json(job, note, made_from) is not None and (folder / "model_index.json").exists():
         return made_from
-    began = time.monotonic()
     model = _initial(job, net, chosen)
     checkpoint = job.student / "checkpoints" / "retrain.safetensors"
-    retrain(
+    seconds = retrain(
         model,
         job.teacher,
         job.data,
@@ -169,8 +171,7 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
         log={"student": job.student.name},
     )
     save_pipeline(_pipeline(job.teacher, model), folder, model_card(job.teacher.source, chosen))
-    seconds = time.monotonic() - began
-    write_json(note, {"format": FORMAT, "fingerprint": made_from, "retrain_seconds": seconds})
+    write_json(note, {"format": FORMAT, "fingerprint": made_from, "seconds": round(seconds, 1)})
     checkpoint.unlink(missing_ok=True)
     return made_from
 
@@ -196,6 +197,7 @@ def metrics(job: Job, student_from: str) -> dict[str, Any]:
         "protocol": protocol(job.data, settings, device),
         "teacher": costs["teacher"] | _teacher_quality(job),
         "student": costs["student"] | quality_row(small, job.data, settings, job.progress),
+        "seconds": _seconds(job),
     }
     left, right = (
         side.family.sample(
@@ -212,6 +214,20 @@ def metrics(job: Job, student_from: str) -> dict[str, Any]:
     write_atomically(picture, lambda path: side_by_side(left, right).save(path, format="PNG"))
     write_json(file, content)
     return content
+
+
+def _seconds(job: Job) -> dict[str, float]:
+    """What the long stages took, over all the commands that worked on them."""
+    states = {
+        "supernet": job.path / "supernet" / "supernet.safetensors",
+        "scores": job.path / "scores.safetensors",
+    }
+    found = {}
+    for stage, file in states.items():
+        with safe_open(file, framework="pt") as state:
+            found[stage] = float(state.metadata()["seconds"])
+    note = json.loads((job.student / "student.json").read_text(encoding="utf-8"))
+    return {**found, "retrain": note["seconds"]}
 
 
 def _teacher_quality(job: Job) -> dict[str, Any]:

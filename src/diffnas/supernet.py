@@ -160,12 +160,13 @@ def fit(
     checkpoint: Path | None = None,
     fingerprint: str = "",
     progress: Progress | None = None,
-) -> None:
+) -> float:
     """Train all blocks, each on the teacher's inputs and outputs; one teacher pass serves all.
 
     ``settings`` must be resolved, without gaps (:mod:`diffnas.defaults`).
     Blocks train side by side in threads where the device is a CPU. With a ``checkpoint`` path the
-    training goes on where an earlier one, with the same fingerprint, stopped.
+    training goes on where an earlier one, with the same fingerprint, stopped. Returns the seconds
+    of all steps.
 
     Raises:
         RunError: a block's loss is no longer finite.
@@ -184,7 +185,10 @@ def fit(
     }
     workers = workers_for(device, supernet.space.teacher.macs * size)
 
-    def step(index: int) -> dict[str, object]:
+    ahead: dict[int, tuple[dict[str, Call], dict[str, list[Subnet]]]] = {}
+
+    def teach(index: int) -> tuple[dict[str, Call], dict[str, list[Subnet]]]:
+        """The teacher's calls of a step, and the subnets to train on them."""
         random = generator(seed, "supernet", index)
         images, labels = batch(data, size, random)
         labels = None if labels is None else labels.to(device)
@@ -194,7 +198,10 @@ def fit(
             for block in supernet.space.blocks
         }
         with autocast(precision, device):
-            _, calls = capture(supernet.teacher.denoiser, names, noisy.inputs)
+            return capture(supernet.teacher.denoiser, names, noisy.inputs)[1], subnets
+
+    def step(index: int) -> dict[str, object]:
+        calls, subnets = ahead.pop(index) if index in ahead else teach(index)
         rate = learning_rate(peak, index, steps)
 
         def train(name: str) -> float:
@@ -212,7 +219,16 @@ def fit(
             optimizers[name].step(rate, where)
             return losses[0]
 
-        losses = dict(zip(names, thread_map(train, names, workers), strict=True))
+        def work(name: str | None) -> float:
+            if name is not None:
+                return train(name)
+            ahead[index + 1] = teach(index + 1)
+            return 0.0
+
+        # The teacher's next pass depends on nothing trained here, so it fills a thread's time.
+        next_pass = [None] if workers > 1 and index + 1 < steps else []
+        done = thread_map(work, [*next_pass, *names], workers)
+        losses = dict(zip(names, done[len(next_pass) :], strict=True))
         return {"loss": sum(losses.values()) / len(losses), "blocks": losses}
 
     def state() -> dict[str, Tensor]:
@@ -230,4 +246,4 @@ def fit(
 
     progress = progress or Progress()
     with single_threaded(workers > 1):
-        run(Loop("supernet", steps, step, state, restore, checkpoint, fingerprint, progress))
+        return run(Loop("supernet", steps, step, state, restore, checkpoint, fingerprint, progress))

@@ -34,46 +34,60 @@ class Loop:
     checkpoint: Path | None = None
     fingerprint: str = ""
     progress: Progress = field(default_factory=Progress)
-    log_every: int = 20
+    points: int = 200  # of the curve in the log
 
 
-def run(loop: Loop) -> None:
+def run(loop: Loop) -> float:
     """Take all steps, from the last checkpoint on if there is one.
 
     A step returns its figures; the numbers among them are shown. The checkpoint is written every
     minute and at the end. An interrupt writes none: the step it stops may have moved some weights.
+    Returns the seconds that the steps took, those before a resume included.
     """
-    done = _resume(loop)
+    done, before = _resume(loop)
+    log_every = max(1, loop.steps // loop.points)
     loop.progress.start(loop.stage, loop.steps, done)
-    saved = time.monotonic()
+    began = saved = time.monotonic()
     try:
         for step in range(done, loop.steps):
             figures = loop.step(step)
             done = step + 1
             shown = {k: v for k, v in figures.items() if isinstance(v, float)}
             loop.progress.update(done, **shown)
-            if done % loop.log_every == 0 or done == loop.steps:
+            if done % log_every == 0 or done == loop.steps:
                 loop.progress.log(stage=loop.stage, step=done, **figures)
             if time.monotonic() - saved > SAVE_EVERY:
-                _save(loop, done)
                 saved = time.monotonic()
+                _save(loop, done, before + saved - began)
     finally:
         loop.progress.stop()
-    _save(loop, done)
+    seconds = before + time.monotonic() - began
+    _save(loop, done, seconds)
+    return seconds
 
 
-def _resume(loop: Loop) -> int:
-    found = checkpoint.load_state(loop.checkpoint) if loop.checkpoint is not None else None
-    if found is None or found[1].get("fingerprint") != loop.fingerprint:
-        return 0
+def _resume(loop: Loop) -> tuple[int, float]:
+    if loop.checkpoint is None or not loop.checkpoint.exists():
+        return 0, 0.0
+    found = checkpoint.load_state(loop.checkpoint)
+    if found is None:
+        loop.progress.say(f"{loop.checkpoint}: damaged; {loop.stage} begins again")
+        return 0, 0.0
     tensors, meta = found
+    if meta.get("fingerprint") != loop.fingerprint:
+        return 0, 0.0
     loop.restore(tensors)
-    return int(meta["step"])
+    return int(meta["step"]), float(meta["seconds"])
 
 
-def _save(loop: Loop, done: int) -> None:
+def _save(loop: Loop, done: int, seconds: float) -> None:
     if loop.checkpoint is not None:
-        meta = {"step": str(done), "fingerprint": loop.fingerprint, "format": "1"}
+        meta = {
+            "format": "1",
+            "fingerprint": loop.fingerprint,
+            "step": str(done),
+            "seconds": f"{seconds:.1f}",
+        }
         checkpoint.save_state(loop.checkpoint, loop.state(), meta)
 
 

@@ -6,9 +6,10 @@ import json
 import pytest
 
 from diffnas.cli import main
-from diffnas.cli.compress import STAGES, folder_name
+from diffnas.cli.compress import STAGES
 from diffnas.cli.output import print_json, print_table
 from diffnas.errors import RunError, UserError
+from diffnas.names import folder_name
 from diffnas.report.table import side_by_side
 from tests.report.runs import make_run
 
