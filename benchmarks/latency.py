@@ -24,7 +24,6 @@ import json
 import time
 from collections.abc import Mapping
 from functools import partial
-from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -70,9 +69,8 @@ def without_losses(space: Space) -> Scores:
     """A score table for a rule that looks at costs only."""
     tables = {}
     for block in space.blocks:
-        rows = list(product(*(range(len(slot.options)) for slot in block.slots)))
-        choices = np.array(rows, dtype=np.int16).reshape(block.size, len(block.slots))
-        tables[block.name] = BlockScores(choices, np.ones(block.size))
+        choices = block.choices()
+        tables[block.name] = BlockScores(choices, np.ones(len(choices)))
     return Scores(space, tables)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,26 +25,31 @@ from diffnas.supernet import BlockSupernet, Supernet
 Layer = tuple[Call, list[nn.Module]]
 
 
+def searchable(block: BlockSupernet, calls: Mapping[str, Call]) -> list[str]:
+    """Paths inside a block of the layers that a slot understands, in the order they run."""
+    inside = f"{block.space.name}."
+    return [path.removeprefix(inside) for path in calls if path.startswith(inside)]
+
+
 def layers(teacher: Teacher, block: BlockSupernet, calls: Mapping[str, Call]) -> Iterator[Layer]:
-    """A block's searchable layers in order: a call of each, and its options' plain modules."""
+    """A call of each of them, and the plain modules of its options: one where it is no slot."""
     spaces = {slot.path: slot for slot in block.space.slots}
-    for path, call in calls.items():
-        inner = path.removeprefix(f"{block.space.name}.")
-        if inner != path:
-            own = teacher.denoiser.get_submodule(path)
-            edits = [option.edit for option in spaces[inner].options] if inner in spaces else [None]
-            yield call, [own if edit is None else edit_module(own, edit) for edit in edits]
+    for path in searchable(block, calls):
+        whole = f"{block.space.name}.{path}"
+        own = teacher.denoiser.get_submodule(whole)
+        edits = [option.edit for option in spaces[path].options] if path in spaces else [None]
+        yield calls[whole], [own if edit is None else edit_module(own, edit) for edit in edits]
 
 
-def walk(rest: list[Layer], leaf: Callable[[], object]) -> None:
-    """Call every node of the tree of prefixes once."""
-    if not rest:
+def walk(nodes: list[Layer], rows: Sequence[Sequence[int]], leaf: Callable[[], object]) -> None:
+    """Call every node of the rows' tree of prefixes once; ``rows`` are in order."""
+    before: Sequence[int] = ()
+    for row in rows:
+        shared = next((i for i, (a, b) in enumerate(zip(before, row)) if a != b), len(before))  # noqa: B905
+        for (call, modules), option in zip(nodes[shared:], row[shared:], strict=True):
+            modules[option](*call.args, **call.kwargs)
         leaf()
-        return
-    call, modules = rest[0]
-    for module in modules:
-        module(*call.args, **call.kwargs)
-        walk(rest[1:], leaf)
+        before = row
 
 
 def one_by_one(block: BlockSupernet, call: Call, choices: Any) -> None:
@@ -80,7 +85,7 @@ def score_row(
             turn["whole"] *= scale
             for key in total:
                 total[key] += turn[key]
-        blocks[name] = {"subnets": block.space.size, **ratios(turns)}
+        blocks[name] = {"subnets": len(block.space.choices()), **ratios(turns)}
     seconds_of = {f"{key}_s": quartiles([total[key] for total in sums]) for key in sums[0]}
     return {**ratios(sums), **seconds_of, "blocks": blocks}
 
@@ -89,19 +94,20 @@ def block_works(
     teacher: Teacher, block: BlockSupernet, calls: Mapping[str, Call], sample: int
 ) -> tuple[dict[str, Callable[[], object]], float]:
     """What is timed of one block; how many times the whole evaluations stand for."""
-    call = calls[block.space.name]
-    nodes = list(layers(teacher, block, calls))
-    pick, count = np.random.default_rng(0), min(sample, block.space.size)
-    sizes = [len(slot.options) for slot in block.space.slots]
-    some = np.unravel_index(pick.choice(block.space.size, count, replace=False), sizes or [1])
+    call, choices = calls[block.space.name], block.space.choices()
+    nodes, paths = list(layers(teacher, block, calls)), list(block.slots)
+    columns = [paths.index(path) if path in paths else None for path in searchable(block, calls)]
+    rows = sorted([0 if i is None else int(choice[i]) for i in columns] for choice in choices)
+    pick, count = np.random.default_rng(0), min(sample, len(choices))
+    some = choices[pick.choice(len(choices), count, replace=False)]
     target = block_target(call, "residual")
     works: dict[str, Callable[[], object]] = {
         "shared": partial(score_block, block, [call], "residual"),
-        "floor": partial(walk, nodes, lambda: None),
-        "with_losses": partial(walk, nodes, lambda: float(block_loss(call.output, target))),
-        "whole": partial(one_by_one, block, call, np.stack(some, axis=1)[:, : len(sizes)]),
+        "floor": partial(walk, nodes, rows, lambda: None),
+        "with_losses": partial(walk, nodes, rows, lambda: float(block_loss(call.output, target))),
+        "whole": partial(one_by_one, block, call, some),
     }
-    return works, block.space.size / count
+    return works, len(choices) / count
 
 
 def ratios(turns: list[dict[str, float]]) -> dict[str, Any]:
