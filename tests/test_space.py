@@ -1,11 +1,12 @@
 import pytest
 import torch
 
-from diffnas.architecture import Cost, Option, SlotSpace, Space
+from diffnas.architecture import Architecture, Cost, Option, SlotSpace, Space, subnet_at
 from diffnas.measure.cost import denoiser_cost, to_meta
 from diffnas.settings import SpaceSettings
 from diffnas.space import make_space, smallest_cost, thin
 from diffnas.student.modeling import apply_edits
+from diffnas.student.stock import stock_config
 from tests.engine import SMALL_SPACE, tiny_teacher
 
 
@@ -94,3 +95,17 @@ def test_a_block_within_the_limit_stays_whole():
 
 def test_a_space_without_blocks_costs_what_the_teacher_costs():
     assert smallest_cost(Space(Cost(1, 2, 3), ())) == Cost(1, 2, 3)
+
+
+def test_every_subnet_of_the_stock_preset_has_a_stock_config():
+    teacher, space = space_of(SpaceSettings(preset="stock"), layers_per_block=2)
+    for block in space.blocks:
+        for choice in block.choices():
+            chosen = {other.name: other.teacher for other in space.blocks}
+            chosen[block.name] = subnet_at(block, choice)
+            edits = Architecture(chosen).edits(space)
+            assert stock_config(teacher.denoiser.config, edits) is not None
+    sizes = {block.name: block.size for block in space.blocks}
+    assert sizes["mid_block"] == 3  # as it is, without attention, not there
+    assert sizes["down_blocks.1"] == sizes["up_blocks.0"] == 2  # attention of a level: all or none
+    assert sizes["down_blocks.0"] == 1

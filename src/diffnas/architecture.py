@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -70,16 +71,28 @@ class SlotSpace:
 
 @dataclass(frozen=True)
 class BlockSpace:
-    """A block of the denoiser and its slots, in the order in which they run."""
+    """A block of the denoiser and its slots, in the order in which they run.
+
+    ``only``: the subnets there are, as option indices, the teacher's own first and the cheapest
+    last; None where all combinations are.
+    """
 
     name: str
     cost: Cost
     slots: tuple[SlotSpace, ...]
+    only: tuple[tuple[int, ...], ...] | None = None
 
     @property
     def size(self) -> int:
         """Number of subnets."""
+        if self.only is not None:
+            return len(self.only)
         return int(np.prod([len(slot.options) for slot in self.slots], dtype=object))
+
+    def choices(self) -> npt.NDArray[np.int16]:
+        """Option indices of all subnets, (subnets, slots), the teacher's own first."""
+        rows = self.only or list(product(*(range(len(slot.options)) for slot in self.slots)))
+        return np.array(rows, dtype=np.int16).reshape(len(rows), len(self.slots))
 
     @property
     def teacher(self) -> Subnet:
@@ -181,6 +194,7 @@ def space_from_json(values: Mapping[str, Any]) -> Space:
                     )
                     for slot in block["slots"]
                 ),
+                only=None if block["only"] is None else tuple(map(tuple, block["only"])),
             )
             for block in values["blocks"]
         ),

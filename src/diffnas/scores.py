@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -59,9 +58,7 @@ def score_block(
     ``calls``: the teacher's calls of this block, one per validation batch of equal size.
     """
     space = block.space
-    choices = np.array(
-        list(product(*(range(len(slot.options)) for slot in space.slots))), dtype=np.int16
-    ).reshape(space.size, len(space.slots))
+    choices = space.choices()
     losses = np.zeros(len(choices))
     batches = 0
     for call in calls:

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 import torch
 from torch import nn
 
@@ -14,6 +17,7 @@ from diffnas.families import Family
 from diffnas.measure.cost import call_cost, denoiser_cost, to_meta
 from diffnas.settings import SpaceSettings
 from diffnas.student.modeling import edit_module
+from diffnas.student.stock import stock_config
 
 
 def make_space(denoiser: nn.Module, family: Family, settings: SpaceSettings) -> Space:
@@ -55,7 +59,33 @@ def _block(
                     SlotSpace(path.removeprefix(f"{name}."), found[path].KIND, tuple(options))
                 )
     cost = call_cost(meta.get_submodule(name), whole.args, whole.kwargs)
+    if settings.preset == "stock":
+        return _stock(BlockSpace(name, cost, tuple(spaces)), meta)
     return BlockSpace(name, cost, tuple(thin(spaces, settings.max_subnets)))
+
+
+def _stock(block: BlockSpace, meta: Any) -> BlockSpace:
+    """The block with those of its subnets alone that a stock config can express.
+
+    Blocks do not touch each other's entries of a config, so each can be asked about on its own.
+    """
+
+    def expressible(choice: npt.NDArray[np.int16]) -> bool:
+        options = [slot.options[i] for slot, i in zip(block.slots, choice, strict=True)]
+        edits = {
+            f"{block.name}.{slot.path}": option.edit
+            for slot, option in zip(block.slots, options, strict=True)
+            if option.edit is not None
+        }
+        return stock_config(meta.config, edits) is not None
+
+    choices = np.array([choice for choice in block.choices() if expressible(choice)])
+    searched = [column for column in range(len(block.slots)) if choices[:, column].any()]
+    return replace(
+        block,
+        slots=tuple(block.slots[column] for column in searched),
+        only=tuple(tuple(int(i) for i in choice) for choice in choices[:, searched]),
+    )
 
 
 def _options(module: nn.Module, kind: Any, call: Call, settings: SpaceSettings) -> list[Option]:

@@ -112,7 +112,10 @@ class Supernet:
 
 
 def random_subnet(block: BlockSpace, generator: torch.Generator) -> Subnet:
-    """One option per slot, uniformly."""
+    """One of the block's subnets, uniformly."""
+    if block.only is not None:
+        row = int(torch.randint(len(block.only), (), generator=generator))
+        return subnet_at(block, block.only[row])
     return subnet_at(
         block,
         [int(torch.randint(len(slot.options), (), generator=generator)) for slot in block.slots],

@@ -162,9 +162,8 @@ def test_the_paper_preset_has_kernels_alone():
     assert names == {"teacher", "kernel=1", "kernel=5"}
 
 
-def test_the_stock_preset_leaves_attention_out():
+def test_the_stock_preset_only_leaves_layers_out():
     found = list(slots_of("as it is", SpaceSettings(preset="stock")))
-    assert {slot.kind for _, _, _, slot, _ in found} == {"attention"}
     assert {o.name for _, _, _, slot, _ in found for o in slot.options} == {"teacher", "skip"}
 
 

@@ -53,7 +53,7 @@ def edits(layer: ResnetBlock2D, settings: SpaceSettings) -> Iterator[tuple[str, 
                     f"kernel={kernel}",
                     {"kind": KIND, "width": channels, "groups": groups, "kernel": kernel},
                 )
-    if settings.preset == "full" and settings.resnet_skip:
+    if settings.preset == "stock" or (settings.preset == "full" and settings.resnet_skip):
         yield "skip", {"kind": "skip"}
 
 
