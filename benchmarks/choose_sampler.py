@@ -77,6 +77,7 @@ def main() -> None:
         rows.append({"sampler": sampler, "steps": steps, **means, "seconds": seconds})
         print(json.dumps(rows[-1]), flush=True)
     report = {
+        "teacher": args.teacher.name,
         "count": args.count,
         "seeds": args.seeds,
         "reference": "held-out digits",

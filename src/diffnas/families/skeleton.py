@@ -1,4 +1,4 @@
-"""What a pipeline's configs tell of it: its denoiser without weights, and whether it is supported."""
+"""What a pipeline's configs tell: its denoiser without weights, and whether it is supported."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
