@@ -7,7 +7,7 @@ import torch
 from diffnas.architecture import BlockSpace, Cost, subnet_at
 from diffnas.blocks import capture
 from diffnas.losses import block_loss, block_target
-from diffnas.scores import score_block, shared_prefixes
+from diffnas.scores import plain_options, score_block, shared_prefixes
 from diffnas.supernet import BlockSupernet
 from tests.engine import tiny_supernet
 
@@ -57,21 +57,16 @@ def test_the_untrained_teachers_subnet_has_no_loss_and_others_have():
     assert table.losses[1:].min() > 1e-4
 
 
-def test_each_node_of_the_tree_of_prefixes_is_computed_once(monkeypatch):
+def test_each_node_of_the_tree_of_prefixes_is_computed_once():
     block = supernet().blocks["mid_block"]
+    plain, computed = plain_options(block), []
+    for path, options in plain.items():
+        for module in options.values():
+            module.register_forward_hook(lambda *_, path=path: computed.append(path))
+    score_block(block, [calls(1)[0]["mid_block"]], "residual", plain=plain)
     sizes = [len(slot.options) for slot in block.space.slots]
-    computed = []
-    slot_type = type(next(iter(block.slots.values())))
-    forward = slot_type.forward
-
-    def counted(self, *args, **kwargs):
-        computed.append(self)
-        return forward(self, *args, **kwargs)
-
-    monkeypatch.setattr(slot_type, "forward", counted)
-    score_block(block, [calls(1)[0]["mid_block"]], "residual")
     nodes = [int(np.prod(sizes[: depth + 1])) for depth in range(len(sizes))]
-    assert [computed.count(slot) for slot in block.slots.values()] == nodes
+    assert [computed.count(path) for path in block.slots] == nodes
 
 
 @torch.no_grad()
@@ -85,7 +80,7 @@ def test_subnets_may_be_walked_in_any_order():
             block.activate(subnet)
             yield block(*call.args, **call.kwargs)
 
-    with shared_prefixes(block):
+    with shared_prefixes(block, plain_options(block)):
         shared = list(outputs())
     for one, other in zip(shared, outputs(), strict=True):
         torch.testing.assert_close(one, other)
@@ -93,7 +88,7 @@ def test_subnets_may_be_walked_in_any_order():
 
 def test_a_block_is_as_before_after_scoring_even_after_an_error():
     block = supernet().blocks["mid_block"]
-    with pytest.raises(RuntimeError, match="stop"), shared_prefixes(block):
+    with pytest.raises(RuntimeError, match="stop"), shared_prefixes(block, plain_options(block)):
         raise RuntimeError("stop")
     assert all("forward" not in vars(slot) for slot in block.slots.values())
 

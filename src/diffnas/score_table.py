@@ -17,9 +17,9 @@ from diffnas.losses import BlockLoss
 from diffnas.parallel import thread_map, twin, workers_for
 from diffnas.progress import Progress
 from diffnas.rng import generator
-from diffnas.scores import score_block
+from diffnas.scores import plain_options, score_block
 from diffnas.settings import ScoreSettings
-from diffnas.supernet import Supernet
+from diffnas.supernet import BlockSupernet, Supernet
 
 
 def score(
@@ -48,19 +48,27 @@ def score(
     progress.start("scores", sum(block.size for block in supernet.space.blocks))
     tables, done = {}, 0
     for block in supernet.space.blocks:
-        # Parts in threads, each on a twin: a supernet's block runs one subnet at a time.
-        twins = [twin(supernet.blocks[block.name]) for _ in parts]
-        shown = [_Offset(progress, done), *[None] * (len(parts) - 1)]
-        work = zip(twins, [calls[block.name] for calls in parts], shown, strict=True)
-        found = thread_map(
-            lambda each: score_block(each[0], [each[1]], kind, each[2]), list(work), workers
-        )
+        shown = _Offset(progress, done)
+        calls = [part[block.name] for part in parts]
+        found = _in_parts(supernet.blocks[block.name], calls, kind, workers, shown)
         losses = np.mean([table.losses for table in found], axis=0)
         tables[block.name] = replace(found[0], losses=losses)
         done += block.size
         progress.update(done)
     progress.stop()
     return Scores(supernet.space, tables)
+
+
+def _in_parts(
+    block: BlockSupernet, calls: list[Call], kind: BlockLoss, workers: int, progress: Progress
+) -> list[BlockScores]:
+    """A block's scores on each part, in threads on twins: a block runs one subnet at a time."""
+    plain = plain_options(block)
+    shown = [progress, *[None] * (len(calls) - 1)]
+    work = list(zip([twin(block) for _ in calls], calls, shown, strict=True))
+    return thread_map(
+        lambda each: score_block(each[0], [each[1]], kind, each[2], plain), work, workers
+    )
 
 
 def save(scores: Scores, path: Path, fingerprint: str, seconds: float) -> None:

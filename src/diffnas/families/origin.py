@@ -117,7 +117,7 @@ def get_folder(origin: Origin, variant: str | None, trust_remote_code: bool) -> 
 def pickled(model: str) -> str:
     """Say that weights other than safetensors are not read, and what to do."""
     return (
-        f"model {model}: no safetensors weights; pickled ones (.bin) can run code, so none is read; "
+        f"model {model}: no safetensors weights; pickled ones (.bin) can run code and are refused; "
         "if you trust them, load with diffusers and save_pretrained(safe_serialization=True)"
     )
 

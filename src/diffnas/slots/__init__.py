@@ -6,6 +6,7 @@ an option is :func:`diffnas.student.modeling.edit_module`'s. Nothing else has to
 shared-weight forward of an option *is* that plain module, called with views into shared weights.
 """
 
+import copy
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -50,6 +51,15 @@ class SharedSlot(nn.Module):
     def weights(self, option: str) -> dict[str, Any]:
         """The option's weights, as views, named as in its plain module."""
         return self.shared.weights(self.edits[option])
+
+    def plain(self, option: str) -> nn.Module:
+        """The option's plain module, frozen, with its weights laid out for speed (a copy)."""
+        plain = copy.deepcopy(self.moulds[option])
+        weights = {
+            name: value.detach().contiguous() for name, value in self.weights(option).items()
+        }
+        plain.load_state_dict(weights, assign=True)
+        return plain.eval().requires_grad_(False)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the active option's plain module gives."""
