@@ -55,7 +55,9 @@ def retrain(
     student.eval().requires_grad_(True)  # eval: dropout off, as in the supernet
     parameters = list(student.parameters())
     optimizer = Optimizer(parameters, settings.weight_decay, precision)
-    average = EMAModel(parameters, decay=settings.ema_decay, use_ema_warmup=True, power=0.75)
+    average = EMAModel(
+        parameters, decay=settings.ema_decay, use_ema_warmup=True, power=0.75, foreach=True
+    )
     macs = denoiser_cost(denoiser, family.example_inputs(denoiser, 1, device)).macs
     workers = min(workers_for(device, macs * size), max(1, size // 8))
     # Threads record the calls of modules of their own, which share their weights.
