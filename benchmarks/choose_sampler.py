@@ -2,10 +2,11 @@
 
     python benchmarks/choose_sampler.py --teacher src/diffnas/assets/digits
 
-Every row starts from the same noise, and all samplers are deterministic, so differences between
-rows are much surer than each value is; the distance is to held-out digits. The many-step value is
-DDIM's. A sampler's own error must be small beside the differences between students, so the
-cheapest row close to that value is the one to evaluate with.
+Every row starts from the same noise, and all samplers are deterministic, but DDIM clips every
+step's image and so leads some noise elsewhere: differences of a few hundredths between samplers
+mean little. The distance is to held-out digits. A sampler's own error must be small beside the
+differences between students, so the cheapest row at which a sampler's value has settled is the one
+to evaluate with.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from diffnas.families.sampling import sample_images
 from diffnas.measure.quality import quality
 
 BATCH = 256
-ROWS = (  # the reference first
+ROWS = (  # dearest first
     ("ddim", 200),
     ("ddim", 100),
     ("ddim", 50),
