@@ -280,7 +280,7 @@ def _state(job: Job, file: Path, made_from: str) -> Any:
     tensors, meta = found
     _check_format(file, meta.get("format", "1"))
     if meta.get("fingerprint") != made_from:
-        job.progress.say(f"{file.name}: its settings changed; it is made again")
+        job.progress.say(f"{file.name}: made from other settings or data; it is made again")
         return None
     return tensors
 
@@ -296,7 +296,7 @@ def _json(job: Job, file: Path, made_from: str) -> dict[str, Any] | None:
         return None
     _check_format(file, content.get("format", FORMAT))
     if stored != made_from:
-        job.progress.say(f"{file.parent.name}/{file.name}: its settings changed; it is made again")
+        job.progress.say(f"{file.parent.name}/{file.name}: made from other settings or data; it is made again")
         return None
     return content
 

@@ -17,11 +17,18 @@ SMALL = {
 }
 
 
-def compress(teacher: Path | str, out: Path, *flags: str, **settings: str) -> int:
-    """``diffnas compress TEACHER --data digits --out OUT`` with the small settings."""
+def compress(
+    teacher: Path | str, out: Path, *flags: str, data: Path | str = "digits", **settings: str
+) -> int:
+    """``diffnas compress TEACHER --data DATA --out OUT`` with the small settings."""
+    return main(command(teacher, out, *flags, data=data, **settings))
+
+
+def command(
+    teacher: Path | str, out: Path, *flags: str, data: Path | str = "digits", **settings: str
+) -> list[str]:
+    """The words of that command, without the program's name."""
     chosen = SMALL | {key.replace("__", "."): value for key, value in settings.items()}
     given = [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
-    batch = ("--batch-size", "8")
-    return main(
-        ["compress", str(teacher), "--data", "digits", "--out", str(out), *batch, *given, *flags]
-    )
+    where = ["--data", str(data), "--out", str(out)]
+    return ["compress", str(teacher), *where, "--batch-size", "8", *given, *flags]

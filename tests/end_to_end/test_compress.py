@@ -227,7 +227,7 @@ def interrupt_at(monkeypatch, stage, step):
                 raise KeyboardInterrupt
             return loop.step(index)
 
-        whole(replace(loop, step=take))
+        return whole(replace(loop, step=take))
 
     for module in ("supernet", "retrain"):
         monkeypatch.setattr(f"diffnas.{module}.run", interrupted)
