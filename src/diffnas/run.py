@@ -104,7 +104,8 @@ def compress(
         **settings.data.model_dump(),
     )
     if images.skipped:
-        progress.say(f"data: {images.skipped} unreadable files skipped")
+        files = "file" if images.skipped == 1 else "files"
+        progress.say(f"data: {images.skipped} unreadable {files} skipped")
     space = make_space(teacher.denoiser, teacher.family, settings.space)
     resolved, reasons = resolve(
         settings, params=space.teacher.params, size=(height, width), images=len(images.seen)

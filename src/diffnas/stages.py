@@ -296,7 +296,8 @@ def _json(job: Job, file: Path, made_from: str) -> dict[str, Any] | None:
         return None
     _check_format(file, content.get("format", FORMAT))
     if stored != made_from:
-        job.progress.say(f"{file.parent.name}/{file.name}: made from other settings or data; it is made again")
+        name = f"{file.parent.name}/{file.name}"
+        job.progress.say(f"{name}: made from other settings or data; it is made again")
         return None
     return content
 
