@@ -103,9 +103,8 @@ def compress(
         cache=out / "data",
         **settings.data.model_dump(),
     )
-    if images.skipped:
-        files = "file" if images.skipped == 1 else "files"
-        progress.say(f"data: {images.skipped} unreadable {files} skipped")
+    if images.remark is not None:
+        progress.say(images.remark)
     space = make_space(teacher.denoiser, teacher.family, settings.space)
     resolved, reasons = resolve(
         settings, params=space.teacher.params, size=(height, width), images=len(images.seen)

@@ -90,6 +90,8 @@ def measure(
         data, size=(size[0], size[1]), channels=channels, **settings.data.model_dump()
     )
     with show_progress() as progress:
+        if images.remark is not None:
+            progress.say(images.remark)
         return evaluate_(loaded, images, settings.evaluate, progress=progress)
 
 

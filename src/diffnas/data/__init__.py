@@ -29,6 +29,13 @@ class Data:
     augment: str  # 'none' | 'flip' | 'digits'
     skipped: int = 0  # unreadable files
 
+    @property
+    def remark(self) -> str | None:
+        """What a person should know of the loading, in a line; None if all went well."""
+        if not self.skipped:
+            return None
+        return f"data: {self.skipped} unreadable {'file' if self.skipped == 1 else 'files'} skipped"
+
 
 def load_data(
     source: str,
