@@ -1,10 +1,13 @@
 """Atomic files, and states of long work as safetensors."""
 
 import errno
+import glob
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffnas.errors import RunError
+
+STALE = 600.0
+"""Seconds after which a file that nobody writes on was left behind by a killed process."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -24,6 +30,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         os.close(handle)
         temporary = Path(name)
@@ -32,15 +39,26 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunError(
-                f"{path}: no space left on the disk; free some and give the same command again"
-            ) from None
+    except (OSError, SafetensorError) as error:
+        if is_disk_full(error):
+            raise disk_full(path) from None
         raise
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether that is why a file could not be written."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    # safetensors hands the system's errors on as text.
+    return "No space left" in str(error) or "os error 28" in str(error)
+
+
+def disk_full(path: Path) -> RunError:
+    """The error of a file or folder for which the disk has no room."""
+    return RunError(f"{path}: no space left on the disk; free some and give the same command again")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -56,7 +74,7 @@ def write_json(path: Path, values: Any) -> None:
 def save_state(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> None:
     """Write tensors and a few strings as one safetensors file, atomically."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, lambda temporary: _save(contiguous, temporary, dict(meta)))
+    write_atomically(path, lambda temporary: save_file(contiguous, temporary, dict(meta)))
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
@@ -80,13 +98,12 @@ def within(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     }
 
 
-def _save(tensors: dict[str, Tensor], path: Path, meta: dict[str, str]) -> None:
-    try:
-        save_file(tensors, path, metadata=meta)
-    except SafetensorError as error:
-        if "No space left" in str(error) or "os error 28" in str(error):
-            raise OSError(errno.ENOSPC, str(error)) from None
-        raise
+def _sweep(path: Path) -> None:
+    """Remove what killed processes had written of this file; young ones may be in use."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with suppress(FileNotFoundError):
+            if time.time() - leftover.stat().st_mtime > STALE:
+                leftover.unlink()
 
 
 def _write_utf8(path: Path, text: str) -> None:

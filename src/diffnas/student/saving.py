@@ -13,6 +13,7 @@ import diffusers
 from diffusers import DiffusionPipeline, ModelMixin
 from safetensors import SafetensorError, safe_open
 
+from diffnas.checkpoint import disk_full, is_disk_full
 from diffnas.errors import RunError, UserError
 from diffnas.student import modeling
 
@@ -26,7 +27,7 @@ def save_pipeline(pipeline: Any, folder: Path, model_card: str | None = None) ->
 
     Raises:
         UserError: something that is not a pipeline is in the way.
-        RunError: the disk refuses.
+        RunError: the disk is full or refuses.
     """
     folder = Path(folder).absolute()
     if folder.is_file() or (
@@ -46,6 +47,8 @@ def save_pipeline(pipeline: Any, folder: Path, model_card: str | None = None) ->
         new.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:
+        if is_disk_full(error):
+            raise disk_full(folder) from None
         raise RunError(f"cannot write the pipeline {folder}: {_first_sentence(error)}") from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
