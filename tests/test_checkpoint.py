@@ -88,6 +88,16 @@ def test_other_errors_stay_what_they_are(tmp_path):
         write_atomically(tmp_path / "x", fail)
 
 
+def test_leftovers_of_killed_processes_go_with_the_next_write(tmp_path):
+    old, young, other = (tmp_path / f".{name}.part" for name in ("x.aaaa", "x.bbbb", "y.aaaa"))
+    for file in (old, young, other):
+        file.write_text("half")
+    for file in (old, other):
+        os.utime(file, (0, 0))
+    write_json(tmp_path / "x", {})
+    assert sorted(tmp_path.iterdir()) == sorted([young, other, tmp_path / "x"])
+
+
 def test_a_file_is_as_readable_as_any_other(tmp_path):
     write_json(tmp_path / "x", {})
     (tmp_path / "plain").write_text("")

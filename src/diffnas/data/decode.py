@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from diffnas.checkpoint import write_atomically
+
 LARGE = 2**26  # bytes; more than this goes to a file, where one is allowed
 
 
@@ -57,16 +59,14 @@ def decode_all(
         return images[: len(kept)], kept
     kept_file = file.with_suffix(".kept.npy")
     if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(f".{os.getpid()}.tmp")
-        try:
+
+        def write(temporary: Path) -> None:
             images = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
             kept = _fill(images, read, size, channels)
             images.flush()
             np.save(kept_file, kept)
-            temporary.replace(file)  # last, because the file's presence says that all is done
-        finally:
-            temporary.unlink(missing_ok=True)
+
+        write_atomically(file, write)  # its presence says that all is done
     kept = np.load(kept_file, allow_pickle=False)
     return np.load(file, mmap_mode="r", allow_pickle=False)[: len(kept)], kept
 
