@@ -29,7 +29,8 @@ def load_teacher(
     Only safetensors are read. Code from the pipeline runs only with ``trust_remote_code``.
 
     Raises:
-        UserError: no such pipeline, it is incomplete or damaged, or it is not supported.
+        UserError: no such pipeline, it is incomplete or damaged (weights that are not finite
+            included), or it is not supported.
     """
     source = origin.find(model, revision)
     known = skeleton(source, trust_remote_code)
@@ -42,6 +43,7 @@ def load_teacher(
     pipeline = _load(folder, known, variant, trust_remote_code)
     pipeline.to(torch.device(device))
     denoiser = getattr(pipeline, known.family.component).float()
+    _check_finite(model, denoiser)
     return Teacher(model, pipeline, frozen(denoiser), known.family)
 
 
@@ -101,6 +103,15 @@ def _check_weights(folder: Path, model: str, variant: str | None) -> None:
     if variant is not None and variant not in found:
         names = ", ".join(sorted(found)) or "none"
         raise UserError(f"--variant {variant}: model {model} has no such weights; it has {names}")
+
+
+def _check_finite(model: str, denoiser: torch.nn.Module) -> None:
+    for name, value in denoiser.state_dict().items():
+        if not bool(value.isfinite().all()):
+            raise UserError(
+                f"model {model}: its weights are not all finite, e.g. {name}; "
+                "take another checkpoint of it"
+            )
 
 
 def _check_report(model: str, report: Mapping[str, Any]) -> None:

@@ -21,6 +21,11 @@ def supports(denoiser: Any) -> str | None:
     if not isinstance(denoiser, UNet2DModel):
         return f"{type(denoiser).__name__} is not supported; supported are UNet2DModel denoisers"
     config = denoiser.config
+    if config.in_channels not in (1, 3):
+        return (
+            f"its images have {config.in_channels} channels; supported are models of pixels, "
+            "with 1 (grey) or 3 (colour)"
+        )
     if config.in_channels != config.out_channels:
         return (
             f"in_channels {config.in_channels} and out_channels {config.out_channels} differ: "

@@ -146,7 +146,7 @@ def check(pipeline: Teacher, data: Data, settings: EvaluateSettings) -> None:
     """Refuse early what would fail after sampling.
 
     Raises:
-        UserError: images are too few, or have another shape than the pipeline's.
+        UserError: images are too few, have another shape than the pipeline's, or lack its classes.
     """
     makes, has = pipeline.family.image_shape(pipeline.denoiser), data.images.shape[1:]
     if makes != has:
@@ -155,6 +155,17 @@ def check(pipeline: Teacher, data: Data, settings: EvaluateSettings) -> None:
             f"{tuple(has)}; evaluate pipelines of one image shape together"
         )
     check_counts(data, settings)
+    _check_classes(pipeline, data)
+
+
+def _check_classes(pipeline: Teacher, data: Data) -> None:
+    # The least and the greatest class: a rare one could else turn up after hours of training.
+    extremes = None if data.labels is None else [int(data.labels.min()), int(data.labels.max())]
+    labels = None if extremes is None else torch.tensor(extremes)
+    images = to_float(data.images[[0, 0]])
+    pipeline.family.training_batch(
+        pipeline.pipeline, images, labels, generator(0, "check", 0), None
+    )
 
 
 def denoising_loss(pipeline: Teacher, data: Data, batch_size: int) -> float:
