@@ -207,7 +207,7 @@ def test_a_folder_that_is_no_pipeline_is_refused(tmp_path: Path, load: Any) -> N
     ("index", "words"),
     [
         ({"unet": ["diffusers", "NoSuchModel"]}, "no model of diffusers"),
-        ({"unet": ["my_code", "Net"]}, "--trust-remote-code"),
+        ({"unet": ["my_code", "Net"]}, "made by code of its own, my_code.py"),
         ({"unet": [None, None]}, "the pipeline holds scheduler (DDPMScheduler)"),
         ({"scheduler": ["my_code", "Mine"]}, "none of diffusers'"),
         ({"scheduler": ["diffusers", "UNet2DModel"]}, "none of diffusers'"),
@@ -293,19 +293,15 @@ def test_a_student_of_a_later_version_is_refused(student: Path, load: Any) -> No
     assert "upgrade diffnas" in refused(student, load)
 
 
-CODE = """
-from diffusers import UNet2DModel
-class Mine(UNet2DModel):
-    pass
-"""
-
-
-def test_code_in_a_folder_runs_only_when_trusted(folder: Path) -> None:
-    edit_json(folder / "model_index.json", unet=["mine_for_loading_tests", "Mine"])
-    (folder / "unet" / "mine_for_loading_tests.py").write_text(CODE)
-    for load in (load_teacher, load_skeleton):
-        assert "--trust-remote-code" in refused(folder, load)
-        assert type(load(str(folder), trust_remote_code=True).denoiser).__name__ == "Mine"
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+@pytest.mark.parametrize("trust_remote_code", [False, True])
+def test_a_denoiser_of_its_own_code_is_refused_and_that_code_not_run(
+    folder: Path, load: Any, trust_remote_code: bool
+) -> None:
+    edit_json(folder / "model_index.json", unet=["mine", "Mine"])
+    (folder / "unet" / "mine.py").write_text("raise ZeroDivisionError")
+    told = refused(folder, load, trust_remote_code=trust_remote_code)
+    assert "its unet is made by code of its own, mine.py" in told
 
 
 def test_the_pipelines_own_class_is_kept(tmp_path: Path) -> None:

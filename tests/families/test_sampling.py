@@ -7,7 +7,8 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler
 
 from diffnas.errors import UserError
-from diffnas.families.sampling import make_scheduler, sample_images
+from diffnas.families.noise import BETA_SCHEDULES, alphas_cumprod
+from diffnas.families.sampling import fresh_scheduler, make_scheduler, sample_images
 from tests.models import tiny_pipeline
 
 # diffusers' schedulers turn tensors into arrays in ways that numpy 2 deprecates.
@@ -41,7 +42,13 @@ def draw(scheduler: Any, predict: Any, count: int = 32, **settings: Any) -> np.n
 @pytest.mark.parametrize("sampler", ["ddim", "dpmsolver", "euler", "ddpm"])
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize(
-    "settings", [{}, {"beta_schedule": "squaredcos_cap_v2"}, {"clip_sample": False}]
+    "settings",
+    [
+        {},
+        {"beta_schedule": "squaredcos_cap_v2"},
+        {"beta_schedule": "sigmoid"},
+        {"clip_sample": False},
+    ],
 )
 def test_an_ideal_denoiser_gives_the_data(
     sampler: str, prediction_type: str, settings: dict[str, Any]
@@ -153,6 +160,23 @@ def test_progress_ends_at_the_count() -> None:
 def test_more_steps_than_timesteps_are_refused() -> None:
     with pytest.raises(UserError, match="20 timesteps"):
         make_scheduler(DDPMScheduler(num_train_timesteps=20).config, "ddim", 21)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("beta_schedule", BETA_SCHEDULES)
+def test_every_sampler_takes_the_noise_that_was_trained_with(
+    sampler: str, beta_schedule: str
+) -> None:
+    scheduler = DDPMScheduler(beta_schedule=beta_schedule)
+    made = fresh_scheduler(scheduler, sampler, 5, torch.device("cpu"))
+    torch.testing.assert_close(made.alphas_cumprod, alphas_cumprod(scheduler.config))
+
+
+def test_a_sampler_that_cannot_take_the_steps_is_refused_in_a_line() -> None:
+    scheduler = DDPMScheduler(num_train_timesteps=20)
+    with pytest.raises(UserError, match=r"evaluate.sampler = own.*DDPMScheduler refuses") as caught:
+        fresh_scheduler(scheduler, "own", 21, torch.device("cpu"))
+    assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_sampler_is_refused() -> None:

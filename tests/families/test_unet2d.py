@@ -4,7 +4,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, DDPMScheduler, UNet2DConditionModel, UNet2DModel
 
 from diffnas.errors import RunError, UserError
 from diffnas.families import unet2d
@@ -138,6 +138,15 @@ def test_other_denoisers_are_not_supported() -> None:
     assert "UNet2DModel" in (FAMILY.supports(denoiser) or "")
 
 
+def test_a_subclass_is_not_supported_as_a_student_would_lose_its_own_code() -> None:
+    class Mine(UNet2DModel):
+        pass
+
+    with torch.device("meta"):
+        denoiser = Mine.from_config(tiny_unet().config)
+    assert "Mine is not supported" in (FAMILY.supports(denoiser) or "")
+
+
 def test_training_batches_follow_from_the_generator() -> None:
     images = torch.zeros(4, 1, 8, 8)
     one, same, other = (
@@ -203,7 +212,12 @@ def test_labels_reach_a_conditional_model_and_no_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "words"), [(None, "no classes"), (torch.tensor([0, 3]), "class 3 is out of range")]
+    ("labels", "words"),
+    [
+        (None, "no classes"),
+        (torch.tensor([0, 3]), "class 3 is out of range"),
+        (torch.tensor([2, -1, 0]), "class -1 is out of range"),
+    ],
 )
 def test_unfit_labels_are_refused(labels: torch.Tensor | None, words: str) -> None:
     pipeline = tiny_pipeline(num_class_embeds=3)

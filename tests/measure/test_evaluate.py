@@ -12,7 +12,14 @@ from diffnas.errors import UserError
 from diffnas.families import Teacher
 from diffnas.families.loading import load_teacher
 from diffnas.families.unet2d import FAMILY
-from diffnas.measure.evaluate import cost_rows, denoising_loss, evaluate, protocol, quality_row
+from diffnas.measure.evaluate import (
+    check,
+    cost_rows,
+    denoising_loss,
+    evaluate,
+    protocol,
+    quality_row,
+)
 from diffnas.measure.quality import nearest_distance, quality
 from diffnas.measure.references import NEAREST_SIDE, references, shrink, spread
 from diffnas.progress import Progress
@@ -216,6 +223,13 @@ def test_too_few_images_are_refused_before_sampling(
         with pytest.raises(UserError, match=words) as caught:
             call()
         assert "which need 65" in str(caught.value)
+
+
+@pytest.mark.parametrize("sampler", ["own", "ddim"])
+def test_a_sampler_that_does_not_fit_is_refused_before_sampling(sampler: str, data: Data) -> None:
+    settings = FAST.model_copy(update={"sampler": sampler, "sampler_steps": 21})
+    with pytest.raises(UserError, match=r"evaluate\.sampler"):
+        check(tiny(scheduler=DDPMScheduler(num_train_timesteps=20)), data, settings)
 
 
 def test_images_of_another_shape_are_refused(data: Data) -> None:

@@ -33,7 +33,7 @@ def load_teacher(
             included), or it is not supported.
     """
     source = origin.find(model, revision)
-    known = skeleton(source, trust_remote_code)
+    known = skeleton(source)
     if known.pipeline.scheduler is None:
         raise UserError(
             f"model {model}: no scheduler; save the pipeline again with the scheduler it was "
@@ -58,12 +58,13 @@ def load_skeleton(
 
     Needs ``model_index.json`` and the denoiser's ``config.json`` only, and fetches no more from
     the Hub. ``pipeline`` holds the denoiser and the scheduler (None without its config) and no
-    more. ``variant`` changes nothing here: variants share their configs.
+    more. ``variant`` changes nothing here, as variants share their configs, nor does
+    ``trust_remote_code``, as no code is run.
 
     Raises:
         UserError: no such pipeline, it is incomplete or damaged, or it is not supported.
     """
-    return skeleton(origin.find(model, revision), trust_remote_code)
+    return skeleton(origin.find(model, revision))
 
 
 def _load(folder: Path, known: Teacher, variant: str | None, trust_remote_code: bool) -> Any:

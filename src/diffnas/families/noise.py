@@ -15,6 +15,9 @@ from torch import Tensor
 from diffnas.errors import UserError
 
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace")
+COMMON_SCHEDULES = BETA_SCHEDULES[:3]
+"""Those that all of diffusers' samplers know; the others are known to DDPM's alone."""
+
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 
@@ -78,6 +81,15 @@ def alphas_cumprod(config: Mapping[str, Any]) -> Tensor:
         trained_betas=None if betas is None else tuple(float(beta) for beta in betas),
         rescale_betas_zero_snr=config.get("rescale_betas_zero_snr", False),
     )
+
+
+def spelt_out(config: Mapping[str, Any]) -> dict[str, list[float]]:
+    """``trained_betas`` for samplers that do not know the config's schedule; else nothing."""
+    if config.get("trained_betas") is not None or config["beta_schedule"] in COMMON_SCHEDULES:
+        return {}
+    names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
+    # Not rescaled to zero terminal SNR: that is left to the sampler.
+    return {"trained_betas": DDPMScheduler(**{name: config[name] for name in names}).betas.tolist()}
 
 
 @lru_cache(maxsize=16)

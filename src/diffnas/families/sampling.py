@@ -20,7 +20,7 @@ from diffusers import (
 from torch import Tensor
 
 from diffnas.errors import RunError, UserError
-from diffnas.families.noise import train_timesteps
+from diffnas.families.noise import spelt_out, train_timesteps
 from diffnas.parallel import thread_map, workers_for
 from diffnas.rng import generator
 
@@ -30,6 +30,10 @@ Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 # Trailing steps start from the last training timestep, where the start noise belongs (Lin et al.
 # 2023, arXiv 2305.08891); with few steps, leading ones begin too late and leave noise in.
 SPACING = {"timestep_spacing": "trailing"}
+
+_UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+          ValueError)  # fmt: skip
+"""What diffusers' schedulers raise, each in its own way, for settings that they do not take."""
 
 
 def make_scheduler(config: Mapping[str, Any], sampler: str, steps: int) -> Any:
@@ -43,15 +47,39 @@ def make_scheduler(config: Mapping[str, Any], sampler: str, steps: int) -> Any:
             f"evaluate.sampler_steps = {steps}: the model has {train_timesteps(config)} timesteps; "
             "use no more than that"
         )
-    if sampler == "ddim":
-        return DDIMScheduler.from_config(config, **SPACING)
     if sampler == "ddpm":
         return DDPMScheduler.from_config(config, **SPACING)
+    betas = spelt_out(config)
+    if sampler == "ddim":
+        return DDIMScheduler.from_config(config, **SPACING, **betas)
     if sampler == "euler":
-        return EulerDiscreteScheduler.from_config(config, **SPACING)
+        return EulerDiscreteScheduler.from_config(config, **SPACING, **betas)
     if sampler == "dpmsolver":
-        return DPMSolverMultistepScheduler.from_config(config, **_dpmsolver(config))
+        return DPMSolverMultistepScheduler.from_config(config, **_dpmsolver(config), **betas)
     raise UserError(f"sampler {sampler!r} is unknown; choose ddim, dpmsolver, euler, ddpm or own")
+
+
+def fresh_scheduler(scheduler: Any, sampler: str, steps: int, device: torch.device) -> Any:
+    """A scheduler set to those steps, of that sampler, for a pipeline with this scheduler.
+
+    Raises:
+        UserError: the sampler is unknown, or cannot take so many steps.
+    """
+    kind = type(scheduler)
+    try:
+        if sampler == "own":
+            fresh = kind.from_config(scheduler.config)
+        else:
+            fresh = make_scheduler(scheduler.config, sampler, steps)
+            kind = type(fresh)
+        fresh.set_timesteps(steps, device=device)
+    except _UNFIT as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise UserError(
+            f"evaluate.sampler = {sampler}, evaluate.sampler_steps = {steps}: {kind.__name__} "
+            f"refuses ({reason}); choose another sampler or number of steps"
+        ) from error
+    return fresh
 
 
 def _dpmsolver(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,17 +125,11 @@ def sample_images(
     """
 
     def run(indices: Tensor) -> npt.NDArray[np.uint8]:
-        config = scheduler.config
-        if sampler == "own":
-            own = type(scheduler).from_config(config)
-        else:
-            own = make_scheduler(config, sampler, steps)
+        own = fresh_scheduler(scheduler, sampler, steps, device)
         generators = [generator(seed, "sample", int(index)) for index in indices]
         noise = torch.stack([torch.randn(shape, generator=each) for each in generators])
         with torch.no_grad():
-            images = _denoise(
-                own, predict, noise.to(device), indices, steps=steps, generators=generators
-            )
+            images = _denoise(own, predict, noise.to(device), indices, generators)
         return _to_uint8(images)
 
     batches = list(torch.arange(count).split(batch_size))
@@ -124,11 +146,8 @@ def _denoise(
     predict: Predict,
     noise: Tensor,
     indices: Tensor,
-    *,
-    steps: int,
     generators: list[torch.Generator],
 ) -> Tensor:
-    scheduler.set_timesteps(steps, device=noise.device)
     images = noise * scheduler.init_noise_sigma
     takes_generator = "generator" in inspect.signature(scheduler.step).parameters
     extra = {"generator": generators} if takes_generator else {}

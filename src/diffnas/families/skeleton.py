@@ -8,7 +8,6 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import ModelMixin, SchedulerMixin
-from diffusers.utils.dynamic_modules_utils import get_class_from_dynamic_module
 from safetensors import SafetensorError
 from torch import nn
 
@@ -24,7 +23,7 @@ Index = dict[str, tuple[str, str]]
 """A pipeline's components: name to (library, class)."""
 
 
-def skeleton(source: Origin, trust_remote_code: bool) -> Teacher:
+def skeleton(source: Origin) -> Teacher:
     """A teacher whose denoiser is on the meta device; ``pipeline`` holds it and the scheduler.
 
     Raises:
@@ -32,7 +31,7 @@ def skeleton(source: Origin, trust_remote_code: bool) -> Teacher:
     """
     index = _index(source)
     family = _family(source, index)
-    kind = _denoiser_class(source, family.component, index[family.component], trust_remote_code)
+    kind = _denoiser_class(source, family.component, index[family.component])
     config = _config(source, family.component, "config.json")
     if config is None:
         raise UserError(
@@ -83,9 +82,7 @@ def _family(source: Origin, index: Index) -> Family:
     )
 
 
-def _denoiser_class(
-    source: Origin, component: str, entry: tuple[str, str], trust_remote_code: bool
-) -> Any:
+def _denoiser_class(source: Origin, component: str, entry: tuple[str, str]) -> Any:
     library, name = entry
     if library.startswith("diffnas_student_"):
         if (kind := getattr(modeling, name, None)) is None:
@@ -99,20 +96,10 @@ def _denoiser_class(
                 "upgrade diffusers or choose another model"
             )
         return kind
-    if not trust_remote_code:
-        raise UserError(
-            f"model {source.model}: its {component} is made by code of its own, {library}.py; "
-            "if you trust it, give --trust-remote-code"
-        )
-    with refusing(f"model {source.model}: {library}.py does not give {name}"):
-        return get_class_from_dynamic_module(
-            source.model if source.folder is None else str(source.folder / component),
-            subfolder=component if source.folder is None else None,
-            module_file=f"{library}.py",
-            class_name=name,
-            revision=source.revision,
-            trust_remote_code=True,
-        )
+    raise UserError(
+        f"model {source.model}: its {component} is made by code of its own, {library}.py, which a "
+        "student would not have; supported are denoisers of diffusers' own classes"
+    )
 
 
 def _scheduler(source: Origin, index: Index) -> Any:

@@ -14,11 +14,13 @@ from diffnas.families import Batch, Family
 from diffnas.families.noise import add_noise, train_timesteps
 from diffnas.families.sampling import sample_images
 from diffnas.rng import generator
+from diffnas.student.modeling import DiffNASUNet2DModel
 
 
 def supports(denoiser: Any) -> str | None:
     """Say in a line why this denoiser cannot be searched; None if it can."""
-    if not isinstance(denoiser, UNet2DModel):
+    # A subclass may compute more than its blocks do, and a student would lose that.
+    if type(denoiser) not in (UNet2DModel, DiffNASUNet2DModel):
         return f"{type(denoiser).__name__} is not supported; supported are UNet2DModel denoisers"
     config = denoiser.config
     if config.in_channels not in (1, 3):
@@ -167,9 +169,10 @@ def _checked(labels: Tensor | None, classes: int) -> Tensor:
             f"data: no classes, but the model takes one of {classes}; "
             "give a folder per class or set data.label_column"
         )
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+    unknown = labels[(labels < 0) | (labels >= classes)]
+    if len(unknown):
         raise UserError(
-            f"data: class {int(labels.max())} is out of range; the model knows 0 to {classes - 1}"
+            f"data: class {int(unknown[0])} is out of range; the model knows 0 to {classes - 1}"
         )
     return labels
 

@@ -16,6 +16,7 @@ from diffnas.data import Data, to_float
 from diffnas.errors import UserError
 from diffnas.families import Teacher
 from diffnas.families.noise import even_timesteps
+from diffnas.families.sampling import fresh_scheduler
 from diffnas.measure import features as extractors
 from diffnas.measure.cost import denoiser_cost
 from diffnas.measure.latency import latency_ms
@@ -146,7 +147,8 @@ def check(pipeline: Teacher, data: Data, settings: EvaluateSettings) -> None:
     """Refuse early what would fail after sampling.
 
     Raises:
-        UserError: images are too few, have another shape than the pipeline's, or lack its classes.
+        UserError: images are too few, have another shape than the pipeline's, or lack its classes;
+            or the sampler does not fit the pipeline's scheduler.
     """
     makes, has = pipeline.family.image_shape(pipeline.denoiser), data.images.shape[1:]
     if makes != has:
@@ -156,6 +158,12 @@ def check(pipeline: Teacher, data: Data, settings: EvaluateSettings) -> None:
         )
     check_counts(data, settings)
     _check_classes(pipeline, data)
+    fresh_scheduler(
+        pipeline.pipeline.scheduler,
+        settings.sampler,
+        settings.sampler_steps,
+        _device(pipeline),
+    )
 
 
 def _check_classes(pipeline: Teacher, data: Data) -> None:
