@@ -1,9 +1,12 @@
+import errno
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from diffnas.data import decode, load_data
-from diffnas.errors import UserError
+from diffnas.errors import RunError, UserError
 
 
 def save(path, mode="RGB", size=(12, 10), colour=None, **options):
@@ -135,7 +138,60 @@ def test_large_sets_are_decoded_once_into_the_cache(tmp_path, monkeypatch):
     assert isinstance(second.images, np.memmap)
     assert np.array_equal(first.images, second.images)
     assert second.skipped == 1
-    assert not list(cache.glob("*.tmp"))
+    assert len(list(cache.iterdir())) == 2
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    """A folder with one picture in (1, 2, 3), its cache, and the cached images' file."""
+    monkeypatch.setattr(decode, "LARGE", 1)
+    pictures, cache = tmp_path / "pictures", tmp_path / "cache"
+    save(pictures / "a.png", colour=(1, 2, 3))
+    load(pictures, cache=cache)
+    (file,) = (file for file in cache.iterdir() if not file.name.endswith(".kept.npy"))
+    return pictures, cache, file
+
+
+@pytest.mark.parametrize("length", [0, 5, 130, -1])
+@pytest.mark.parametrize("damaged", ["images", "kept"])
+def test_a_damaged_cache_is_made_again(cached, damaged, length):
+    pictures, cache, file = cached
+    hurt = file if damaged == "images" else file.with_suffix(".kept.npy")
+    hurt.write_bytes(hurt.read_bytes()[:length])
+    assert load(pictures, cache=cache).images[0, :, 0, 0].tolist() == [1, 2, 3]
+
+
+def test_a_disk_too_full_for_the_cache_is_said_before_decoding(cached, monkeypatch):
+    pictures, cache, file = cached
+    file.unlink()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(decode.os, "posix_fallocate", full, raising=False)
+    monkeypatch.setattr(decode, "_fill", None)  # decoding would fail otherwise
+    with pytest.raises(RunError, match="no space left on the disk"):
+        load(pictures, cache=cache)
+
+
+def test_a_file_system_that_cannot_allocate_is_written_to_all_the_same(cached, monkeypatch):
+    pictures, cache, file = cached
+    file.unlink()
+
+    def cannot(*_):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(decode.os, "posix_fallocate", cannot, raising=False)
+    assert len(load(pictures, cache=cache).images) == 1
+
+
+def test_what_a_killed_run_left_of_the_cache_goes_even_where_the_cache_is_whole(cached):
+    pictures, cache, file = cached
+    left = cache / f".{file.name}.abc.part"
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    load(pictures, cache=cache)
+    assert not left.exists()
 
 
 def test_cache_notices_changed_files(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import warnings
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from diffnas.checkpoint import write_atomically
+from diffnas.checkpoint import sweep, write_atomically
+from diffnas.errors import RunError
 
 LARGE = 2**26  # bytes; more than this goes to a file, where one is allowed
 
@@ -50,7 +52,11 @@ def decode_all(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Decode pictures 0..count-1: images (K, channels, H, W) and the K indices that were readable.
 
-    A large set is decoded once into `file`, if given, and mapped from there afterwards.
+    A large set is decoded once into `file`, if given, and mapped from there afterwards; damaged
+    ones are made again.
+
+    Raises:
+        RunError: the disk is full, or does not keep what is written.
     """
     shape = (count, channels, *size)
     if file is None or np.prod(shape) < LARGE:
@@ -58,17 +64,49 @@ def decode_all(
         kept = _fill(images, read, size, channels)
         return images[: len(kept)], kept
     kept_file = file.with_suffix(".kept.npy")
-    if not file.exists():
+    sweep(file)  # what killed runs left of it can be as large as the set
 
-        def write(temporary: Path) -> None:
-            images = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-            kept = _fill(images, read, size, channels)
-            images.flush()
-            np.save(kept_file, kept)
+    def write(temporary: Path) -> None:
+        images = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+        _allocate(temporary)
+        kept = _fill(images, read, size, channels)
+        images.flush()
+        np.save(kept_file, kept)
 
+    found = _mapped(file, kept_file, shape)
+    if found is None:
         write_atomically(file, write)  # its presence says that all is done
-    kept = np.load(kept_file, allow_pickle=False)
-    return np.load(file, mmap_mode="r", allow_pickle=False)[: len(kept)], kept
+        found = _mapped(file, kept_file, shape)
+    if found is None:
+        raise RunError(f"{file}: damaged as soon as it was written; check the disk")
+    return found
+
+
+def _mapped(
+    file: Path, kept_file: Path, shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """What an earlier run decoded; None if there is nothing, or it is damaged."""
+    try:
+        kept = np.load(kept_file, allow_pickle=False)
+        images = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (FileNotFoundError, EOFError, ValueError):
+        return None
+    if images.shape != shape or images.dtype != np.uint8 or kept.dtype != np.int64:
+        return None
+    return images[: len(kept)], kept
+
+
+def _allocate(file: Path) -> None:
+    """Take a file's whole length now: a full disk kills whoever writes to a mapped hole."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with file.open("r+b") as opened:
+        try:
+            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+        except OSError as error:
+            # Not every file system can.
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
 
 
 def _fill(
