@@ -6,6 +6,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from diffnas.cli import main
 from diffnas.cli.evaluate import names
@@ -80,6 +81,29 @@ def test_flags_and_settings_reach_the_protocol(measured):
     (_, how) = measured.loaded[0]
     assert how["trust_remote_code"] is True
     assert how["device"].type == "cpu"
+
+
+def test_a_seed_is_that_of_the_samples(capsys, measured):
+    assert main(["evaluate", "a", "--data", "digits", "--seed", "5"]) == 0
+    assert measured.settings.seeds == (5,)
+    assert main(["evaluate", "a", "--data", "digits", "--seed", "five"]) == 2
+    assert capsys.readouterr().err.startswith("diffnas: --seed five: ")
+
+
+def test_revision_and_variant_are_those_of_every_pipeline(measured):
+    flags = ["--revision", "main", "--variant", "fp16"]
+    assert main(["evaluate", "a", "b", "--data", "digits", *flags]) == 0
+    assert [(how["revision"], how["variant"]) for _, how in measured.loaded] == [
+        ("main", "fp16")
+    ] * 2
+
+
+def test_unreadable_images_are_counted(capsys, measured, tmp_path):
+    for index in range(2):
+        Image.new("L", (8, 8)).save(tmp_path / f"{index}.png")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    assert main(["evaluate", "a", "--data", str(tmp_path)]) == 0
+    assert "data: 1 unreadable file skipped" in capsys.readouterr().err
 
 
 def test_pipelines_of_different_image_shapes_are_refused(capsys, measured):

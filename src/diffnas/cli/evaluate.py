@@ -39,7 +39,9 @@ def evaluate(
         typer.Option(metavar="N", help="Images at once.", rich_help_panel=options.SETTINGS),
     ] = None,
     device: options.Device = None,
-    seed: options.Seed = None,
+    seed: options.SamplingSeed = None,
+    revision: options.Revision = None,
+    variant: options.Variant = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Measure cost and quality of pipelines with the same sampler, steps, seeds and images."""
@@ -49,12 +51,19 @@ def evaluate(
         {
             "--batch-size": (batch_size, ("evaluate.batch_size",)),
             "--device": (device, ("device",)),
-            "--seed": (seed, ("seed",)),
+            "--seed": (seed, ("evaluate.seeds=[{}]",)),
         },
     )
     if data is None:
         raise UserError("--data: missing; give a folder of images, a Hub data set id or digits")
-    found = measure(pipelines, data, settings, trust_remote_code=trust_remote_code)
+    found = measure(
+        pipelines,
+        data,
+        settings,
+        revision=revision,
+        variant=variant,
+        trust_remote_code=trust_remote_code,
+    )
     if as_json:
         print_json(found)
         return
@@ -63,9 +72,11 @@ def evaluate(
 
 
 def measure(
-    pipelines: Sequence[str], data: str, settings: Settings, *, trust_remote_code: bool
+    pipelines: Sequence[str], data: str, settings: Settings, **loading: Any
 ) -> dict[str, Any]:
     """Load all, refuse what cannot be compared, and measure: ``{"protocol", "rows"}``.
+
+    ``loading``: what :func:`diffnas.families.loading.load_teacher` takes besides the device.
 
     Raises:
         UserError: a pipeline or the data cannot be loaded, or images of different shapes.
@@ -80,9 +91,7 @@ def measure(
     from diffnas.measure.evaluate import evaluate as evaluate_  # noqa: PLC0415
 
     loaded = {
-        name: load_teacher(
-            source, device=place, revision=None, variant=None, trust_remote_code=trust_remote_code
-        )
+        name: load_teacher(source, device=place, **loading)
         for name, source in zip(names(pipelines), pipelines, strict=True)
     }
     channels, *size = common_shape(loaded)

@@ -99,7 +99,15 @@ Device = Annotated[
 ]
 Seed = Annotated[
     str | None,
-    typer.Option(metavar="N", help="All randomness follows from it.", rich_help_panel=SETTINGS),
+    typer.Option(
+        metavar="N",
+        help="Randomness of both trainings; samples have evaluate.seeds.",
+        rich_help_panel=SETTINGS,
+    ),
+]
+SamplingSeed = Annotated[
+    str | None,
+    typer.Option(metavar="N", help="Randomness of the samples.", rich_help_panel=SETTINGS),
 ]
 Revision = Annotated[
     str | None,
@@ -125,7 +133,8 @@ def read_settings(
 ) -> all_settings.Settings:
     """Settings from the file, then ``--set``, then flags, each winning over those before.
 
-    ``flags``: flag -> (its value or None, the settings it sets).
+    ``flags``: flag -> (its value or None, the settings it sets, e.g. ``seed`` or, where the value
+    is but a part of one, ``evaluate.seeds=[{}]``).
 
     Raises:
         UserError: naming the file, the setting or the flag with its value and the remedy.
@@ -134,7 +143,7 @@ def read_settings(
     for flag, (value, keys) in flags.items():
         if value is None:
             continue
-        own = [f"{key}={value}" for key in keys]
+        own = [key.format(value) if "=" in key else f"{key}={value}" for key in keys]
         try:
             all_settings.load(None, tuple(own))
         except UserError as error:

@@ -1,6 +1,5 @@
 """``diffnas sample``: a grid of images."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +25,7 @@ def sample(
     ] = None,
     steps: Annotated[str | None, typer.Option(metavar="N", help="Sampler steps.")] = None,
     device: options.Device = None,
-    seed: options.Seed = None,
+    seed: options.SamplingSeed = None,
     revision: options.Revision = None,
     variant: options.Variant = None,
     trust_remote_code: options.TrustRemoteCode = False,
@@ -49,6 +48,7 @@ def sample(
 
     place = resolve_device(settings.device)
     hush_diffusers()
+    from diffnas.checkpoint import write_atomically  # noqa: PLC0415
     from diffnas.families.loading import load_teacher  # noqa: PLC0415
     from diffnas.measure.grid import grid  # noqa: PLC0415
 
@@ -71,10 +71,5 @@ def sample(
             batch_size=min(wanted, settings.evaluate.batch_size),
             progress=progress.update,
         )
-    unfinished = out.with_name(f"{out.name}.tmp")
-    try:
-        grid(images).save(unfinished, format="PNG")
-        os.replace(unfinished, out)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_atomically(out, lambda path: grid(images).save(path, format="PNG"))
     print_result(str(out))

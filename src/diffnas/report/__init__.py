@@ -1,6 +1,5 @@
 """What a run leaves for people: the closing table and the page."""
 
-import os
 from pathlib import Path
 
 from diffnas.report.files import read_run
@@ -12,13 +11,11 @@ def write_report(run: Path) -> Path:
 
     Raises:
         UserError: no run folder, or a file in it that is broken or of a newer format.
+        RunError: the disk is full.
     """
-    text = page(read_run(run))
+    # Only now: the closing table is wanted without torch.
+    from diffnas.checkpoint import write_text  # noqa: PLC0415
+
     path = run / "report.html"
-    unfinished = run / "report.html.tmp"
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_text(path, page(read_run(run)))
     return path
