@@ -12,6 +12,7 @@ from torch import nn
 from diffnas import slots
 from diffnas.architecture import BlockSpace, Cost, Option, SlotSpace, Space
 from diffnas.blocks import Call, capture
+from diffnas.errors import UserError
 from diffnas.families import Family
 from diffnas.measure.cost import call_cost, denoiser_cost, to_meta
 from diffnas.settings import SpaceSettings
@@ -20,8 +21,18 @@ from diffnas.student.stock import stock_config
 
 
 def make_space(denoiser: nn.Module, family: Family, settings: SpaceSettings) -> Space:
-    """The space, with costs counted on the meta device at the shapes of a call at batch 1."""
+    """The space, with costs counted on the meta device at the shapes of a call at batch 1.
+
+    Raises:
+        UserError: a stock space is asked for, of a denoiser that no stock config can express.
+    """
     meta = to_meta(denoiser)
+    config: Any = meta.config
+    if settings.preset == "stock" and config.get("edits"):
+        raise UserError(
+            "space.preset = 'stock': this model is itself a student that no stock config can "
+            "express; use 'full' or 'paper'"
+        )
     inputs = family.example_inputs(meta, 1, torch.device("meta"))
     teacher = denoiser_cost(meta, inputs)
     names = family.block_names(meta)

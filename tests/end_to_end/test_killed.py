@@ -90,7 +90,8 @@ def test_an_interrupt_ends_with_one_line(teacher, tmp_path):
         wait_for(process, log, "supernet", 3)
         process.send_signal(signal.SIGINT)
         printed, told = process.communicate(timeout=30)
-    assert process.returncode == 130
+    # A shell reports both as 130; Python ends by the signal where it came inside of an exec.
+    assert process.returncode in (130, -signal.SIGINT)
     assert printed == ""
     assert "Traceback" not in told
     last = told.splitlines()[-1]

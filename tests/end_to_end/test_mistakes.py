@@ -132,6 +132,11 @@ class TestOfTheModel:
         told = refused(broken)
         assert f"model {broken}: no scheduler; save the pipeline again" in told
 
+    def test_a_stock_student_of_a_student_that_is_none(self, refused, finished):
+        told = refused(finished / "students" / "macs-0.6" / "pipeline", "--space", "stock")
+        assert "space.preset = 'stock': this model is itself a student" in told
+        assert "use 'full' or 'paper'" in told
+
 
 @pytest.mark.usefixtures("untouched")
 class TestOfTheData:
@@ -193,7 +198,8 @@ class TestOfTheBudget:
 
     def test_a_latency_out_of_reach_is_found_by_measuring(self, refused, run, teacher):
         told = refused(teacher, "--latency", "0.001", out=run)
-        assert "--latency 0.001: the smallest reachable is" in told
+        assert "--latency 0.001: the " in told
+        assert "raise it" in told
         assert [path.name for path in (run / "students").iterdir()] == ["macs-0.6"]
 
     def test_each_in_reach_but_not_together(self, refused, tmp_path):
