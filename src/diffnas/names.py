@@ -1,10 +1,18 @@
-"""Names of folders."""
+"""Names of stages, and of folders and models as others may see them. Needs no torch."""
 
 import re
 from pathlib import Path
+
+STAGES = ("plan", "supernet", "scores", "architecture", "student", "metrics", "report")
+"""The stages of a run, in their order."""
 
 
 def folder_name(model: str) -> str:
     """A safe folder name from a path or Hub id: its last part."""
     last = Path(model).resolve().name if Path(model).exists() else model.rstrip("/").split("/")[-1]
     return re.sub(r"[^\w.-]+", "-", last).strip(".-") or "model"
+
+
+def public_name(model: str) -> str:
+    """A Hub id as it is; of a path only the last part, for files that may be handed on."""
+    return folder_name(model) if Path(model).expanduser().exists() else model
