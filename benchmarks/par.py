@@ -17,17 +17,19 @@ import argparse
 import copy
 import json
 import math
-import time
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from diffnas import settings as all_settings
+from diffnas.artifacts import current_json
 from diffnas.budget import Budget, parse_budget
 from diffnas.cli.progress import show_progress
 from diffnas.data import load_data
 from diffnas.defaults import resolve
+from diffnas.device import resolve_device
 from diffnas.families.loading import load_teacher
+from diffnas.fingerprint import fingerprint, of_data, of_teacher
 from diffnas.measure.evaluate import protocol, quality_row
 from diffnas.progress import Progress
 from diffnas.retrain import retrain
@@ -78,34 +80,30 @@ def student(
 ) -> dict[str, Any]:
     """One whole compression; what its metrics.json says, and its minutes."""
     folder = out / f"seed-{settings.seed}"
-    began = time.monotonic()
     run = compress(
         teacher, data=data, out=folder, budget=budget, settings=settings, progress=progress
     )
     metrics = run.students[run.name].metrics()
-    note = folder / "minutes.json"
-    minutes = (time.monotonic() - began) / 60
-    if note.exists():  # an earlier call's share, or all of it
-        minutes = max(minutes, json.loads(note.read_text())["minutes"])
-    note.write_text(json.dumps({"minutes": minutes}))
-    return {**metrics, "minutes": minutes}
+    return {**metrics, "minutes": sum(metrics["seconds"].values()) / 60}
 
 
 def control(
     source: str, data_source: str, settings: Settings, *, out: Path, progress: Progress
 ) -> dict[str, Any]:
     """The quality of the teacher trained on for the student's steps."""
-    file = out / f"control-{settings.seed}.json"
-    if file.exists():
-        stored: dict[str, Any] = json.loads(file.read_text())
-        return stored
-    teacher = load_teacher(source)
+    device = resolve_device(settings.device)
+    teacher = load_teacher(source, device=device)
     channels, height, width = teacher.family.image_shape(teacher.denoiser)
     data = load_data(
         data_source, size=(height, width), channels=channels, **settings.data.model_dump()
     )
     params = sum(parameter.numel() for parameter in teacher.denoiser.parameters())
     resolved, _ = resolve(settings, params=params, size=(height, width), images=len(data.seen))
+    made_from = fingerprint(of_teacher(teacher), of_data(data), resolved.model_dump())
+    file = out / f"control-{settings.seed}.json"
+    stored = current_json(file, made_from, progress.say)
+    if stored is not None:
+        return stored
     trained = copy.deepcopy(teacher.denoiser)
     plain = resolved.retrain.model_copy(update={"schedule": "none", "output_weight": 0.0})
     retrain(
@@ -115,7 +113,8 @@ def control(
         plain,
         seed=settings.seed,
         checkpoint=out / f"control-{settings.seed}.safetensors",
-        fingerprint=str(plain),
+        precision=settings.precision,
+        fingerprint=made_from,
         progress=progress,
     )
     teacher.pipeline.register_modules(unet=trained)
@@ -125,7 +124,8 @@ def control(
         settings.evaluate,
         progress,
     )
-    row["protocol"] = protocol(data, settings.evaluate, next(trained.parameters()).device)
+    row["protocol"] = protocol(data, settings.evaluate, device)
+    row["fingerprint"] = made_from
     file.write_text(json.dumps(row, indent=2) + "\n")
     return row
 

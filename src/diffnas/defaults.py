@@ -52,6 +52,9 @@ def resolve(
     )
     filled = settings.model_copy(
         update={
+            "score": settings.score.model_copy(
+                update={"batch_size": settings.score.batch_size or batch_size}
+            ),
             "supernet": settings.supernet.model_copy(update=supernet),
             "retrain": settings.retrain.model_copy(update=retrain),
         }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffnas.errors import UserError
@@ -48,3 +50,21 @@ def check_device_name(name: str) -> None:
     if name in KINDS or re.fullmatch(r"cuda:\d+", name):
         return
     raise UserError(f"--device {name}: unknown; one of {', '.join(KINDS)}, cuda:N")
+
+
+def device_name(device: torch.device | str) -> str:
+    """What that device is, as its maker calls it: latencies hold for this one only."""
+    import torch  # noqa: PLC0415
+
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()} GPU" if device.type == "mps" else _processor()
+
+
+def _processor() -> str:
+    """The processor's model; its architecture where the system does not tell."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()

@@ -18,6 +18,7 @@ from diffnas.measure.cost import to_meta
 from diffnas.parallel import single_threaded, workers_for
 from diffnas.settings import Settings
 from diffnas.space import smallest_cost
+from diffnas.training import autocast
 
 BACKWARD = 2.0
 """A backward pass in forward passes: gradients of inputs and of weights."""
@@ -61,19 +62,24 @@ def hours(
         * (whole + (1 + BACKWARD) * student),
         "evaluate": image_steps * (whole + student),
     }
-    rate = macs_per_second(teacher, space, settings.supernet.batch_size, device)
+    rate = macs_per_second(teacher, space, settings, device)
     found = {stage: value / rate / 3600 for stage, value in macs.items()}
     return {**found, "total": sum(found.values())}
 
 
-def macs_per_second(teacher: Teacher, space: Space, batch_size: int, device: torch.device) -> float:
+def macs_per_second(
+    teacher: Teacher, space: Space, settings: Settings, device: torch.device
+) -> float:
     """How many MACs of this denoiser the device does in a second, in all its threads."""
+    assert settings.supernet.batch_size is not None
+    batch_size = settings.supernet.batch_size
     size = int(min(batch_size, max(1, PROBE_MACS // space.teacher.macs)))
     denoiser = _random_weights(teacher.denoiser, device)
     inputs = teacher.family.example_inputs(denoiser, size, device)
     workers = workers_for(device, space.teacher.macs * batch_size)
     times = []
-    with torch.no_grad(), single_threaded(workers > 1):
+    mixed = autocast(settings.precision, device)
+    with torch.no_grad(), single_threaded(workers > 1), mixed:
         for _ in range(4):
             began = time.perf_counter()
             denoiser(**inputs)
@@ -83,11 +89,14 @@ def macs_per_second(teacher: Teacher, space: Space, batch_size: int, device: tor
     return workers * size * space.teacher.macs / sorted(times[1:])[1]
 
 
-def training_bytes(teacher: Teacher, space: Space, settings: Settings) -> dict[str, int]:
+def training_bytes(
+    teacher: Teacher, space: Space, settings: Settings, device: torch.device
+) -> dict[str, int]:
     """Bytes that each training holds at its peak: weights, optimizer, activations.
 
-    The supernet's activations are those of its largest block (each block's graph is freed before
-    the next; a CPU holds one per thread) beside all blocks' captured calls.
+    The supernet's activations are those of its largest block, once per thread (a graph is freed
+    before the next is made), beside all blocks' captured calls, those of the teacher's next pass
+    included. Half precision is taken to halve activations, not weights.
     """
     assert settings.supernet.batch_size is not None
     assert settings.retrain.batch_size is not None
@@ -106,12 +115,15 @@ def training_bytes(teacher: Teacher, space: Space, settings: Settings) -> dict[s
         for leaf in torch.utils._pytree.tree_leaves((call.args, call.kwargs, call.output))
         if isinstance(leaf, Tensor)
     )
+    half = 1 if settings.precision == "fp32" else 2
+    size, batch = settings.supernet.batch_size, settings.retrain.batch_size
+    workers = workers_for(device, space.teacher.macs * size)
+    held = captured * (2 if workers > 1 else 1) + workers * max(graphs, default=0)
     # The subnet that weighs most is the teacher's own; both trainings hold the frozen teacher.
     return {
-        "supernet": weights * (1 + ADAM_STATES)
-        + settings.supernet.batch_size * (captured + max(graphs, default=0)),
+        "supernet": weights + ADAM_STATES * (weights + _extra_bytes(space)) + size * held // half,
         "retrain": weights * (1 + ADAM_STATES + 1)
-        + settings.retrain.batch_size * (captured + saved_bytes(meta, (), inputs)),
+        + batch * (captured + saved_bytes(meta, (), inputs)) // half,
     }
 
 
@@ -160,3 +172,10 @@ def _random_weights(denoiser: nn.Module, device: torch.device) -> nn.Module:
 
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
+
+
+def _extra_bytes(space: Space) -> int:
+    """Weights of a supernet that the teacher does not have: of other kernels, and of low ranks."""
+    options = [option for block in space.blocks for slot in block.slots for option in slot.options]
+    own = [o for o in options if o.edit is not None and {"kernel", "rank"} & o.edit.keys()]
+    return 4 * sum(option.cost.params for option in own if (option.edit or {}).get("kernel") != 3)

@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import nn
 
 from diffnas.architecture import Architecture, BlockSpace, Cost, Space
+from diffnas.blocks import Call, capture
 from diffnas.budget import Budget
 from diffnas.defaults import resolve
 from diffnas.device import resolve_device
@@ -15,6 +17,7 @@ from diffnas.families import Teacher
 from diffnas.families.loading import load_skeleton
 from diffnas.forecast import hours, training_bytes
 from diffnas.limits import memory_of
+from diffnas.measure.cost import call_cost, to_meta
 from diffnas.select import check_reachable, check_rule
 from diffnas.settings import Settings
 from diffnas.space import make_space, smallest_cost
@@ -55,7 +58,7 @@ def make_plan(
     return {
         **describe(teacher, space, budget, resolved, reasons),
         "hours": hours(teacher, space, resolved, device),
-        "memory_bytes": training_bytes(teacher, space, resolved),
+        "memory_bytes": training_bytes(teacher, space, resolved, device),
     }
 
 
@@ -73,7 +76,7 @@ def describe(
         "largest": asdict(_cost_at(space, "macs", max)),
         "subnets": math.prod(block.size for block in space.blocks),
         "blocks": [_block(block, space.teacher) for block in space.blocks],
-        "left": left_as_they_are(teacher.denoiser, space),
+        "left": left_as_they_are(teacher, space),
         "budget": {
             kind: {"limit": limit, "smallest": least, "reachable": least <= limit}
             for kind, (limit, least) in _limits(teacher, space, budget).items()
@@ -94,15 +97,34 @@ def check_budget(teacher: Teacher, space: Space, budget: Budget) -> None:
         check_reachable(kind, limits[kind], least / whole, whole)
 
 
-def left_as_they_are(denoiser: nn.Module, space: Space) -> list[str]:
-    """Modules without a slot that hold more than 5 % of the parameters, in words."""
+def left_as_they_are(teacher: Teacher, space: Space) -> list[str]:
+    """Modules without a slot that have more than 5 % of the MACs or parameters, in words."""
     inside = [f"{block.name}.{slot.path}" for block in space.blocks for slot in block.slots]
+    meta = to_meta(teacher.denoiser)
+    found = dict(_outermost(meta, inside))
+    parts = [f"{path}{rest}" for path, module in found.items() for rest in _paths(module)]
+    inputs = teacher.family.example_inputs(meta, 1, torch.device("meta"))
+    _, calls = capture(meta, parts, inputs)
     lines = []
-    for path, module in _outermost(denoiser, inside):
-        share = sum(p.numel() for p in module.parameters()) / space.teacher.params
-        if share > WORTH_A_WORD:
-            lines.append(f"{path} ({type(module).__name__}), {share:.0%} of the parameters")
+    for path, module in found.items():
+        macs = _macs(path, module, calls) / space.teacher.macs
+        params = sum(p.numel() for p in module.parameters()) / space.teacher.params
+        if max(macs, params) > WORTH_A_WORD:
+            kind = type(module).__name__
+            lines.append(f"{path} ({kind}), {macs:.0%} of the MACs, {params:.0%} of the parameters")
     return lines
+
+
+def _paths(module: nn.Module) -> list[str]:
+    """The module and all inside it, as what follows its own path."""
+    return [f".{name}" if name else "" for name, _ in module.named_modules()]
+
+
+def _macs(path: str, module: nn.Module, calls: Mapping[str, Call]) -> int:
+    """Of a module's call; a mere list is never called itself, only what it holds."""
+    if path in calls:
+        return call_cost(module, calls[path].args, calls[path].kwargs).macs
+    return sum(_macs(f"{path}.{name}", child, calls) for name, child in module.named_children())
 
 
 def _outermost(module: nn.Module, inside: list[str], prefix: str = "") -> Any:

@@ -123,6 +123,19 @@ def retrain(
     return seconds
 
 
+def fresh_weights(model: nn.Module, seed: int) -> None:
+    """Give every layer the random weights of its class, the same on every device."""
+    device = next(model.parameters()).device
+    model.to("cpu")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in model.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+    model.to(device)
+
+
 def losses_of(
     student: nn.Module,
     denoiser: nn.Module,

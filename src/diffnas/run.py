@@ -10,6 +10,7 @@ import yaml
 
 from diffnas import stages
 from diffnas.architecture import FORMAT, space_to_json
+from diffnas.artifacts import check_format, read_json
 from diffnas.budget import Budget
 from diffnas.checkpoint import write_json, write_text
 from diffnas.data import load_data
@@ -19,6 +20,8 @@ from diffnas.errors import UserError
 from diffnas.families.loading import load_teacher
 from diffnas.fingerprint import fingerprint, of_data, of_teacher
 from diffnas.measure.evaluate import check as check_evaluation
+from diffnas.measure.references import features_of
+from diffnas.names import STAGES
 from diffnas.plan import check_budget, describe
 from diffnas.progress import Progress
 from diffnas.report import write_report
@@ -27,8 +30,6 @@ from diffnas.settings import Settings
 from diffnas.space import make_space
 from diffnas.stages import Job
 from diffnas.student.saving import load
-
-STAGES = ("plan", "supernet", "scores", "architecture", "student", "metrics", "report")
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ def compress(
 ) -> Run:
     """Make a student of a pipeline within a budget, or go on where an earlier call stopped.
 
-    ``until`` names the last of :data:`STAGES` to do. Every finished stage is kept; one whose
-    settings changed is done again, and ``progress`` is told so.
+    ``until`` names the last of :data:`diffnas.names.STAGES` to do. Every finished stage is kept;
+    one whose settings changed is done again, and ``progress`` is told so.
 
     Raises:
         UserError: the model, the data or a setting cannot be used, or the budget is out of reach.
@@ -109,10 +110,15 @@ def compress(
     resolved, reasons = resolve(
         settings, params=space.teacher.params, size=(height, width), images=len(images.seen)
     )
+    # By name, so that what 'auto' finds on another day cannot mix two kinds of features.
+    named = features_of(images, settings.evaluate)
+    resolved = resolved.model_copy(
+        update={"evaluate": settings.evaluate.model_copy(update={"features": named})}
+    )
     check_budget(teacher, space, budget)
-    check_evaluation(teacher, images, settings.evaluate)
+    check_evaluation(teacher, images, resolved.evaluate)
     of_this = of_teacher(teacher)
-    origin = fingerprint(of_this, of_data(images), settings.data.model_dump())
+    origin = fingerprint(of_this, of_data(images))
     out.mkdir(parents=True, exist_ok=True)
     with _Log(out / "log.jsonl", progress) as log:
         job = Job(out, teacher, origin, images, space, resolved, budget, log)
@@ -156,21 +162,14 @@ def _stages(job: Job, until: str | None) -> None:
 def _check_same_teacher(out: Path, source: str, of_this: str) -> None:
     """Raise UserError if the folder belongs to another teacher or a newer DiffNAS."""
     file = out / "plan.json"
-    if not file.exists():
+    plan = read_json(file) or {}  # a damaged one is written again
+    check_format(file, plan)
+    other = plan.get("model")
+    if not isinstance(other, dict) or "fingerprint" not in other:
         return
-    try:
-        plan = json.loads(file.read_text(encoding="utf-8"))
-        written, other = plan["format"], plan["model"]
-    except (ValueError, KeyError, TypeError):
-        return  # damaged: it is written again
-    if written > FORMAT:
-        raise UserError(
-            f"--out {out}: its format {written} is newer than this DiffNAS reads ({FORMAT}); "
-            "pip install --upgrade diffnas, or give another folder"
-        )
     if other["fingerprint"] != of_this:
         raise UserError(
-            f"--out {out}: a run of another teacher ({other['source']}, not {source}, or its "
+            f"--out {out}: a run of another teacher ({other.get('source')}, not {source}, or its "
             "weights have changed); give another folder"
         )
 
@@ -179,15 +178,25 @@ def _note_settings(file: Path, settings: Settings, progress: Progress) -> None:
     """Write the settings; say which differ from those written before."""
     values = settings.model_dump(mode="json")
     if file.exists():
-        try:
-            before = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError:
-            before = {}
+        before = _read_yaml(file)
         old, new = _flat(before), _flat(values)
-        changed = [f"{key} {old[key]} -> {new[key]}" for key in new if old.get(key) != new[key]]
-        if old and changed:
+        changed = [
+            f"{key} {old[key]} -> {value}"
+            for key, value in new.items()
+            if key in old and old[key] != value
+        ]
+        if changed:
             progress.say(f"settings changed: {', '.join(changed)}")
     write_text(file, yaml.safe_dump(values, sort_keys=False))
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    """The file's settings; none if it is damaged, since it is written again."""
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

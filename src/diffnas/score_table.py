@@ -1,10 +1,11 @@
 """The score table of a whole denoiser: made from a supernet, written, read."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -37,37 +38,42 @@ def score(
     only), timesteps spread evenly over the schedule. It is evaluated in parts of
     ``settings.batch_size``; a loss is the mean over parts, whatever the number of threads.
     """
+    assert settings.batch_size is not None
     progress = progress or Progress()
-    parts = [
-        _calls(supernet, data, picks, times, generator(seed, "score noise", part))
-        for part, (picks, times) in enumerate(_parts(supernet, data, settings, seed))
-    ]
+    parts = _parts(supernet, data, settings, seed)
     device = next(supernet.teacher.denoiser.parameters()).device
     macs = supernet.space.teacher.macs * settings.batch_size
     workers = min(workers_for(device, macs), len(parts))
-    progress.start("scores", sum(block.size for block in supernet.space.blocks))
-    tables, done = {}, 0
-    for block in supernet.space.blocks:
-        shown = _Offset(progress, done)
-        calls = [part[block.name] for part in parts]
-        found = _in_parts(supernet.blocks[block.name], calls, kind, workers, shown)
-        losses = np.mean([table.losses for table in found], axis=0)
-        tables[block.name] = replace(found[0], losses=losses)
-        done += block.size
-        progress.update(done)
+    blocks = supernet.space.blocks
+    found: dict[str, list[BlockScores]] = {block.name: [] for block in blocks}
+    done, size = 0, sum(block.size for block in blocks)
+    progress.start("scores", size * len(parts))
+    # As many parts at a time as there are threads: captured calls of all would fill the memory.
+    for first in range(0, len(parts), workers):
+        calls = [_calls(supernet, data, part) for part in parts[first : first + workers]]
+        for block in blocks:
+            own = [part.pop(block.name) for part in calls]
+            shown = _Offset(progress, done, len(own))
+            found[block.name] += _in_threads(supernet.blocks[block.name], own, kind, shown)
+            done += block.size * len(own)
+            progress.update(done)
     progress.stop()
+    tables = {
+        name: replace(scores[0], losses=np.mean([each.losses for each in scores], axis=0))
+        for name, scores in found.items()
+    }
     return Scores(supernet.space, tables)
 
 
-def _in_parts(
-    block: BlockSupernet, calls: list[Call], kind: BlockLoss, workers: int, progress: Progress
+def _in_threads(
+    block: BlockSupernet, calls: list[Call], kind: BlockLoss, progress: Progress
 ) -> list[BlockScores]:
-    """A block's scores on each part, in threads on twins: a block runs one subnet at a time."""
+    """A block's scores on each call, in threads on twins: a block runs one subnet at a time."""
     plain = plain_options(block)
     shown = [progress, *[None] * (len(calls) - 1)]
     work = list(zip([twin(block) for _ in calls], calls, shown, strict=True))
     return thread_map(
-        lambda each: score_block(each[0], [each[1]], kind, each[2], plain), work, workers
+        lambda each: score_block(each[0], [each[1]], kind, each[2], plain), work, len(calls)
     )
 
 
@@ -100,37 +106,47 @@ def from_tensors(tensors: Mapping[str, Tensor], space: Space) -> Scores:
     )
 
 
-def _parts(
-    supernet: Supernet, data: Data, settings: ScoreSettings, seed: int
-) -> list[tuple[Tensor, Tensor]]:
-    """Image indices and timesteps of each part; every part spans the whole schedule."""
+@dataclass(frozen=True)
+class _Part:
+    """Some of the validation batch: image rows, timesteps, and where the noise comes from."""
+
+    rows: npt.NDArray[np.int64]
+    times: Tensor
+    random: torch.Generator
+
+
+def _parts(supernet: Supernet, data: Data, settings: ScoreSettings, seed: int) -> list[_Part]:
+    """The validation batch cut so that every part spans the whole schedule."""
     random = generator(seed, "score images", 0)
     count = min(settings.images, len(data.seen))
-    picks = torch.from_numpy(data.seen)[torch.randperm(len(data.seen), generator=random)[:count]]
+    picks = data.seen[torch.randperm(len(data.seen), generator=random)[:count].numpy()]
     times = even_timesteps(supernet.teacher.pipeline.scheduler.config, count)
-    parts = -(-count // settings.batch_size)
-    return [(picks[part::parts], times[part::parts]) for part in range(parts)]
+    assert settings.batch_size is not None
+    number = -(-count // settings.batch_size)
+    return [
+        _Part(picks[part::number], times[part::number], generator(seed, "score noise", part))
+        for part in range(number)
+    ]
 
 
-def _calls(
-    supernet: Supernet, data: Data, picks: Tensor, times: Tensor, random: torch.Generator
-) -> dict[str, Call]:
+def _calls(supernet: Supernet, data: Data, part: _Part) -> dict[str, Call]:
+    """The teacher's calls of all blocks on a part."""
     teacher = supernet.teacher
     device = next(teacher.denoiser.parameters()).device
-    rows = picks.numpy()
-    images = to_float(data.images[rows]).to(device)
-    labels = None if data.labels is None else torch.from_numpy(data.labels[rows]).to(device)
-    batch = teacher.family.training_batch(teacher.pipeline, images, labels, random, times)
+    images = to_float(data.images[part.rows]).to(device)
+    labels = None if data.labels is None else torch.from_numpy(data.labels[part.rows]).to(device)
+    batch = teacher.family.training_batch(teacher.pipeline, images, labels, part.random, part.times)
     return capture(teacher.denoiser, list(supernet.blocks), batch.inputs)[1]
 
 
 class _Offset(Progress):
-    """Shows a block's subnets as part of all blocks'."""
+    """Shows one of several equal threads as all of them, after what was done before."""
 
-    def __init__(self, progress: Progress, done: int) -> None:
+    def __init__(self, progress: Progress, done: int, threads: int) -> None:
         self.progress = progress
         self.done = done
+        self.threads = threads
 
     def update(self, done: int, **figures: float) -> None:
-        """Count on from the blocks before."""
-        self.progress.update(self.done + done, **figures)
+        """Count on."""
+        self.progress.update(self.done + self.threads * done, **figures)

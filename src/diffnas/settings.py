@@ -87,7 +87,7 @@ class ScoreSettings(Section):
     """The score table."""
 
     images: Positive = Field(256, description="images in the fixed validation batch")
-    batch_size: Positive = Field(64, description="images evaluated at once")
+    batch_size: Positive | None = Field(None, description="images evaluated at once")
 
 
 class SelectSettings(Section):

@@ -16,10 +16,11 @@ from safetensors import safe_open
 
 from diffnas import score_table
 from diffnas.architecture import FORMAT, Architecture, Cost, Scores, Space, space_to_json
+from diffnas.artifacts import current_json, current_tensors, whole_pipeline
 from diffnas.budget import Budget
-from diffnas.checkpoint import load_state, save_state, write_atomically, write_json
+from diffnas.checkpoint import save_state, write_atomically, write_json
 from diffnas.data import Data
-from diffnas.errors import UserError
+from diffnas.device import device_name
 from diffnas.families import Teacher
 from diffnas.fingerprint import fingerprint
 from diffnas.limits import option_metrics, within_latency
@@ -27,7 +28,7 @@ from diffnas.measure.evaluate import cost_rows, protocol, quality_row
 from diffnas.measure.grid import side_by_side
 from diffnas.model_card import model_card
 from diffnas.progress import Progress
-from diffnas.retrain import retrain
+from diffnas.retrain import fresh_weights, retrain
 from diffnas.settings import Settings
 from diffnas.student.saving import load, save_pipeline
 from diffnas.student.stock import as_model
@@ -51,6 +52,11 @@ class Job:
     progress: Progress
 
     @property
+    def device(self) -> torch.device:
+        """Where the teacher is and all work runs."""
+        return next(self.teacher.denoiser.parameters()).device
+
+    @property
     def student(self) -> Path:
         """The student's folder, named after its budget."""
         rule = self.settings.select.rule
@@ -70,7 +76,7 @@ def supernet(job: Job) -> tuple[Supernet, str]:
     net = Supernet(job.teacher, job.space)
     folder = job.path / "supernet"
     file, checkpoint = folder / "supernet.safetensors", folder / "checkpoint.safetensors"
-    found = _state(job, file, made_from)
+    found = current_tensors(file, made_from, job.progress.say)
     if found is not None:
         net.load_state_dict(found)
         return net, made_from
@@ -94,7 +100,7 @@ def scores(job: Job, net: Supernet, supernet_from: str) -> tuple[Scores, str]:
     """The score table and its fingerprint."""
     made_from = fingerprint(supernet_from, job.settings.score.model_dump())
     file = job.path / "scores.safetensors"
-    found = _state(job, file, made_from)
+    found = current_tensors(file, made_from, job.progress.say)
     if found is not None:
         return score_table.from_tensors(found, job.space), made_from
     began = time.monotonic()
@@ -113,9 +119,11 @@ def scores(job: Job, net: Supernet, supernet_from: str) -> tuple[Scores, str]:
 def architecture(job: Job, table: Scores, scores_from: str) -> dict[str, Any]:
     """The content of ``architecture.json``: the chosen subnets, their edits, losses and costs."""
     rule, seed = job.settings.select.rule, job.settings.seed
-    made_from = fingerprint(scores_from, rule, asdict(job.budget), seed)
+    # A latency holds on the device it was measured on.
+    where = device_name(job.device) if job.budget.latency is not None else None
+    made_from = fingerprint(scores_from, rule, asdict(job.budget), seed, where)
     file = job.student / "architecture.json"
-    found = _json(job, file, made_from)
+    found = current_json(file, made_from, job.progress.say)
     if found is not None:
         return found
     additive, whole = option_metrics(job.teacher, job.space, job.budget)
@@ -154,8 +162,13 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
         supernet_from, chosen["edits"], settings.retrain.model_dump(), settings.seed
     )
     folder, note = job.student / "pipeline", job.student / "student.json"
-    if _json(job, note, made_from) is not None and (folder / "model_index.json").exists():
-        return made_from
+    finished = current_json(note, made_from, job.progress.say)
+    if finished is not None:
+        if whole_pipeline(folder):
+            return made_from
+        job.progress.say(f"{folder}: damaged; it is made again")
+    for stale in ("metrics.json", "samples.png"):
+        (job.student / stale).unlink(missing_ok=True)
     model = _initial(job, net, chosen)
     checkpoint = job.student / "checkpoints" / "retrain.safetensors"
     seconds = retrain(
@@ -179,13 +192,13 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
 def metrics(job: Job, student_from: str) -> dict[str, Any]:
     """The content of ``metrics.json``; ``samples.png`` beside it."""
     settings = job.settings.evaluate
-    made_from = fingerprint(student_from, settings.model_dump())
+    judged = settings.model_dump(exclude={"batch_size"})
+    made_from = fingerprint(student_from, judged, device_name(job.device))
     file, picture = job.student / "metrics.json", job.student / "samples.png"
-    found = _json(job, file, made_from)
+    found = current_json(file, made_from, job.progress.say)
     if found is not None and picture.exists():
         return found
-    device = next(job.teacher.denoiser.parameters()).device
-    pipeline = load(job.student / "pipeline").to(device)
+    pipeline = load(job.student / "pipeline").to(job.device)
     denoiser = getattr(pipeline, job.teacher.family.component).eval().requires_grad_(False)
     small = replace(
         job.teacher, source=str(job.student / "pipeline"), pipeline=pipeline, denoiser=denoiser
@@ -194,7 +207,7 @@ def metrics(job: Job, student_from: str) -> dict[str, Any]:
     content = {
         "format": FORMAT,
         "fingerprint": made_from,
-        "protocol": protocol(job.data, settings, device),
+        "protocol": protocol(job.data, settings, job.device),
         "teacher": costs["teacher"] | _teacher_quality(job),
         "student": costs["student"] | quality_row(small, job.data, settings, job.progress),
         "seconds": _seconds(job),
@@ -233,8 +246,9 @@ def _seconds(job: Job) -> dict[str, float]:
 def _teacher_quality(job: Job) -> dict[str, Any]:
     """Measured once for all students of the run."""
     file = job.path / "teacher.json"
-    made_from = fingerprint(job.origin, job.settings.evaluate.model_dump())
-    found = _json(job, file, made_from)
+    judged = job.settings.evaluate.model_dump(exclude={"batch_size"})
+    made_from = fingerprint(job.origin, judged)
+    found = current_json(file, made_from, job.progress.say)
     if found is None:
         row = quality_row(job.teacher, job.data, job.settings.evaluate, job.progress)
         found = {"format": FORMAT, "fingerprint": made_from, "row": row}
@@ -249,7 +263,7 @@ def _initial(job: Job, net: Supernet, chosen: Mapping[str, Any]) -> Any:
     built = net.build(Architecture(chosen["blocks"]))
     model = as_model(teacher.config, chosen["edits"], built.state_dict())
     if job.settings.retrain.init == "fresh":
-        reset_parameters(model, job.settings.seed)
+        fresh_weights(model, job.settings.seed)
     expected = Cost(**chosen["cost"]).params
     actual = sum(parameter.numel() for parameter in model.parameters())
     assert actual == expected, f"{actual} parameters built, {expected} foretold"
@@ -260,51 +274,3 @@ def _pipeline(teacher: Teacher, denoiser: Any) -> Any:
     """The teacher's pipeline with another denoiser; all other components are its own."""
     components = {**teacher.pipeline.components, teacher.family.component: denoiser}
     return type(teacher.pipeline)(**components)
-
-
-def reset_parameters(model: Any, seed: int) -> None:
-    """Give every layer the random weights of its class, from one seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for module in model.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
-
-
-def _state(job: Job, file: Path, made_from: str) -> Any:
-    found = load_state(file)
-    if found is None:
-        if file.exists():
-            job.progress.say(f"{file}: damaged; it is made again")
-        return None
-    tensors, meta = found
-    _check_format(file, meta.get("format", "1"))
-    if meta.get("fingerprint") != made_from:
-        job.progress.say(f"{file.name}: made from other settings or data; it is made again")
-        return None
-    return tensors
-
-
-def _json(job: Job, file: Path, made_from: str) -> dict[str, Any] | None:
-    if not file.exists():
-        return None
-    try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        stored = content["fingerprint"]
-    except (ValueError, KeyError, TypeError):
-        job.progress.say(f"{file}: damaged; it is made again")
-        return None
-    _check_format(file, content.get("format", FORMAT))
-    if stored != made_from:
-        name = f"{file.parent.name}/{file.name}"
-        job.progress.say(f"{name}: made from other settings or data; it is made again")
-        return None
-    return content
-
-
-def _check_format(file: Path, written: Any) -> None:
-    if int(written) > FORMAT:
-        raise UserError(
-            f"{file}: format {written} is newer than this DiffNAS reads ({FORMAT}); "
-            "pip install --upgrade diffnas"
-        )

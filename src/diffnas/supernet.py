@@ -182,9 +182,11 @@ def fit(
     device = next(supernet.teacher.denoiser.parameters()).device
     # The dearest block first, so that threads finish together.
     names = sorted(supernet.blocks, key=lambda name: -supernet.blocks[name].space.cost.macs)
+    # A student as the teacher may have a block of which nothing is left.
+    names = [name for name in names if any(True for _ in supernet.blocks[name].parameters())]
     optimizers = {
-        name: Optimizer(list(block.parameters()), settings.weight_decay, precision)
-        for name, block in supernet.blocks.items()
+        name: Optimizer(list(supernet.blocks[name].parameters()), settings.weight_decay, precision)
+        for name in names
     }
     workers = workers_for(device, supernet.space.teacher.macs * size)
 

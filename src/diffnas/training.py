@@ -23,7 +23,8 @@ class Loop:
     """One training: how far, what is written where.
 
     ``state`` and ``restore`` give and take everything that changes from step to step, as tensors.
-    ``fingerprint`` says what the state belongs to; a checkpoint of something else is left alone.
+    ``fingerprint`` says what the state belongs to; with a checkpoint of something else the training
+    begins anew.
     """
 
     stage: str
@@ -75,6 +76,7 @@ def _resume(loop: Loop) -> tuple[int, float]:
         return 0, 0.0
     tensors, meta = found
     if meta.get("fingerprint") != loop.fingerprint:
+        loop.progress.say(f"{loop.stage}: settings or data have changed; it begins anew")
         return 0, 0.0
     loop.restore(tensors)
     return int(meta["step"]), float(meta["seconds"])
@@ -109,6 +111,8 @@ class Optimizer:
         self.adamw = torch.optim.AdamW(parameters, lr=0.0, weight_decay=weight_decay, fused=True)
         device = parameters[0].device.type
         self.scaler = torch.amp.GradScaler(device, enabled=precision == "fp16")
+        # Its first use makes its state, which threads must not do at once.
+        self.scaler.scale(torch.zeros((), device=parameters[0].device))
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of a loss, scaled for fp16."""

@@ -11,11 +11,9 @@ from diffnas.cli.output import print_result, print_table
 from diffnas.cli.progress import show_progress
 from diffnas.cli.quiet import hush_diffusers
 from diffnas.errors import UserError
-from diffnas.names import folder_name
+from diffnas.names import STAGES, folder_name
 from diffnas.report.table import closing_table
 from diffnas.settings import Settings
-
-STAGES = ("plan", "supernet", "scores", "architecture", "student", "metrics", "report")
 
 
 def compress(
@@ -115,10 +113,11 @@ def run_and_show(
             progress=progress,
             **further,
         )
-    student = run.students.get(run.name)
-    if student is None or not (student.path / "metrics.json").exists():
+    last = further.get("until") or STAGES[-1]
+    if STAGES.index(last) < STAGES.index("metrics"):
         print_result(f"run {run.path}")
         return
+    student = run.students[run.name]
     print_table(closing_table(student.metrics(), title=run.name))
     print_result(f"\npipeline  {student.path / 'pipeline'}")
     print_result(f"samples   {student.path / 'samples.png'}")

@@ -1,0 +1,89 @@
+"""Whether a file that a stage left is there, whole, and made from what it would be now."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from diffnas.architecture import FORMAT
+from diffnas.checkpoint import load_state
+from diffnas.errors import UserError
+
+Say = Callable[[str], None]
+
+
+def current_tensors(file: Path, made_from: str, say: Say) -> dict[str, Tensor] | None:
+    """The tensors of a state file with that fingerprint, else None; ``say`` is told why.
+
+    Raises:
+        UserError: a newer DiffNAS wrote the file.
+    """
+    found = load_state(file)
+    if found is None:
+        if file.exists():
+            say(f"{file}: damaged; it is made again")
+        return None
+    tensors, meta = found
+    return tensors if _is_current(file, meta, made_from, say) else None
+
+
+def current_json(file: Path, made_from: str, say: Say) -> dict[str, Any] | None:
+    """The content of a JSON file with that fingerprint, else None; ``say`` is told why.
+
+    Raises:
+        UserError: a newer DiffNAS wrote the file.
+    """
+    if not file.exists():
+        return None
+    content = read_json(file)
+    if content is None:
+        say(f"{file}: damaged; it is made again")
+        return None
+    return content if _is_current(file, content, made_from, say) else None
+
+
+def read_json(file: Path) -> dict[str, Any] | None:
+    """A JSON object, or None if there is no whole one in the file."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def check_format(file: Path, content: Any) -> None:
+    """Raise UserError if a newer DiffNAS wrote the file."""
+    try:
+        written = int(content.get("format", FORMAT))
+    except (ValueError, TypeError):
+        return  # damaged, and told apart by its fingerprint
+    if written > FORMAT:
+        raise UserError(
+            f"{file}: its format {written} is newer than this DiffNAS reads ({FORMAT}); "
+            "pip install --upgrade diffnas, or give another --out"
+        )
+
+
+def whole_pipeline(folder: Path) -> bool:
+    """Whether a pipeline folder is there and none of its weight files is cut short."""
+    weights = list(folder.glob("*/*.safetensors"))
+    if not weights or not (folder / "model_index.json").exists():
+        return False
+    try:
+        for file in weights:
+            with safe_open(file, framework="pt"):
+                pass
+    except SafetensorError:
+        return False
+    return True
+
+
+def _is_current(file: Path, content: Any, made_from: str, say: Say) -> bool:
+    check_format(file, content)
+    if content.get("fingerprint") == made_from:
+        return True
+    say(f"{file.parent.name}/{file.name}: made from other settings or data; it is made again")
+    return False
