@@ -3,12 +3,15 @@
 import json
 
 import pytest
+from torch.nn import Conv2d, Linear
 
 from diffnas.budget import parse_budget
 from diffnas.errors import UserError
 from diffnas.plan import make_plan
 from diffnas.settings import parse
 from tests.models import tiny_pipeline
+
+NO_RESNETS = {"space": {"resnet_widths": [], "resnet_kernels": [], "resnet_skip": False}}
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +60,26 @@ def test_hours_and_memory_grow_with_steps_and_batch(configs):
     longer = plan(configs, {"max_steps": 1000, "retrain": {"batch_size": 128}})
     assert longer["hours"]["retrain"] > 10 * short["hours"]["retrain"]
     assert longer["memory_bytes"]["retrain"] > short["memory_bytes"]["retrain"]
+
+
+def test_what_no_slot_reaches_is_named_with_its_share(configs):
+    made = plan(configs, NO_RESNETS)
+    level = tiny_pipeline().unet.up_blocks[1]
+    # At 8 x 8 pixels each weight of a convolution multiplies 64 times.
+    convs = sum(m.weight.numel() for m in level.modules() if isinstance(m, Conv2d))
+    linears = sum(m.weight.numel() for m in level.modules() if isinstance(m, Linear))
+    macs = (64 * convs + linears) / made["teacher"]["macs"]
+    params = sum(p.numel() for p in level.parameters()) / made["teacher"]["params"]
+    shares = f"{macs:.0%} of the MACs, {params:.0%} of the parameters"
+    assert f"up_blocks.1 (UpBlock2D), {shares}" in made["left"]
+    # A list, which is never called itself.
+    assert any(line.startswith("up_blocks.0.resnets (ModuleList)") for line in made["left"])
+
+
+def test_few_parameters_are_worth_a_word_where_they_cost_many_macs(configs, monkeypatch):
+    monkeypatch.setattr("diffnas.plan.WORTH_A_WORD", 0.06)
+    left = plan(configs, NO_RESNETS)["left"]
+    assert "down_blocks.0 (DownBlock2D), 8% of the MACs, 5% of the parameters" in left
 
 
 def test_a_folder_without_a_model_index_is_refused(tmp_path):

@@ -3,27 +3,36 @@
 from collections.abc import Mapping
 from typing import Any
 
-from diffnas.report.table import count
+from diffnas.figures import count
 
 
-def model_card(teacher: str, architecture: Mapping[str, Any]) -> str:
-    """A model card in the Hub's form, from ``architecture.json``'s content."""
+def model_card(architecture: Mapping[str, Any], *, own_class: bool) -> str:
+    """A model card in the Hub's form, from ``architecture.json``'s content.
+
+    ``own_class``: whether the student's class is no stock one of diffusers and travels with it.
+    """
     cost, before = architecture["cost"], architecture["teacher"]
+    source = before["source"]
     rows = "\n".join(
         f"| {label} | {count(before[key])} | {count(cost[key])} | {cost[key] / before[key]:.2f} |"
         for key, label in (("params", "parameters"), ("macs", "MACs"))
+    )
+    loads = (
+        "`DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`\n"
+        "(its class file travels with it), or with `diffnas.load(folder)` without remote code."
+        if own_class
+        else "`DiffusionPipeline.from_pretrained(folder)`."
     )
     return f"""---
 library_name: diffusers
 tags: [diffnas, diffusion]
 ---
-A smaller `{teacher}`, found by block-wise architecture search and retrained with the dynamic joint
+A smaller `{source}`, found by block-wise architecture search and retrained with the dynamic joint
 loss ([DiffNAS](https://arxiv.org/abs/2311.04950)).
 
 | denoiser | teacher | student | ratio |
 |---|---|---|---|
 {rows}
 
-Loads with diffusers alone: `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`
-(its class file travels with it), or with `diffnas.load(folder)` without remote code.
+Loads with diffusers alone: {loads}
 """

@@ -27,9 +27,11 @@ from diffnas.limits import option_metrics, within_latency
 from diffnas.measure.evaluate import cost_rows, protocol, quality_row
 from diffnas.measure.grid import side_by_side
 from diffnas.model_card import model_card
+from diffnas.names import public_name
 from diffnas.progress import Progress
 from diffnas.retrain import fresh_weights, retrain
 from diffnas.settings import Settings
+from diffnas.student.modeling import EditedModel
 from diffnas.student.saving import load, save_pipeline
 from diffnas.student.stock import as_model
 from diffnas.supernet import Supernet, fit
@@ -137,7 +139,7 @@ def architecture(job: Job, table: Scores, scores_from: str) -> dict[str, Any]:
         "budget": {k: asdict(v) for k, v in job.budget.limits().items()},
         "rule": rule,
         "tolerance": chosen.tolerance,
-        "teacher": {"source": job.teacher.source, **asdict(job.space.teacher)},
+        "teacher": {"source": public_name(job.teacher.source), **asdict(job.space.teacher)},
         "cost": asdict(chosen.cost),
         "blocks": chosen.architecture.blocks,
         "edits": chosen.architecture.edits(job.space),
@@ -183,7 +185,8 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
         progress=job.progress,
         log={"student": job.student.name},
     )
-    save_pipeline(_pipeline(job.teacher, model), folder, model_card(job.teacher.source, chosen))
+    card = model_card(chosen, own_class=isinstance(model, EditedModel))
+    save_pipeline(_pipeline(job.teacher, model), folder, card)
     write_json(note, {"format": FORMAT, "fingerprint": made_from, "seconds": round(seconds, 1)})
     checkpoint.unlink(missing_ok=True)
     return made_from

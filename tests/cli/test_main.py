@@ -6,7 +6,6 @@ import json
 import pytest
 
 from diffnas.cli import main
-from diffnas.cli.compress import STAGES
 from diffnas.cli.output import print_json, print_table
 from diffnas.errors import RunError, UserError
 from diffnas.names import folder_name
@@ -74,13 +73,6 @@ def test_help_fits_the_terminal_and_cuts_nothing(capsys, monkeypatch, verb, widt
     assert max(len(line) for line in text.splitlines()) <= int(width)
     assert "…" not in text
     assert all(name in text for name in (VERBS if not verb else ()))
-
-
-def test_the_stages_are_those_of_a_run():
-    # Only here, so that the other tests run without torch.
-    from diffnas import run  # noqa: PLC0415
-
-    assert run.STAGES == STAGES
 
 
 def test_json_has_null_where_there_is_no_number(capsys):

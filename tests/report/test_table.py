@@ -9,13 +9,9 @@ from diffnas.report.table import (
     LABELS,
     closing_rows,
     closing_table,
-    count,
-    duration,
     measure_text,
     ratio_text,
     side_by_side,
-    significant,
-    size,
 )
 
 
@@ -97,23 +93,3 @@ def test_names_are_never_read_as_markup():
 
 def test_every_measure_of_the_protocol_has_a_label():
     assert {"denoising_loss", "nearest_seen", "kernel_distance_seen"} <= set(LABELS)
-
-
-@pytest.mark.parametrize(
-    ("function", "value", "text"),
-    [
-        (count, 999, "999"),
-        (count, 1000, "1.00 k"),
-        (significant, 99.96, "100"),
-        (significant, 0.05, "0.0500"),
-        (size, 4096, "4 096"),
-        (size, 2 * 10**17, "2e+17"),
-        (size, 3 * 10**400, "3e+400"),
-        (duration, 4.2, "4 s"),
-        (duration, 59.7, "1 min"),
-        (duration, 3599.0, "1 h 00 min"),
-        (duration, 7500.0, "2 h 05 min"),
-    ],
-)
-def test_numbers_of_any_size_stay_short(function, value, text):
-    assert function(value) == text

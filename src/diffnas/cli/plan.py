@@ -9,7 +9,8 @@ from diffnas.budget import describe, parse_budget
 from diffnas.cli import options
 from diffnas.cli.output import print_json, print_result, print_table
 from diffnas.cli.quiet import hush_diffusers
-from diffnas.report.table import count, duration, measure_text, plain_table, ratio_text, size
+from diffnas.figures import count, duration, figure, size
+from diffnas.report.table import plain_table, ratio_text
 
 
 def plan(
@@ -140,7 +141,4 @@ def remarks(made: dict[str, Any], limits: dict[str, str]) -> list[str]:
 
 def amount_text(kind: str, value: float | None) -> str:
     """An absolute cost for a person."""
-    if value is None:
-        return "unknown"
-    key = {"latency": "latency_ms", "memory": "memory_bytes"}.get(kind, kind)
-    return measure_text(key, value)
+    return "unknown" if value is None else figure(kind, value)

@@ -17,8 +17,8 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from diffnas.figures import duration
 from diffnas.progress import Progress
-from diffnas.report.table import duration
 
 LEAST = 0.5
 """Seconds between two lines, at the least."""

@@ -140,6 +140,15 @@ def auto_features(data: str) -> str:
     return "patches" if importlib.util.find_spec("torch_fidelity") is None else "inception"
 
 
+def least_images(name: str) -> tuple[int, str]:
+    """Of how many images a Fréchet distance by these features needs; the features in words.
+
+    With no more images than features the covariances are singular and the distance is noise.
+    """
+    extractor, words = features(name)
+    return 1 + (extractor if isinstance(extractor, int) else extractor.num_features), words
+
+
 def features(name: str) -> tuple[Extractor | int, str]:
     """Make the extractor of a name (never 'auto'), for torchmetrics, and words for reports."""
     if name == "digits":

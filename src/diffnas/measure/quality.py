@@ -31,8 +31,17 @@ def quality(
 
     Both are biased or noisy at small counts: compare only values of equal counts, and give the
     distance of real to real images of those counts beside them.
+
+    Raises:
+        UserError: no more images of either kind than features.
     """
-    check_counts(len(generated), len(reference), features)
+    least, words = extractors.least_images(features)
+    for name, count in (("generated", len(generated)), ("reference", len(reference))):
+        if count < least:
+            raise UserError(
+                f"quality: {count} {name} images are too few for {words}; "
+                f"use at least {least} or other features"
+            )
     real = _reference_features(_Images(reference), features, device)
     fake = extract(generated, features, device)
     # The metrics get features instead of images, so that each image is looked at once.
@@ -54,21 +63,6 @@ def quality(
             "frechet_distance": max(frechet.compute().item(), 0.0),
             "kernel_distance": kernel.compute()[0].item(),
         }
-
-
-def check_counts(generated: int, reference: int, features: str) -> None:
-    """Refuse counts at which the Fréchet distance is noise; cheap, so call it before long work.
-
-    With no more images than features the covariances are singular.
-    """
-    extractor, words = extractors.features(features)
-    least = 1 + (extractor if isinstance(extractor, int) else extractor.num_features)
-    for name, count in (("generated", generated), ("reference", reference)):
-        if count < least:
-            raise UserError(
-                f"quality: {count} {name} images are too few for {words}; "
-                f"use at least {least} or other features"
-            )
 
 
 def extract(images: np.ndarray, features: str, device: str = "cpu") -> Tensor:

@@ -27,8 +27,7 @@ def check_counts(data: Data, settings: EvaluateSettings) -> None:
     Raises:
         UserError: samples, held-out or seen images are too few.
     """
-    extractor, words = extractors.features(features_of(data, settings))
-    least = 1 + (extractor if isinstance(extractor, int) else extractor.num_features)
+    least, words = extractors.least_images(features_of(data, settings))
     total = f"of the {len(data.seen) + len(data.held_out)} images of {data.name}"
     for what, count, remedy in (
         (f"evaluate.samples = {settings.samples}: too few", settings.samples, "raise it"),

@@ -8,17 +8,14 @@ from typing import Any
 
 import yaml
 
+from diffnas.figures import count, duration, significant, size
 from diffnas.report.curves import retrain_curves, scatter, supernet_curves
 from diffnas.report.files import RunFiles, StudentFiles
 from diffnas.report.table import (
     COSTS,
     closing_rows,
-    count,
-    duration,
     mean,
     ratio_text,
-    significant,
-    size,
 )
 from diffnas.report.words import unmeasured, verdict, words
 
