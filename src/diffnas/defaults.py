@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from diffnas.settings import Settings
+from diffnas.settings import EvaluateSettings, Settings
 
 STEPS_AT_1M = 6000
 """Retraining steps of a teacher of a million parameters (measured: docs/results.md, the curve)."""
@@ -60,6 +60,11 @@ def resolve(
         }
     )
     return filled, supernet_reasons | retrain_reasons
+
+
+def evaluation_batch(settings: EvaluateSettings, size: tuple[int, int]) -> int:
+    """Images sampled at once: twice what training takes, as nothing is kept for gradients."""
+    return settings.batch_size or 2 * _batch_size(size, None)
 
 
 def round_to_two(value: float) -> float:

@@ -125,7 +125,7 @@ class EvaluateSettings(Section):
     sampler_steps: Positive = 20
     samples: Annotated[int, Field(ge=16)] = Field(1024, description="images per seed")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
-    batch_size: Positive = 128
+    batch_size: Positive | None = Field(None, description="images sampled at once")
     features: Literal["auto", "digits", "patches", "inception"] = "auto"
 
 

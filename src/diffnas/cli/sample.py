@@ -9,6 +9,7 @@ from diffnas.cli import options
 from diffnas.cli.output import print_result
 from diffnas.cli.progress import show_progress
 from diffnas.cli.quiet import hush_diffusers
+from diffnas.defaults import evaluation_batch
 
 
 def sample(
@@ -59,6 +60,7 @@ def sample(
         variant=variant,
         trust_remote_code=trust_remote_code,
     )
+    _, height, width = teacher.family.image_shape(teacher.denoiser)
     with show_progress() as progress:
         progress.start("sample", wanted)
         images = teacher.family.sample(
@@ -68,7 +70,7 @@ def sample(
             seed=settings.seed,
             sampler=settings.evaluate.sampler,
             steps=settings.evaluate.sampler_steps,
-            batch_size=min(wanted, settings.evaluate.batch_size),
+            batch_size=min(wanted, evaluation_batch(settings.evaluate, (height, width))),
             progress=progress.update,
         )
     write_atomically(out, lambda path: grid(images).save(path, format="PNG"))

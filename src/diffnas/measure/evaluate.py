@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from diffnas.data import Data, to_float
+from diffnas.defaults import evaluation_batch
 from diffnas.errors import UserError
 from diffnas.families import Teacher
 from diffnas.families.noise import even_timesteps
@@ -97,7 +98,7 @@ def quality_row(
     progress = progress or Progress()
     held_out, seen = references(data)
     name, device = features_of(data, settings), _feature_device(_device(pipeline))
-    loss = denoising_loss(pipeline, data, settings.batch_size)
+    loss = denoising_loss(pipeline, data, _batch_size(pipeline, settings))
     shrunk = shrink(seen)
     found: dict[str, list[float]] = {}
     nearest = []
@@ -176,6 +177,11 @@ def _check_classes(pipeline: Teacher, data: Data) -> None:
     )
 
 
+def _batch_size(pipeline: Teacher, settings: EvaluateSettings) -> int:
+    _, height, width = pipeline.family.image_shape(pipeline.denoiser)
+    return evaluation_batch(settings, (height, width))
+
+
 def denoising_loss(pipeline: Teacher, data: Data, batch_size: int) -> float:
     """Mean squared error to the training target on fixed held-out images, noise and timesteps.
 
@@ -209,7 +215,7 @@ def _sample(pipeline: Teacher, settings: EvaluateSettings, seed: int, progress: 
         seed=seed,
         sampler=settings.sampler,
         steps=settings.sampler_steps,
-        batch_size=settings.batch_size,
+        batch_size=_batch_size(pipeline, settings),
         progress=progress.update,
     )
     progress.stop()
