@@ -56,6 +56,16 @@ def test_a_run_leaves_the_documented_files(finished):
     assert not [name for name in left if ".part" in name or ".tmp" in name]
 
 
+def test_what_may_be_handed_on_holds_no_path_of_this_machine(finished, teacher):
+    student = finished / "students" / NAME
+    texts = [*student.rglob("*.json"), *student.rglob("*.md")]
+    for file in [file for file in texts if file.name != "metrics.json"]:
+        assert str(teacher.parent) not in file.read_text(), file
+    card = (student / "pipeline" / "README.md").read_text()
+    assert f"A smaller `{teacher.name}`" in card
+    assert "trust_remote_code=True" in card
+
+
 def test_metrics_hold_protocol_and_both_sides(finished):
     metrics = json.loads((finished / "students" / NAME / "metrics.json").read_text())
     assert {"sampler", "steps", "samples", "seeds", "features"} <= metrics["protocol"].keys()

@@ -200,6 +200,7 @@ def test_the_stock_space_needs_no_code_of_anyones(teacher, tmp_path, capsys):
     assert status == 0, capsys.readouterr().err
     folder = student(tmp_path / "run")
     assert not list(folder.rglob("*.py"))
+    assert "trust_remote_code" not in (folder / "README.md").read_text()
     pipeline = loaded(folder)
     assert type(pipeline.unet) is UNet2DModel
     assert_samples(pipeline)
