@@ -34,7 +34,9 @@ def as_model(
     else:
         model = DiffNASUNet2DModel.from_config(config, edits=edits)
     weight = next(value for value in state_dict.values() if torch.is_floating_point(value))
-    model = model.to(device=weight.device, dtype=weight.dtype)
+    model = model.to(weight.device)
+    if weight.dtype != model.dtype:  # diffusers warns of every cast
+        model = model.to(weight.dtype)
     model.load_state_dict(state_dict)
     return model.eval()
 
