@@ -6,7 +6,7 @@ import pytest
 from diffnas.architecture import Architecture, Cost
 from diffnas.budget import parse_budget
 from diffnas.errors import UserError
-from diffnas.select import RULES, check_rule, human, select
+from diffnas.select import RULES, check_rule, select
 from diffnas.select.table import make_table
 from tests.select.tables import block, scores, three_blocks
 
@@ -270,22 +270,6 @@ def test_without_slots_there_is_only_the_teacher():
     assert select(table, parse_budget(macs=1.0)).cost == table.space.teacher
     with pytest.raises(UserError, match="smallest reachable is 1"):
         select(table, parse_budget(macs=0.5))
-
-
-@pytest.mark.parametrize(
-    ("value", "metric", "text"),
-    [
-        (17.3e6, "macs", "17.3 M"),
-        (3.1e9, "macs", "3.1 G"),
-        (2.5e12, "macs", "2.5 T"),
-        (950, "params", "950"),
-        (1234, "params", "1.23 k"),
-        (12.14, "latency", "12.1 ms"),
-        (34 * 2**20, "memory", "34.0 MiB"),
-    ],
-)
-def test_figures_have_units(value, metric, text):
-    assert human(value, metric) == text
 
 
 def test_losses_never_enter_as_absolute_numbers():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from diffnas.architecture import Architecture, Cost, Scores
 from diffnas.budget import Amount, Budget, describe
 from diffnas.errors import UserError
+from diffnas.figures import figure
 from diffnas.select.local import at_tolerance, local, local_ratio
 from diffnas.select.random import random
 from diffnas.select.table import ROUNDING, OptionCosts, Rows, Table, make_table
@@ -93,20 +94,8 @@ def check_reachable(metric: str, limit: Amount, smallest: float, teacher: float)
         written = f"{limit.value:g}" if limit.relative else describe(limit, metric)
         raise UserError(
             f"--{metric} {written}: the smallest reachable is {smallest:.3g} of the teacher's "
-            f"{human(teacher, metric)}; raise it, or allow smaller options in the space settings"
+            f"{figure(metric, teacher)}; raise it, or allow smaller options in the space settings"
         )
-
-
-def human(value: float, metric: str) -> str:
-    """A figure with its unit: ``17.3 M``, ``12.1 ms``, ``34.0 MiB``."""
-    if metric == "latency":
-        return f"{value:.3g} ms"
-    if metric == "memory":
-        return f"{value / 2**20:.1f} MiB"
-    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g} {letter}"
-    return f"{value:.0f}"
 
 
 def _share(
