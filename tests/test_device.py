@@ -6,7 +6,8 @@ import sys
 import pytest
 import torch
 
-from diffnas.device import check_device_name, resolve_device
+from diffnas import device as devices
+from diffnas.device import check_device_name, device_name, resolve_device
 from diffnas.errors import UserError
 
 
@@ -62,3 +63,25 @@ def test_a_mistyped_name_is_told_without_waiting_for_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == 2
+
+
+def test_a_gpu_is_called_what_its_driver_calls_it(monkeypatch):
+    names = {torch.device("cuda:0"): "Small GPU", torch.device("cuda:1"): "Large GPU"}
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: names[device])
+    assert device_name("cuda:0") == "Small GPU"
+    assert device_name(torch.device("cuda:1")) == "Large GPU"
+
+
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [("processor : 0\nmodel name\t: Old CPU @ 1 GHz\n", "Old CPU @ 1 GHz"), ("", "x86_64")],
+)
+def test_a_processor_is_called_by_its_model_or_else_its_architecture(
+    monkeypatch, tmp_path, told, name
+):
+    (tmp_path / "cpuinfo").write_text(told)
+    monkeypatch.setattr(devices, "Path", lambda _: tmp_path / "cpuinfo")
+    monkeypatch.setattr(devices.platform, "processor", lambda: "")
+    monkeypatch.setattr(devices.platform, "machine", lambda: "x86_64")
+    assert device_name("cpu") == name
+    assert device_name("mps") == f"{name} GPU"

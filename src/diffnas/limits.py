@@ -1,29 +1,32 @@
 """What budgets on latency and memory need: costs that no counting on paper gives."""
 
-import copy
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 
 from diffnas.architecture import Architecture, Scores, Space
-from diffnas.blocks import capture
 from diffnas.budget import Amount, Budget
+from diffnas.errors import RunError, UserError
 from diffnas.families import Teacher
+from diffnas.figures import figure
 from diffnas.measure.cost import to_meta
-from diffnas.measure.latency import latency_ms
 from diffnas.measure.memory import memory_bytes
-from diffnas.select import Selection, select
-from diffnas.select.table import OptionCosts
-from diffnas.student.modeling import apply_edits, edit_module
+from diffnas.select import Selection, select, written
+from diffnas.select.table import OptionCosts, Rows, make_table
+from diffnas.timing import Timed, edited, options_ms, paired_ms, teacher_ms
 
 Additive = Mapping[str, tuple[float, OptionCosts]]
 Whole = Mapping[str, tuple[float, Callable[[Architecture], float]]]
 
 CORRECTIONS = 5
-"""Times a latency limit is tightened until the measured student keeps it."""
+"""Students measured whole at most, to come close below a latency limit."""
+
+CLOSE = 0.95
+"""A student at this share of its latency limit makes full use of it: no further one is tried."""
+
+AIM = 0.98
+"""The share of a latency limit at which a further student is aimed."""
 
 
 def option_metrics(teacher: Teacher, space: Space, budget: Budget) -> tuple[Additive, Whole]:
@@ -31,41 +34,10 @@ def option_metrics(teacher: Teacher, space: Space, budget: Budget) -> tuple[Addi
     additive: dict[str, tuple[float, OptionCosts]] = {}
     whole: dict[str, tuple[float, Callable[[Architecture], float]]] = {}
     if budget.latency is not None:
-        additive["latency"] = _teacher_latency(teacher), option_latencies(teacher, space)
+        additive["latency"] = teacher_ms(teacher), options_ms(teacher, space)
     if budget.memory is not None:
         whole["memory"] = memory_of(teacher, space)
     return additive, whole
-
-
-def option_latencies(teacher: Teacher, space: Space, repeats: int = 20) -> dict[Any, float]:
-    """Milliseconds of each (block, slot, option) at batch 1 on the teacher's device.
-
-    Options of one slot take turns, on the teacher's own inputs.
-    """
-    device = next(teacher.denoiser.parameters()).device
-    paths = [f"{block.name}.{slot.path}" for block in space.blocks for slot in block.slots]
-    inputs = teacher.family.example_inputs(teacher.denoiser, 1, device)
-    _, calls = capture(teacher.denoiser, paths, inputs)
-    found: dict[Any, float] = {}
-    for block in space.blocks:
-        for slot in block.slots:
-            path = f"{block.name}.{slot.path}"
-            own = teacher.denoiser.get_submodule(path)
-            modules = {
-                option.name: own if option.edit is None else edit_module(own, option.edit)
-                for option in slot.options
-            }
-            call = calls[path]
-            timed = latency_ms(
-                {
-                    name: partial(module, *call.args, **call.kwargs)
-                    for name, module in modules.items()
-                },
-                device=device,
-                repeats=repeats,
-            )
-            found |= {(block.name, slot.path, name): ms for name, ms in timed.items()}
-    return found
 
 
 def memory_of(teacher: Teacher, space: Space) -> tuple[float, Callable[[Architecture], float]]:
@@ -78,10 +50,18 @@ def memory_of(teacher: Teacher, space: Space) -> tuple[float, Callable[[Architec
     def of(architecture: Architecture) -> float:
         key = repr(architecture.blocks)
         if key not in known:
-            known[key] = float(memory_bytes(_edited(meta, architecture, space), inputs))
+            known[key] = float(memory_bytes(edited(meta, architecture, space), inputs))
         return known[key]
 
     return float(memory_bytes(meta, inputs)), of
+
+
+@dataclass(frozen=True)
+class Point:
+    """A latency as predicted (share of the teacher's) and as measured (share of the limit)."""
+
+    predicted: float
+    measured: float
 
 
 def within_latency(
@@ -96,49 +76,115 @@ def within_latency(
 ) -> Selection:
     """A selection whose whole latency, measured beside the teacher's, keeps the budget.
 
-    Latencies of options do not add up to that of the whole, so the limit is corrected by the
-    ratio of predicted to measured latency, a few times at most.
+    Options timed alone do not add up to the whole: their savings are scaled to what the fastest
+    architecture saves when measured. What is chosen is measured too; between the slowest that
+    kept the limit and the fastest that did not, a next one is aimed at, a few times at most.
+
+    Raises:
+        UserError: not even the fastest architecture keeps the limit, or none that was measured
+            keeps it together with the other limits.
+        RunError: the measurements contradict each other.
     """
-    limits = budget.limits()
-    chosen = select(scores, budget, rule, seed=seed, additive=additive, whole=whole)
-    if "latency" not in limits:
-        return chosen
-    teacher_ms = additive["latency"][0]
-    asked = limits["latency"].of(teacher_ms) / teacher_ms
-    limit = asked
-    for _ in range(CORRECTIONS):
-        share = _measured_share(teacher, chosen.architecture, scores.space)
-        if share <= asked:
-            return chosen
-        limit *= 0.98 * asked / share
-        tightened = replace(budget, latency=Amount(limit, relative=True))
-        chosen = select(scores, tightened, rule, seed=seed, additive=additive, whole=whole)
-    return chosen
+    limit = budget.latency
+    if limit is None:
+        return select(scores, budget, rule, seed=seed, additive=additive, whole=whole)
+    rows, fastest = _fastest(scores, additive)
+    first = paired_ms(teacher, fastest, scores.space)
+    if first.of_limit(limit) > 1:
+        raise UserError(
+            f"{written({'latency': limit})}: the fastest architecture of this space measures "
+            f"{first.share:.3g} of the teacher's {figure('latency', first.teacher)} on this "
+            "device; raise it, or allow smaller options in the space settings"
+        )
+    scaled = _scaled(scores, additive, first)
+    low = Point(min(first.share, 1.0), first.of_limit(limit))
+    high = Point(1.0, first.teacher / limit.of(first.teacher))
+    timed, tried = {_key(rows): first}, set()
+    best: Selection | None = None
+    asked, streak = budget, 0
+    for left in reversed(range(CORRECTIONS + 1)):
+        try:
+            chosen = select(scores, asked, rule, seed=seed, additive=scaled, whole=whole)
+        except UserError:
+            if asked is budget:
+                raise
+            break  # A corrected limit is not the user's: the error below names theirs.
+        key = _key(chosen.rows)
+        if key in tried:
+            break
+        tried.add(key)
+        if key not in timed:
+            timed[key] = paired_ms(teacher, chosen.architecture, scores.space)
+        point = Point(chosen.predicted["latency_share"], timed[key].of_limit(limit))
+        if point.measured > 1:
+            high, streak = point, min(streak, 0) - 1
+        elif best is None or point.predicted > low.predicted:
+            low, streak, best = point, max(streak, 0) + 1, _with_measured(chosen, timed[key])
+        close = CLOSE <= point.measured <= 1 or low.predicted >= high.predicted
+        if close or (left == 1 and best is not None):
+            break
+        # Where all missed, the last is what is known to keep the limit.
+        aim = _between(low, high, streak) if left > 1 else low.predicted
+        asked = replace(budget, latency=Amount(aim, relative=True))
+    if best is not None:
+        return best
+    least = min(timed[key].share for key in tried)
+    raise _none_kept(budget, len(tried), least, first)
 
 
-def _measured_share(teacher: Teacher, architecture: Architecture, space: Space) -> float:
-    device = next(teacher.denoiser.parameters()).device
-    student = _edited(teacher.denoiser, architecture, space)
-    inputs = teacher.family.example_inputs(teacher.denoiser, 1, device)
-    timed = latency_ms(
-        {
-            "teacher": partial(teacher.denoiser, **inputs),
-            "student": partial(student, **inputs),
+def _fastest(scores: Scores, additive: Additive) -> tuple[Rows, Architecture]:
+    """The architecture whose options' latencies sum up to the least."""
+    table = make_table(scores, {}, additive)
+    rows = {name: int(values.argmin()) for name, values in table.costs["latency"].items()}
+    return rows, table.architecture(rows)
+
+
+def _scaled(scores: Scores, additive: Additive, fastest: Timed) -> Additive:
+    """The same latencies, scaled so that the fastest architecture's are the measured one's."""
+    teacher_ms, options = additive["latency"]
+    saved = teacher_ms * (1 - make_table(scores, {}, additive).smallest("latency"))
+    scale = max(0.0, fastest.teacher - fastest.student) / saved if saved > 0 else 0.0
+    scaled = {option: scale * ms for option, ms in options.items()}
+    return {**additive, "latency": (fastest.teacher, scaled)}
+
+
+def _between(low: Point, high: Point, streak: int) -> float:
+    """The predicted latency at which the measured one should come just below the limit.
+
+    Regula falsi as the Illinois algorithm has it: an end that stayed ``streak`` times counts less
+    (M. Dowell and P. Jarratt, BIT 11, 1971).
+    """
+    if high.measured <= 1:
+        return high.predicted
+    below = max(0.0, AIM - low.measured) * 0.5 ** max(0, -streak - 1)
+    above = (high.measured - AIM) * 0.5 ** max(0, streak - 1)
+    return low.predicted + below / (below + above) * (high.predicted - low.predicted)
+
+
+def _with_measured(chosen: Selection, timed: Timed) -> Selection:
+    return replace(
+        chosen,
+        measured={
+            "latency_share": timed.share,
+            "latency_ms": timed.student,
+            "teacher_latency_ms": timed.teacher,
         },
-        device=device,
     )
-    return timed["student"] / timed["teacher"]
 
 
-def _teacher_latency(teacher: Teacher) -> float:
-    device = next(teacher.denoiser.parameters()).device
-    inputs = teacher.family.example_inputs(teacher.denoiser, 1, device)
-    timed = latency_ms({"teacher": partial(teacher.denoiser, **inputs)}, device=device)
-    return timed["teacher"]
+def _none_kept(budget: Budget, count: int, least: float, fastest: Timed) -> Exception:
+    found = (
+        f"{written(budget.limits())}: no student that was timed ({count}) kept the "
+        f"latency; the fastest measured {least:.3g} of the teacher's "
+        f"{figure('latency', fastest.teacher)}"
+    )
+    if len(budget.limits()) > 1:
+        return UserError(f"{found}, beside the other limits; raise one")
+    return RunError(
+        f"{found}, though {fastest.share:.3g} was within reach before; "
+        "run it again when nothing else keeps this device busy"
+    )
 
 
-def _edited(denoiser: Any, architecture: Architecture, space: Space) -> Any:
-    """A copy with those modules changed, weights as they come: for measuring only."""
-    edited = copy.deepcopy(denoiser)
-    apply_edits(edited, architecture.edits(space))
-    return edited.eval()
+def _key(rows: Rows) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(rows.items()))

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from diffnas.architecture import Architecture, Cost, Scores
 from diffnas.budget import Amount, Budget, describe
@@ -24,12 +24,16 @@ class Selection:
     """An architecture and how it was found.
 
     ``tolerance``: the rule's own figure (s for 'local'); ``rows``: its rows in the score table.
+    ``predicted``: shares of the teacher's latency and memory, where these were given;
+    ``measured``: what a measurement of the whole found.
     """
 
     architecture: Architecture
     cost: Cost
     tolerance: float
     rows: Rows
+    predicted: dict[str, float] = field(default_factory=dict)
+    measured: dict[str, float] = field(default_factory=dict)
 
 
 def select(
@@ -74,10 +78,25 @@ def select(
             check_reachable(metric, amount, table.smallest(metric), absolute[metric])
         rows, tolerance = RULES[rule](table, seed)
         if not table.within_limits(rows):
-            together = ", ".join(f"--{metric} {limit:.3g}" for metric, limit in limits.items())
-            raise UserError(f"{together}: no architecture of this space meets all; raise one")
+            raise UserError(
+                f"{written(budget.limits())}: no architecture of this space meets all; raise one"
+            )
     architecture = table.architecture(rows)
-    return Selection(architecture, scores.space.cost_of(architecture), tolerance, rows)
+    predicted = {
+        f"{metric}_share": table.total(metric, rows)
+        for metric in {**(additive or {}), **(whole or {})}
+    }
+    return Selection(architecture, scores.space.cost_of(architecture), tolerance, rows, predicted)
+
+
+def written(limits: Mapping[str, Amount]) -> str:
+    """The limits as they are given on the command line."""
+    return " ".join(
+        f"--{metric} {amount.value:g}"
+        if amount.relative
+        else f"--{metric} {describe(amount, metric)}"
+        for metric, amount in limits.items()
+    )
 
 
 def check_rule(rule: str) -> None:
@@ -91,10 +110,10 @@ def check_rule(rule: str) -> None:
 def check_reachable(metric: str, limit: Amount, smallest: float, teacher: float) -> None:
     """Raise UserError, naming the smallest reachable share, unless the limit can be met."""
     if limit.of(teacher) * ROUNDING < smallest * teacher:
-        written = f"{limit.value:g}" if limit.relative else describe(limit, metric)
         raise UserError(
-            f"--{metric} {written}: the smallest reachable is {smallest:.3g} of the teacher's "
-            f"{figure(metric, teacher)}; raise it, or allow smaller options in the space settings"
+            f"{written({metric: limit})}: the smallest reachable is {smallest:.3g} "
+            f"of the teacher's {figure(metric, teacher)}; raise it, or allow smaller options in "
+            "the space settings"
         )
 
 
