@@ -141,6 +141,8 @@ def architecture(job: Job, table: Scores, scores_from: str) -> dict[str, Any]:
         "tolerance": chosen.tolerance,
         "teacher": {"source": public_name(job.teacher.source), **asdict(job.space.teacher)},
         "cost": asdict(chosen.cost),
+        "predicted": chosen.predicted,
+        "measured": chosen.measured,
         "blocks": chosen.architecture.blocks,
         "edits": chosen.architecture.edits(job.space),
         "losses": {
