@@ -77,7 +77,7 @@ def retrain(
         images, labels = batch(data, size, random)
         labels = None if labels is None else labels.to(device)
         noisy = family.training_batch(teacher.pipeline, images.to(device), labels, random, None)
-        weight = beta(settings.schedule, index / max(1, steps - 1))
+        weight = beta(settings.schedule, min(1.0, index / max(1, settings.ramp * (steps - 1))))
         parts = split(noisy, workers)
         shares = [len(part.target) / size for part in parts]
         results = thread_map(

@@ -106,6 +106,7 @@ class RetrainSettings(Section):
     schedule: Literal["linear", "cosine", "step", "static", "none"] = Field(
         "cosine", description="how beta rises from block losses (0) to the prediction loss (1)"
     )
+    ramp: Ratio = Field(0.3, description="share of the steps after which beta has risen to 1")
     features: Literal["student", "teacher"] = Field(
         "student", description="what feeds each block in the block losses"
     )

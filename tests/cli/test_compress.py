@@ -77,4 +77,4 @@ def test_the_demo_halves_the_digits_in_few_steps(asked):
     assert asked["budget"].name == "macs-0.5-params-0.5"
     assert asked["out"] == Path("runs/demo")
     assert asked["settings"].supernet.steps < 1000
-    assert asked["settings"].retrain.steps < 2000
+    assert asked["settings"].retrain.steps <= 3000

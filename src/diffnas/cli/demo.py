@@ -12,7 +12,7 @@ from diffnas.cli.compress import run_and_show
 SETTINGS: dict[str, Any] = {
     "supernet.steps": 300,
     "score.images": 128,
-    "retrain.steps": 1500,
+    "retrain.steps": 2800,
     "evaluate.samples": 1024,
 }
 """What the demo sets differently; it is meant to show the way, not the best result."""
