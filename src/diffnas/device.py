@@ -23,7 +23,7 @@ def resolve_device(name: str) -> torch.device:
     """
     check_device_name(name)
     # Only now: a mistyped name is told without waiting for torch.
-    import torch  # noqa: PLC0415
+    import torch
 
     if name == "auto":
         if torch.cuda.is_available():
@@ -54,7 +54,7 @@ def check_device_name(name: str) -> None:
 
 def device_name(device: torch.device | str) -> str:
     """What that device is, as its maker calls it: latencies hold for this one only."""
-    import torch  # noqa: PLC0415
+    import torch
 
     device = torch.device(device)
     if device.type == "cuda":

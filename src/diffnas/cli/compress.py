@@ -97,11 +97,11 @@ def run_and_show(
     """Run the stages with progress on stderr, then print the closing table and where things are."""
     options.check_folder("--out", out)
     # Only now: usage errors must not wait for torch.
-    from diffnas.device import resolve_device  # noqa: PLC0415
+    from diffnas.device import resolve_device
 
     resolve_device(settings.device)
     hush_diffusers()
-    from diffnas.run import compress as compress_  # noqa: PLC0415
+    from diffnas.run import compress as compress_
 
     with show_progress() as progress:
         run = compress_(

@@ -82,13 +82,13 @@ def measure(
         UserError: a pipeline or the data cannot be loaded, or images of different shapes.
     """
     # Only now: usage errors must not wait for torch.
-    from diffnas.device import resolve_device  # noqa: PLC0415
+    from diffnas.device import resolve_device
 
     place = resolve_device(settings.device)
     hush_diffusers()
-    from diffnas.data import load_data  # noqa: PLC0415
-    from diffnas.families.loading import load_teacher  # noqa: PLC0415
-    from diffnas.measure.evaluate import evaluate as evaluate_  # noqa: PLC0415
+    from diffnas.data import load_data
+    from diffnas.families.loading import load_teacher
+    from diffnas.measure.evaluate import evaluate as evaluate_
 
     loaded = {
         name: load_teacher(source, device=place, **loading)

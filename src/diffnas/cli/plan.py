@@ -61,11 +61,11 @@ def plan(
     )
     image_count = options.whole_number("--images", images)
     # Only now: usage errors must not wait for torch.
-    from diffnas.device import resolve_device  # noqa: PLC0415
+    from diffnas.device import resolve_device
 
     resolve_device(settings.device)
     hush_diffusers()
-    from diffnas.plan import make_plan  # noqa: PLC0415
+    from diffnas.plan import make_plan
 
     made = make_plan(
         model,

@@ -26,7 +26,7 @@ def hush() -> None:
 def hush_diffusers() -> None:
     """Silence diffusers' bars while loading and sampling, which no variable switches off."""
     # Only here: diffusers takes seconds to import, and usage errors must not wait for it.
-    from diffusers.utils import logging as diffusers_logging  # noqa: PLC0415
+    from diffusers.utils import logging as diffusers_logging
 
     diffusers_logging.disable_progress_bar()
     diffusers_logging.set_verbosity_error()

@@ -12,6 +12,6 @@ def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
 ) -> None:
     """Write RUN/report.html again from what lies in RUN."""
-    from diffnas.report import write_report  # noqa: PLC0415
+    from diffnas.report import write_report
 
     print_result(str(write_report(run)))

@@ -45,13 +45,13 @@ def sample(
     wanted = options.whole_number("--count", count) or 0
     options.check_file("--out", out, ".png")
     # Only now: usage errors must not wait for torch.
-    from diffnas.device import resolve_device  # noqa: PLC0415
+    from diffnas.device import resolve_device
 
     place = resolve_device(settings.device)
     hush_diffusers()
-    from diffnas.checkpoint import write_atomically  # noqa: PLC0415
-    from diffnas.families.loading import load_teacher  # noqa: PLC0415
-    from diffnas.measure.grid import grid  # noqa: PLC0415
+    from diffnas.checkpoint import write_atomically
+    from diffnas.families.loading import load_teacher
+    from diffnas.measure.grid import grid
 
     teacher = load_teacher(
         pipeline,

@@ -18,7 +18,7 @@ def load_digits(
     size: tuple[int, int] = (SIDE, SIDE), channels: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """Load images as uint8 (1797, channels, H, W) and labels as int64 (1797,)."""
-    from sklearn.datasets import load_digits as source  # noqa: PLC0415 (a slow import)
+    from sklearn.datasets import load_digits as source
 
     bunch = source()
     images = np.rint(bunch.images * (255 / LEVELS)).astype(np.uint8)[:, None]

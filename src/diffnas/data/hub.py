@@ -64,7 +64,7 @@ def is_saved_dataset(folder: Path) -> bool:
 
 
 def _open(source: str) -> Dataset:
-    import datasets  # noqa: PLC0415 (a slow import that few runs need)
+    import datasets
 
     folder = Path(source).expanduser()
     try:
@@ -103,7 +103,7 @@ def _image_column(table: Dataset, named: str | None, source: str) -> str:
 
 def _with_images(table: Dataset, column: str, source: str) -> Dataset:
     """See that the column gives pictures, also where it holds paths or encoded bytes."""
-    import datasets  # noqa: PLC0415
+    import datasets
 
     if isinstance(table.features[column], datasets.Image):
         return table

@@ -14,7 +14,7 @@ def write_report(run: Path) -> Path:
         RunError: the disk is full.
     """
     # Only now: the closing table is wanted without torch.
-    from diffnas.checkpoint import write_text  # noqa: PLC0415
+    from diffnas.checkpoint import write_text
 
     path = run / "report.html"
     write_text(path, page(read_run(run)))
