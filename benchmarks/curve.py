@@ -81,8 +81,9 @@ def deviation(side: dict[str, Any]) -> float | None:
 
 def draw(report: dict[str, Any], file: Path) -> None:
     """One curve a budget, the teacher's level, and what real images give."""
-    import matplotlib as mpl  # noqa: PLC0415 (only where the optional package is there)
-    from matplotlib import pyplot  # noqa: PLC0415
+    # Only here: the measuring needs no extra package.
+    import matplotlib as mpl
+    from matplotlib import pyplot
 
     mpl.use("svg")
     mpl.rcParams |= {"svg.hashsalt": file.stem, "svg.fonttype": "none", "font.size": 11}

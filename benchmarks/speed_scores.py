@@ -45,7 +45,8 @@ def walk(nodes: list[Layer], rows: Sequence[Sequence[int]], leaf: Callable[[], o
     """Call every node of the rows' tree of prefixes once; ``rows`` are in order."""
     before: Sequence[int] = ()
     for row in rows:
-        shared = next((i for i, (a, b) in enumerate(zip(before, row)) if a != b), len(before))  # noqa: B905
+        pairs = enumerate(zip(before, row, strict=False))  # the first row has none before it
+        shared = next((i for i, (a, b) in pairs if a != b), len(before))
         for (call, modules), option in zip(nodes[shared:], row[shared:], strict=True):
             modules[option](*call.args, **call.kwargs)
         leaf()

@@ -47,7 +47,8 @@ def map_tensors(function: Callable[[Tensor], Tensor], tree: T) -> T:
                 done[id(node)] = function(node)
             return done[id(node)]
         if isinstance(node, Mapping):
-            return type(node)({key: walk(value) for key, value in node.items()})  # type: ignore[call-arg]
+            rebuild: Any = type(node)  # mypy knows no constructor of a Mapping in general
+            return rebuild({key: walk(value) for key, value in node.items()})
         if isinstance(node, list | tuple):
             return type(node)(walk(value) for value in node)
         return node

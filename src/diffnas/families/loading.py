@@ -10,7 +10,8 @@ from diffusers import DiffusionPipeline
 
 from diffnas.errors import UserError
 from diffnas.families import Teacher, origin
-from diffnas.families.skeleton import frozen, refusing, skeleton
+from diffnas.families.skeleton import frozen, skeleton
+from diffnas.refusing import refusing
 from diffnas.student import saving
 
 

@@ -1,20 +1,18 @@
 """What a pipeline's configs tell: its denoiser without weights, and whether it is supported."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import diffusers
 import torch
 from diffusers import ModelMixin, SchedulerMixin
-from safetensors import SafetensorError
 from torch import nn
 
 from diffnas.errors import UserError
 from diffnas.families import Family, Teacher, origin, unet2d
 from diffnas.families.noise import unsupported_noise
 from diffnas.families.origin import Origin
+from diffnas.refusing import refusing
 from diffnas.student import modeling
 
 FAMILIES: tuple[Family, ...] = (unet2d.FAMILY,)
@@ -142,24 +140,3 @@ def _beside(component: str, index: Index) -> str | None:
 def frozen(denoiser: nn.Module) -> nn.Module:
     """The denoiser itself, in eval mode and without gradients."""
     return denoiser.eval().requires_grad_(False)
-
-
-@contextmanager
-def refusing(what: str) -> Iterator[None]:
-    """Whatever a pipeline's contents make diffusers raise is about that pipeline."""
-    try:
-        yield
-    except (
-        AttributeError,
-        ImportError,
-        KeyError,
-        OSError,
-        RuntimeError,
-        SafetensorError,
-        TypeError,
-        ValueError,
-    ) as error:
-        text = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"{what}: {text.split('. ')[0].rstrip('.:')}; copy or save the pipeline again"
-        ) from error

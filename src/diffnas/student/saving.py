@@ -4,8 +4,6 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from diffnas.checkpoint import disk_full, is_disk_full
 from diffnas.errors import RunError, UserError
+from diffnas.refusing import first_sentence, refusing
 from diffnas.student import modeling
 
 _OUR_MODULE = re.compile(r"diffnas_student_[0-9a-f]{12}")
@@ -49,7 +48,7 @@ def save_pipeline(pipeline: Any, folder: Path, model_card: str | None = None) ->
     except (OSError, SafetensorError) as error:
         if is_disk_full(error):
             raise disk_full(folder) from None
-        raise RunError(f"cannot write the pipeline {folder}: {_first_sentence(error)}") from error
+        raise RunError(f"cannot write the pipeline {folder}: {first_sentence(error)}") from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
@@ -68,7 +67,7 @@ def load(folder: str | Path) -> Any:
     for file in sorted(folder.glob("*/*.safetensors")):
         _check_weights(file)
     models = {name: _load_model(folder / name, kind) for name, kind in classes.items() if kind}
-    with _refusing(folder):
+    with refusing(f"{folder} cannot be loaded"):
         return DiffusionPipeline.from_pretrained(folder, use_safetensors=True, **models)
 
 
@@ -129,7 +128,7 @@ def _check_weights(file: Path) -> None:
             pass
     except (SafetensorError, OSError) as error:
         raise UserError(
-            f"weights {file}: damaged or incomplete ({_first_sentence(error)});"
+            f"weights {file}: damaged or incomplete ({first_sentence(error)});"
             " copy or download the file again"
         ) from None
 
@@ -150,7 +149,7 @@ def _load_model(folder: Path, kind: Any) -> Any:
             f"model {folder}: config.json has edits, but model_index.json names the stock"
             f" {kind.__name__}; save the pipeline again with diffnas"
         )
-    with _refusing(folder):
+    with refusing(f"{folder} cannot be loaded"):
         model, report = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
     for complaint in ("missing", "unexpected", "mismatched"):
         if keys := sorted(map(str, report[f"{complaint}_keys"])):
@@ -171,28 +170,3 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{file}: not a JSON object; copy or download the file again")
     return values
-
-
-@contextmanager
-def _refusing(folder: Path) -> Iterator[None]:
-    """Whatever a folder's contents make diffusers raise is about that folder."""
-    try:
-        yield
-    except (
-        AttributeError,
-        ImportError,
-        KeyError,
-        OSError,
-        RuntimeError,
-        SafetensorError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise UserError(
-            f"{folder} cannot be loaded: {_first_sentence(error)}; copy or save the pipeline again"
-        ) from error
-
-
-def _first_sentence(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].split(". ")[0].rstrip(".:")
