@@ -13,70 +13,16 @@ the same command goes on. Writes benchmarks/results/NAME.json and docs/NAME.svg.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from par import COLUMNS, EVALUATE, value
+from points import QUICK, deviation, point, row
 from timing import RESULTS
 
-from diffnas import settings as all_settings
 from diffnas.budget import parse_budget
 from diffnas.checkpoint import write_json
 from diffnas.cli.progress import show_progress
-from diffnas.progress import Progress
-from diffnas.run import compress
-
-QUICK = ["supernet.steps=2", "score.images=16", "space.max_subnets=32", "evaluate.samples=128"]
-QUICK += ["evaluate.seeds=[0,1]", "evaluate.sampler_steps=2"]
-
-
-def point(args: argparse.Namespace, macs: float, steps: int, progress: Progress) -> dict[str, Any]:
-    """Metrics of the student of a budget after so many steps."""
-    file = args.out / "points" / f"macs-{macs:g}-steps-{steps}.json"
-    given = (*(QUICK if args.quick else EVALUATE), *args.assignments, f"retrain.steps={steps}")
-    if file.exists():
-        stored: dict[str, Any] = json.loads(file.read_text())
-        if stored["settings"] == list(given):
-            return stored
-    run = compress(
-        args.teacher,
-        data=args.data,
-        out=args.out,
-        budget=parse_budget(macs=macs),
-        settings=all_settings.load(None, given),
-        until="metrics",
-        progress=progress,
-    )
-    student = run.students[run.name].path
-    retraining = json.loads((student / "student.json").read_text())["seconds"]
-    found = {
-        "settings": list(given),
-        "retrain_seconds": retraining,
-        **run.students[run.name].metrics(),
-    }
-    write_json(file, found)
-    return found
-
-
-def row(found: dict[str, Any], macs: float, steps: int) -> dict[str, Any]:
-    """One line of the table."""
-    teacher, student = found["teacher"], found["student"]
-    return {
-        "budget": macs,
-        "steps": steps,
-        "macs": round(student["macs"] / teacher["macs"], 4),
-        "params": round(student["params"] / teacher["params"], 4),
-        **{key: value(student[key]) for key in COLUMNS},
-        "frechet_deviation": deviation(student),
-        "retrain_minutes": round(found["retrain_seconds"] / 60, 2),
-    }
-
-
-def deviation(side: dict[str, Any]) -> float | None:
-    """Of the held-out Fréchet distance over sampling seeds."""
-    found: float | None = side["frechet_distance"].get("std")
-    return found
 
 
 def draw(report: dict[str, Any], file: Path) -> None:
@@ -126,15 +72,23 @@ def main() -> None:
     args = parser.parse_args()
     if args.quick:
         args.macs, args.steps = args.macs[:2], [2, 4]
-    rows = []
+    common, rows = [*(QUICK if args.quick else EVALUATE), *args.assignments], []
     with show_progress() as progress:
         for steps in sorted(args.steps):
             for macs in args.macs:
-                found = point(args, macs, steps, progress)
-                rows.append(row(found, macs, steps))
+                found = point(
+                    f"macs-{macs:g}-steps-{steps}",
+                    [*common, f"retrain.steps={steps}"],
+                    teacher=args.teacher,
+                    data=args.data,
+                    budget=parse_budget(macs=macs),
+                    out=args.out,
+                    progress=progress,
+                )
+                rows.append({"budget": macs, "steps": steps, **row(found)})
     report = {
         "teacher_name": args.teacher,
-        "settings": found["settings"][:-1],
+        "settings": common,
         "protocol": found["protocol"],
         "teacher": {key: value(found["teacher"][key]) for key in COLUMNS}
         | {"frechet_deviation": deviation(found["teacher"])},

@@ -15,7 +15,6 @@ from diffnas.families.unet2d import FAMILY
 from diffnas.measure.evaluate import (
     check,
     cost_rows,
-    denoising_loss,
     evaluate,
     protocol,
     quality_row,
@@ -138,27 +137,9 @@ def test_progress_counts_the_samples_of_each_seed(teacher: Teacher, data: Data) 
     assert heard.lines == [("sample", 80, 0), (40,), (80,), ("stop",)]
 
 
-def test_the_denoising_loss_does_not_depend_on_the_batch_size(teacher: Teacher, data: Data) -> None:
-    one, other = (denoising_loss(teacher, data, size) for size in (50, 359))
-    assert one == pytest.approx(other, rel=1e-6)
-
-
-def test_the_denoising_loss_is_that_of_the_training_target(data: Data) -> None:
-    silent = tiny()
-    for parameter in silent.denoiser.conv_out.parameters():
-        torch.nn.init.zeros_(parameter)
-    # Predicting nothing costs the variance of the noise, or the images' mean square.
-    assert denoising_loss(silent, data, 100) == pytest.approx(1, abs=0.02)
-    clean = replace(
-        silent, pipeline=tiny_pipeline(scheduler=DDPMScheduler(prediction_type="sample"))
-    )
-    images = data.images[data.held_out] / 127.5 - 1
-    assert denoising_loss(clean, data, 100) == pytest.approx((images**2).mean(), rel=1e-5)
-
-
 def test_classes_reach_a_conditional_model(data: Data) -> None:
     conditional = tiny(num_class_embeds=10)
-    assert denoising_loss(conditional, data, 100) > 0
+    assert quality_row(conditional, data, FAST)["denoising_loss"] > 0
     with pytest.raises(UserError, match="no classes"):
         quality_row(conditional, replace(data, labels=None), FAST)
 

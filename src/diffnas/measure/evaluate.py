@@ -10,16 +10,15 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from diffnas.data import Data, to_float
 from diffnas.defaults import evaluation_batch
 from diffnas.errors import UserError
 from diffnas.families import Teacher
-from diffnas.families.noise import even_timesteps
 from diffnas.families.sampling import fresh_scheduler
 from diffnas.measure import features as extractors
 from diffnas.measure.cost import denoiser_cost
+from diffnas.measure.denoising import denoising_loss
 from diffnas.measure.latency import latency_ms
 from diffnas.measure.memory import memory_bytes
 from diffnas.measure.quality import nearest_distance, quality
@@ -27,9 +26,6 @@ from diffnas.measure.references import Images, check_counts, features_of, refere
 from diffnas.progress import Progress
 from diffnas.rng import generator
 from diffnas.settings import EvaluateSettings
-
-LOSS_IMAGES = 512
-"""Images of the fixed batch of the denoising loss, at most."""
 
 
 def evaluate(
@@ -180,30 +176,6 @@ def _check_classes(pipeline: Teacher, data: Data) -> None:
 def _batch_size(pipeline: Teacher, settings: EvaluateSettings) -> int:
     _, height, width = pipeline.family.image_shape(pipeline.denoiser)
     return evaluation_batch(settings, (height, width))
-
-
-def denoising_loss(pipeline: Teacher, data: Data, batch_size: int) -> float:
-    """Mean squared error to the training target on fixed held-out images, noise and timesteps.
-
-    Raises:
-        UserError: the denoiser takes classes and the data have none.
-    """
-    picks = spread(data.held_out, LOSS_IMAGES)
-    # Images are often sorted by class: shuffled, each class meets all noise levels.
-    fixed = generator(0, "denoising loss", 0)
-    timesteps = even_timesteps(pipeline.pipeline.scheduler.config, len(picks))
-    timesteps = timesteps[torch.randperm(len(picks), generator=fixed)]
-    labels = None if data.labels is None else torch.from_numpy(data.labels[picks])
-    images = to_float(data.images[picks])
-    batch = pipeline.family.training_batch(pipeline.pipeline, images, labels, fixed, timesteps)
-    device, total = _device(pipeline), 0.0
-    with torch.no_grad():
-        for start in range(0, len(picks), batch_size):
-            part = slice(start, start + batch_size)
-            inputs = {key: value[part].to(device) for key, value in batch.inputs.items()}
-            predicted = pipeline.family.prediction(pipeline.denoiser(**inputs)).cpu()
-            total += F.mse_loss(predicted, batch.target[part], reduction="sum").double().item()
-    return total / batch.target.numel()
 
 
 def _sample(pipeline: Teacher, settings: EvaluateSettings, seed: int, progress: Progress) -> Images:

@@ -1,0 +1,72 @@
+"""One student of a run folder, judged: a point of a curve or a row of a comparison.
+
+The folder's supernet and scores serve all points with the same seed, because a change of the
+`retrain` settings makes the student alone again. Points are kept in OUT/points as they are found.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from par import COLUMNS, value
+
+from diffnas import settings as all_settings
+from diffnas.budget import Budget
+from diffnas.checkpoint import write_json
+from diffnas.progress import Progress
+from diffnas.run import compress
+
+QUICK = ["supernet.steps=2", "score.images=16", "space.max_subnets=32", "evaluate.samples=128"]
+QUICK += ["evaluate.seeds=[0,1]", "evaluate.sampler_steps=2"]
+
+
+def point(
+    name: str,
+    given: list[str],
+    *,
+    teacher: str,
+    data: str,
+    budget: Budget,
+    out: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Metrics of the student made with the settings ``given``, and the retraining's seconds."""
+    file = out / "points" / f"{name}.json"
+    if file.exists():
+        stored: dict[str, Any] = json.loads(file.read_text())
+        if stored["settings"] == given:
+            return stored
+    run = compress(
+        teacher,
+        data=data,
+        out=out,
+        budget=budget,
+        settings=all_settings.load(None, tuple(given)),
+        until="metrics",
+        progress=progress,
+    )
+    student = run.students[run.name]
+    retraining = json.loads((student.path / "student.json").read_text())["seconds"]
+    found = {"settings": given, "retrain_seconds": retraining, **student.metrics()}
+    write_json(file, found)
+    return found
+
+
+def row(found: dict[str, Any]) -> dict[str, Any]:
+    """What a table shows of a point."""
+    teacher, student = found["teacher"], found["student"]
+    return {
+        "macs": round(student["macs"] / teacher["macs"], 4),
+        "params": round(student["params"] / teacher["params"], 4),
+        **{key: value(student[key]) for key in COLUMNS},
+        "frechet_deviation": deviation(student),
+        "retrain_minutes": round(found["retrain_seconds"] / 60, 2),
+    }
+
+
+def deviation(side: dict[str, Any]) -> float | None:
+    """Of the held-out Fréchet distance over sampling seeds."""
+    found: float | None = side["frechet_distance"].get("std")
+    return found

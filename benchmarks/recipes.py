@@ -1,0 +1,85 @@
+"""Which way of retraining is best? One architecture and start a seed, several recipes.
+
+    python benchmarks/recipes.py digits --data digits --macs 0.5 --params 0.5 --out runs/recipes \
+        --steps 3000 --seeds 0 1 2 \
+        --recipe retrain.schedule=none --recipe retrain.ramp=0.3 \
+        --recipe retrain.ramp=0.3,retrain.output_weight=4
+
+A recipe is settings joined by commas. Every seed has a run folder of its own, whose supernet,
+scores and architecture all recipes share; noise and images of every step are the same as well, so
+recipes are compared seed by seed. Writes benchmarks/results/NAME.json. Resumable.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from par import COLUMNS, EVALUATE, spread, value
+from points import QUICK, point, row
+from timing import RESULTS
+
+from diffnas.budget import parse_budget
+from diffnas.checkpoint import write_json
+from diffnas.cli.progress import show_progress
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("teacher", nargs="?", default="digits")
+    parser.add_argument("--data", default="digits")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--macs", default="0.5")
+    parser.add_argument("--params")
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--recipe", dest="recipes", action="append", required=True)
+    parser.add_argument("--set", dest="assignments", action="append", default=[])
+    parser.add_argument("--name", default="recipes")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--quick", action="store_true", help="a few steps: to see that it runs")
+    args = parser.parse_args()
+    if args.quick:
+        args.steps = 4
+    common = [*(QUICK if args.quick else EVALUATE), *args.assignments]
+    budget = parse_budget(macs=args.macs, params=args.params)
+    rows: dict[str, list[dict[str, Any]]] = {recipe: [] for recipe in args.recipes}
+    with show_progress() as progress:
+        for seed in args.seeds:
+            for recipe in args.recipes:
+                found = point(
+                    f"{recipe}-steps-{args.steps}",
+                    [*common, f"seed={seed}", f"retrain.steps={args.steps}", *recipe.split(",")],
+                    teacher=args.teacher,
+                    data=args.data,
+                    budget=budget,
+                    out=args.out / f"seed-{seed}",
+                    progress=progress,
+                )
+                rows[recipe].append({"seed": seed, **row(found)})
+    report = {
+        "teacher_name": args.teacher,
+        "budget": budget.name,
+        "steps": args.steps,
+        "settings": common,
+        "protocol": found["protocol"],
+        "teacher": {key: value(found["teacher"][key]) for key in COLUMNS},
+        "recipes": {
+            recipe: {
+                **{key: spread([each[key] for each in found]) for key in COLUMNS},
+                "retrain_minutes": mean(each["retrain_minutes"] for each in found),
+                "seeds": found,
+            }
+            for recipe, found in rows.items()
+        },
+    }
+    for recipe, each in {"teacher": report["teacher"], **report["recipes"]}.items():
+        figures = (f"{key} {value(each[key]):.4f}" for key in COLUMNS)
+        print(f"{recipe}: {', '.join(figures)}")
+    write_json(args.results / f"{args.name}.json", report)
+
+
+if __name__ == "__main__":
+    main()
