@@ -9,12 +9,13 @@ from diffnas.blocks import capture
 from diffnas.losses import block_loss, block_target
 from diffnas.scores import plain_options, score_block, shared_prefixes
 from diffnas.supernet import BlockSupernet
-from tests.engine import tiny_supernet
+from tests.engine import SMALL_SPACE, tiny_supernet
 
 
 @cache
-def supernet():
-    return tiny_supernet(layers_per_block=2)
+def supernet(conv_min_share=0.0):
+    space = SMALL_SPACE.model_copy(update={"conv_min_share": conv_min_share})
+    return tiny_supernet(space, layers_per_block=2)
 
 
 def calls(count=2):
@@ -28,9 +29,11 @@ def calls(count=2):
     return found
 
 
-@pytest.mark.parametrize("name", ["down_blocks.0", "mid_block", "up_blocks.1"])
-def test_shared_prefixes_change_no_score(name):
-    block, given = supernet().blocks[name], [call[name] for call in calls()]
+@pytest.mark.parametrize("name", ["down_blocks.0", "mid_block", "up_blocks.0", "up_blocks.1"])
+# Without a slot for the resampling, a block goes on after its last slot.
+@pytest.mark.parametrize("conv_min_share", [0.0, 1.0])
+def test_shared_prefixes_change_no_score(name, conv_min_share):
+    block, given = supernet(conv_min_share).blocks[name], [call[name] for call in calls()]
     table = score_block(block, given, "residual")
     expected = np.zeros(len(table.choices))
     with torch.no_grad():
@@ -67,6 +70,17 @@ def test_each_node_of_the_tree_of_prefixes_is_computed_once():
     sizes = [len(slot.options) for slot in block.space.slots]
     nodes = [int(np.prod(sizes[: depth + 1])) for depth in range(len(sizes))]
     assert [computed.count(path) for path in block.slots] == nodes
+
+
+def test_what_comes_before_the_last_slot_runs_once_for_all_its_options():
+    block = supernet().blocks["up_blocks.0"]  # ends in its resampling
+    assert block.space.slots[-1].path == "upsamplers.0.conv"
+    runs = []
+    handle = block.block.register_forward_hook(lambda *_: runs.append(1))
+    score_block(block, [calls(1)[0]["up_blocks.0"]], "residual")
+    handle.remove()
+    endings = len(block.space.slots[-1].options)
+    assert len(runs) == block.space.size // endings + 1  # one to see that it ends there
 
 
 @torch.no_grad()

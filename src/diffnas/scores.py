@@ -5,11 +5,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from diffnas.architecture import BlockScores, subnet_at
-from diffnas.blocks import Call
+from diffnas.blocks import Call, tensors
 from diffnas.losses import BlockLoss, block_loss, block_target
 from diffnas.progress import Progress
 from diffnas.supernet import BlockSupernet
@@ -27,34 +28,85 @@ def plain_options(block: BlockSupernet) -> Plain:
 
 
 @contextmanager
-def shared_prefixes(block: BlockSupernet, plain: Plain) -> Iterator[None]:
+def shared_prefixes(block: BlockSupernet, plain: Plain) -> Iterator[list[Call | None]]:
     """While active, a slot repeats its last output as long as no option up to its own changes.
 
     Within one block input this makes a walk over subnets in lexicographic order the walk over the
-    tree of prefixes: each node is computed once, by its plain module.
+    tree of prefixes: each node is computed once, by its plain module. Gives every slot's last call.
     """
     slots = list(block.slots.values())
     options = [plain[path] for path in block.slots]
-    remembered: list[tuple[tuple[str, ...], Any] | None] = [None] * len(slots)
+    prefixes: list[tuple[str, ...] | None] = [None] * len(slots)
+    calls: list[Call | None] = [None] * len(slots)
 
     def wrap(depth: int) -> Any:
         def forward(*args: Any, **kwargs: Any) -> Any:
             prefix = tuple(slot.active for slot in slots[: depth + 1])
-            last = remembered[depth]
-            if last is None or last[0] != prefix:
+            last = calls[depth]
+            if last is None or prefixes[depth] != prefix:
                 output = options[depth][prefix[-1]](*args, **kwargs)
-                last = remembered[depth] = (prefix, output)
-            return last[1]
+                prefixes[depth], calls[depth] = prefix, (last := Call(args, kwargs, output))
+            return last.output
 
         return forward
 
     for depth, slot in enumerate(slots):
         slot.forward = wrap(depth)  # type: ignore[method-assign]
     try:
-        yield
+        yield calls
     finally:
         for slot in slots:
             del slot.forward
+
+
+@torch.no_grad()
+def outputs(
+    block: BlockSupernet, call: Call, plain: Plain, choices: npt.NDArray[np.int16]
+) -> Iterator[Any]:
+    """What the block gives on a call, for all choices; in lexicographic order with least work.
+
+    Many blocks end in their last slot: they hand its output on as it is. There, subnets that differ
+    in that slot alone need no more than its options; whatever lies between the slots before (skips
+    joined, images enlarged) is done once for all of them.
+    """
+    space, before, given = block.space, None, None
+    ends: bool | None = None  # in its last slot: seen at the first two that differ there alone
+    with shared_prefixes(block, plain) as calls:
+        for choice in choices:
+            alike = before is not None and np.array_equal(choice[:-1], before[:-1])
+            before = choice
+            if alike and ends:
+                slot, last = space.slots[-1], calls[-1]
+                assert last is not None
+                module = plain[slot.path][slot.options[choice[-1]].name]
+                yield put(given, last.output, module(*last.args, **last.kwargs))
+                continue
+            block.activate(subnet_at(space, choice))
+            earlier, whole = calls[-1:], block(*call.args, **call.kwargs)
+            if alike and ends is None:
+                ends = hands_on(given, whole, *earlier, *calls[-1:])
+            given = whole
+            yield whole
+
+
+def put(given: Any, old: Any, new: Any) -> list[Tensor]:
+    """The tensors of a tree, one of them exchanged."""
+    return [new if leaf is old else leaf for leaf in tensors(given)]
+
+
+def hands_on(one: Any, other: Any, end: Call | None, other_end: Call | None) -> bool | None:
+    """Whether two results differ by nothing but the outputs of the last slot, which are in them.
+
+    None: those outputs are the same, so nothing can be seen.
+    """
+    if end is None or other_end is None:
+        return False
+    if torch.equal(end.output, other_end.output):
+        return None
+    pairs = list(zip(tensors(one), tensors(other), strict=True))
+    return any(a is end.output for a, _ in pairs) and all(
+        b is other_end.output if a is end.output else torch.equal(a, b) for a, b in pairs
+    )
 
 
 @torch.no_grad()
@@ -71,18 +123,14 @@ def score_block(
     ``plain``: its options, where they were made already.
     """
     plain = plain or plain_options(block)
-    space = block.space
-    choices = space.choices()
+    choices = block.space.choices()
     losses = np.zeros(len(choices))
     batches = 0
     for call in calls:
         batches += 1
         target = block_target(call, kind)
-        with shared_prefixes(block, plain):
-            for row, choice in enumerate(choices):
-                block.activate(subnet_at(space, choice))
-                output = block(*call.args, **call.kwargs)
-                losses[row] += float(block_loss(output, target))
-                if progress is not None and row % 64 == 63:
-                    progress.update(row + 1)
+        for row, output in enumerate(outputs(block, call, plain, choices)):
+            losses[row] += float(block_loss(output, target))
+            if progress is not None and row % 64 == 63:
+                progress.update(row + 1)
     return BlockScores(choices, losses / batches)
