@@ -2,9 +2,12 @@
 
     python benchmarks/photo_patches.py --out runs/patches/images
 
-Writes OUT/PHOTOGRAPH/NUMBER.png, 16 by 16 pixels, the same files every time. Crops overlap, so a
+Writes OUT/PART/PHOTOGRAPH-NUMBER.png, 16 by 16 pixels, the same files every time. Every photograph
+is cut into upright strips, which share no pixel; a part has one strip of each. Crops overlap, so a
 split by file would hold out what was half seen: split by folder (`--set data.split_by=folder`),
-which holds out whole photographs.
+which holds out one part. Whole photographs would be the stricter test, but with eight of them,
+held-out ones show other things than the seen ones: a Fréchet distance of 1.19 between the two,
+against which the difference of a teacher and its student vanishes.
 
 The photographs are those inside the wheels of scikit-image and scikit-learn; their licences are
 in `skimage/data/README.txt` and `sklearn/datasets/images/README.txt`.
@@ -14,12 +17,14 @@ from __future__ import annotations
 
 import argparse
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 SIDE = 16
+STRIPS = 5
 SHRINK = (2, 4)  # at full resolution a crop this small is mostly a plain surface
 PHOTOGRAPHS = {
     "skimage": (
@@ -45,6 +50,12 @@ def photographs() -> list[Path]:
     return found
 
 
+def strips(photograph: Image.Image) -> list[Image.Image]:
+    """Upright strips of equal width, from left to right."""
+    edges = [round(part * photograph.width / STRIPS) for part in range(STRIPS + 1)]
+    return [photograph.crop((left, 0, right, photograph.height)) for left, right in pairwise(edges)]
+
+
 def crops(photograph: Image.Image, count: int, rng: np.random.Generator) -> list[Image.Image]:
     """Crops at random places, as many of each size."""
     cut = []
@@ -60,15 +71,16 @@ def crops(photograph: Image.Image, count: int, rng: np.random.Generator) -> list
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--count", type=int, default=800, help="crops of each photograph")
+    parser.add_argument("--count", type=int, default=200, help="crops of each strip")
     args = parser.parse_args()
     for number, file in enumerate(photographs()):
-        folder = args.out / file.stem
-        folder.mkdir(parents=True, exist_ok=True)
-        image = Image.open(file).convert("RGB")
-        for index, crop in enumerate(crops(image, args.count, np.random.default_rng(number))):
-            crop.save(folder / f"{index:04}.png")
-        print(f"{folder}: {args.count} crops")
+        rng = np.random.default_rng(number)
+        for place, strip in enumerate(strips(Image.open(file).convert("RGB"))):
+            folder = args.out / f"part-{(place + number) % STRIPS}"  # not all borders in one
+            folder.mkdir(parents=True, exist_ok=True)
+            for index, crop in enumerate(crops(strip, args.count, rng)):
+                crop.save(folder / f"{file.stem}-{index:04}.png")
+        print(f"{file.stem}: {STRIPS} strips of {args.count} crops")
 
 
 if __name__ == "__main__":

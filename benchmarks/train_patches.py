@@ -6,7 +6,7 @@ r"""Train a second teacher, of colour images and of another form than the digits
 
 16 by 16 pixels, three levels with one layer a block, trained to predict the velocity (Salimans and
 Ho 2022, arXiv 2202.00512), so that what works with both teachers does not hang on one. Whole
-photographs are held out. The same command resumes. `teacher_report.py` measures the results.
+strips of photographs are held out. The same command resumes. `teacher_report.py` measures it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from diffnas.data import Data, load_data
 
 
 def patches(folder: Path) -> Data:
-    """Crops of seen and of held-out photographs."""
+    """Crops of seen and of held-out strips of photographs."""
     return load_data(str(folder), size=(SIDE, SIDE), channels=3, split_by="folder", augment="flip")
 
 
