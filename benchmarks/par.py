@@ -137,18 +137,16 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
     first = students[0]
     rows = {
         "teacher": {key: spread([value(first["teacher"][key])]) for key in COLUMNS},
-        "control": {key: spread([value(row[key]) for row in controls]) for key in COLUMNS},
         "student": {
             key: spread([value(row["student"][key]) for row in students]) for key in COLUMNS
         },
     }
+    if controls:
+        rows["control"] = {key: spread([value(row[key]) for row in controls]) for key in COLUMNS}
     for cost in ("params", "macs"):
         rows["student"][cost] = spread([s["student"][cost] / s["teacher"][cost] for s in students])
     ours = mean(value(row["student"]["frechet_distance"]) for row in students)
-    best = min(
-        value(first["teacher"]["frechet_distance"]),
-        mean(value(row["frechet_distance"]) for row in controls),
-    )
+    best = min(value(row["frechet_distance"]) for who, row in rows.items() if who != "student")
     error = (rows["student"]["frechet_distance"]["std"] or 0.0) / math.sqrt(len(students))
     return {
         "rows": rows,
