@@ -34,22 +34,24 @@ def point(
 ) -> dict[str, Any]:
     """Metrics of the student made with the settings ``given``, and the retraining's seconds."""
     file = out / "points" / f"{name}.json"
+    settings = all_settings.load(None, tuple(given))
+    whole = settings.model_dump(mode="json")  # with the defaults, which may change
     if file.exists():
         stored: dict[str, Any] = json.loads(file.read_text())
-        if stored["settings"] == given:
+        if stored["settings"] == whole:
             return stored
     run = compress(
         teacher,
         data=data,
         out=out,
         budget=budget,
-        settings=all_settings.load(None, tuple(given)),
+        settings=settings,
         until="metrics",
         progress=progress,
     )
     student = run.students[run.name]
     retraining = json.loads((student.path / "student.json").read_text())["seconds"]
-    found = {"settings": given, "retrain_seconds": retraining, **student.metrics()}
+    found = {"settings": whole, "retrain_seconds": retraining, **student.metrics()}
     write_json(file, found)
     return found
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from diffnas.settings import EvaluateSettings, Settings
 
-STEPS_AT_1M = 6000
+STEPS_AT_1M = 8000
 """Retraining steps of a teacher of a million parameters (measured: docs/results.md, the curve)."""
 
-SUPERNET_SHARE = 1 / 6
+SUPERNET_SHARE = 1 / 8
 """Supernet steps as a share of the retraining's; each trains two subnets of every block."""
 
 
@@ -24,16 +24,16 @@ def resolve(
     millions = params / 1e6
     steps = round_to_two(min(max(STEPS_AT_1M * math.sqrt(millions), 2000), 100_000))
     batch_size = _batch_size(size, images)
-    rate = round_to_two(min(1e-3, 1e-3 * millions**-0.4))
+    rate = round_to_two(min(2e-3, 2e-3 * millions**-0.5))
     of_model = f"for {millions:.3g} M parameters"
     of_images = f"for images of {size[0]} x {size[1]}" + (f", {images} of them" if images else "")
     supernet, supernet_reasons = _fill(
         "supernet",
         settings.supernet.model_dump(),
         {
-            "steps": (int(SUPERNET_SHARE * steps), "a sixth of the default retraining"),
+            "steps": (int(SUPERNET_SHARE * steps), "an eighth of the default retraining"),
             "batch_size": (batch_size, of_images),
-            "learning_rate": (rate / 2, f"{of_model}; half of retraining's: weights are shared"),
+            "learning_rate": (rate / 4, f"{of_model}; a quarter of retraining's: weights are shared"),
         },
         settings.max_steps,
     )
@@ -45,7 +45,7 @@ def resolve(
         {
             "steps": (int(steps), f"{of_model}; grows with their square root"),
             "batch_size": (batch_size, of_images),
-            "learning_rate": (rate, f"{of_model}; falls with their number to the power 0.4"),
+            "learning_rate": (rate, f"{of_model}; falls with their square root"),
             "ema_decay": (round(decay, 4), "an average over the last tenth of the steps"),
         },
         settings.max_steps,
