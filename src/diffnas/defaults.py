@@ -33,7 +33,10 @@ def resolve(
         {
             "steps": (int(SUPERNET_SHARE * steps), "an eighth of the default retraining"),
             "batch_size": (batch_size, of_images),
-            "learning_rate": (rate / 4, f"{of_model}; a quarter of retraining's: weights are shared"),
+            "learning_rate": (
+                rate / 4,
+                f"{of_model}; a quarter of retraining's: weights are shared",
+            ),
         },
         settings.max_steps,
     )

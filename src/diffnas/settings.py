@@ -93,7 +93,7 @@ class ScoreSettings(Section):
 class SelectSettings(Section):
     """From scores to an architecture."""
 
-    rule: str = Field("local", description="'local', 'local-ratio' or 'random'")
+    rule: str = Field("local", description="'local', 'local-ratio', 'global-exact' or 'random'")
 
 
 class RetrainSettings(Section):

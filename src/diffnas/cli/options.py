@@ -57,7 +57,7 @@ Rule = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Selection rule: local, local-ratio or random.",
+        help="Selection rule: local, local-ratio, global-exact or random.",
         rich_help_panel=SETTINGS,
     ),
 ]

@@ -8,6 +8,7 @@ from diffnas.architecture import Architecture, Cost, Scores
 from diffnas.budget import Amount, Budget, describe
 from diffnas.errors import UserError
 from diffnas.figures import figure
+from diffnas.select.exact import global_exact
 from diffnas.select.local import at_tolerance, local, local_ratio
 from diffnas.select.random import random
 from diffnas.select.table import ROUNDING, OptionCosts, Rows, Table, make_table
@@ -15,6 +16,7 @@ from diffnas.select.table import ROUNDING, OptionCosts, Rows, Table, make_table
 RULES: dict[str, Callable[[Table, int], tuple[Rows, float]]] = {
     "local": local,
     "local-ratio": local_ratio,
+    "global-exact": global_exact,
     "random": random,
 }
 
