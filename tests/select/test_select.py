@@ -1,3 +1,4 @@
+from importlib.metadata import EntryPoint
 from itertools import product
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 from diffnas.architecture import Architecture, Cost
 from diffnas.budget import parse_budget
 from diffnas.errors import UserError
-from diffnas.select import RULES, check_rule, select
+from diffnas.select import RULES, find_rule, select
 from diffnas.select.table import make_table
 from tests.select.tables import block, scores, three_blocks
 
@@ -157,9 +158,30 @@ def test_budgets_that_pull_apart_are_named_together():
 
 def test_an_unknown_rule_is_named_with_the_nearest():
     with pytest.raises(UserError, match=r"--rule locl: unknown; did you mean 'local'\?"):
-        check_rule("locl")
+        find_rule("locl")
     with pytest.raises(UserError, match="known: local, local-ratio, global-exact, random"):
-        check_rule("xyz")
+        find_rule("xyz")
+
+
+def declare(monkeypatch, value):
+    entry = EntryPoint("theirs", value, "diffnas.rules")
+    monkeypatch.setattr("diffnas.select.entry_points", lambda group: [entry])
+
+
+def test_a_rule_of_another_package_is_used_by_its_name(monkeypatch):
+    declare(monkeypatch, "tests.select.test_select:cheapest_macs")
+    table = three_blocks()
+    assert select(table, parse_budget(macs=0.5), "theirs").cost.macs == 26  # what no slot reaches
+
+
+def cheapest_macs(table, seed):
+    return {name: int(costs.argmin()) for name, costs in table.costs["macs"].items()}, 0.0
+
+
+def test_a_rule_of_another_package_that_does_not_load_is_named(monkeypatch):
+    declare(monkeypatch, "tests.select.nowhere:rule")
+    with pytest.raises(UserError, match=r"--rule theirs: tests.select.nowhere:rule does not load"):
+        find_rule("theirs")
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.7])

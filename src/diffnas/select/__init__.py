@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 
 from diffnas.architecture import Architecture, Cost, Scores
 from diffnas.budget import Amount, Budget, describe
@@ -13,7 +14,12 @@ from diffnas.select.local import at_tolerance, local, local_ratio
 from diffnas.select.random import random
 from diffnas.select.table import ROUNDING, OptionCosts, Rows, Table, make_table
 
-RULES: dict[str, Callable[[Table, int], tuple[Rows, float]]] = {
+GROUP = "diffnas.rules"
+
+Rule = Callable[[Table, int], tuple[Rows, float]]
+"""(table, seed) -> one row per block, within ``table.limits``, and a figure of the rule's own."""
+
+RULES: dict[str, Rule] = {
     "local": local,
     "local-ratio": local_ratio,
     "global-exact": global_exact,
@@ -55,7 +61,7 @@ def select(
     Raises:
         UserError: the rule is unknown, or no architecture of the space meets the budget.
     """
-    check_rule(rule)
+    find_rule(rule)
     absolute = {
         "macs": float(scores.space.teacher.macs),
         "params": float(scores.space.teacher.params),
@@ -78,7 +84,7 @@ def select(
     else:
         for metric, amount in budget.limits().items():
             check_reachable(metric, amount, table.smallest(metric), absolute[metric])
-        rows, tolerance = RULES[rule](table, seed)
+        rows, tolerance = find_rule(rule)(table, seed)
         if not table.within_limits(rows):
             raise UserError(
                 f"{written(budget.limits())}: no architecture of this space meets all; raise one"
@@ -101,12 +107,27 @@ def written(limits: Mapping[str, Amount]) -> str:
     )
 
 
-def check_rule(rule: str) -> None:
-    """Raise UserError, with the nearest name, unless the rule is known."""
-    if rule not in RULES:
-        near = difflib.get_close_matches(rule, RULES, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(RULES)}"
-        raise UserError(f"--rule {rule}: unknown; {hint}")
+def find_rule(name: str) -> Rule:
+    """The rule of that name: ours, or one that an installed package declares.
+
+    A package declares rules as entry points of the group ``diffnas.rules``; ours come first.
+
+    Raises:
+        UserError: the name is unknown (with the nearest one), or the package's rule does not load.
+    """
+    if name in RULES:
+        return RULES[name]
+    declared = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in declared:
+        known = [*RULES, *declared]
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+        raise UserError(f"--rule {name}: unknown; {hint}")
+    try:
+        rule: Rule = declared[name].load()
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"--rule {name}: {declared[name].value} does not load: {error}") from None
+    return rule
 
 
 def check_reachable(metric: str, limit: Amount, smallest: float, teacher: float) -> None:
