@@ -156,3 +156,11 @@ def test_every_setting_has_one_dotted_name():
 def test_settings_are_never_changed_in_place():
     with pytest.raises(ValidationError, match="frozen"):
         Settings().seed = 1
+
+
+def test_the_only_member_of_a_list_may_be_given_as_it_is():
+    given = ("space.include=mid_block.*", "space.resnet_widths=0.5", "evaluate.seeds=3")
+    settings = load(assignments=given)
+    assert settings.space.include == ("mid_block.*",)
+    assert settings.space.resnet_widths == (0.5,)
+    assert settings.evaluate.seeds == (3,)

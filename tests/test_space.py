@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from diffnas.architecture import Architecture, Cost, Option, SlotSpace, Space, subnet_at
+from diffnas.errors import UserError
 from diffnas.measure.cost import denoiser_cost, to_meta
 from diffnas.settings import SpaceSettings
 from diffnas.space import make_space, smallest_cost, thin
@@ -52,6 +53,28 @@ def test_a_low_rank_that_costs_more_than_the_convolution_is_no_option():
     for block in space_of(settings)[1].blocks:
         for slot in block.slots:
             assert all(option.cost.macs <= slot.options[0].cost.macs for option in slot.options)
+
+
+def searched(**settings):
+    _, space = space_of(SMALL_SPACE.model_copy(update=settings))
+    return {f"{block.name}.{slot.path}" for block in space.blocks for slot in block.slots}
+
+
+def test_slots_are_included_and_excluded_by_patterns_of_their_names():
+    everywhere = searched()
+    resnets = {path for path in everywhere if ".resnets." in path}
+    assert searched(include=("*.resnets.*",)) == resnets
+    assert searched(exclude=("*.resnets.*",)) == everywhere - resnets
+    assert searched(include=("mid_block.*",), exclude=("*.attentions.*",)) == {
+        "mid_block.resnets.0",
+        "mid_block.resnets.1",
+    }
+
+
+@pytest.mark.parametrize("setting", ["include", "exclude"])
+def test_a_pattern_that_fits_no_slot_is_named(setting):
+    with pytest.raises(UserError, match=rf"space.{setting}: 'middle.\*' fits no slot"):
+        searched(**{setting: ("middle.*",)})
 
 
 @pytest.mark.parametrize("limit", [1, 2, 7, 64, 500])

@@ -7,10 +7,17 @@ reason, in :mod:`diffnas.defaults`.
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from diffnas.errors import UserError
 
@@ -24,6 +31,17 @@ class Section(BaseModel):
     """A group of settings: unknown keys are refused, values are never changed in place."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _one_alone(cls, value: Any, info: ValidationInfo) -> Any:
+        """A list's only member may be given as it is."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        return (
+            (value,)
+            if get_origin(kind) is tuple and isinstance(value, str | int | float)
+            else value
+        )
 
 
 class DataSettings(Section):
@@ -64,6 +82,10 @@ class SpaceSettings(Section):
     conv_min_share: float = Field(
         0.02, ge=0, le=1, description="a lone convolution is a slot from this share of MACs on"
     )
+    include: tuple[str, ...] = Field(
+        ("*",), description="patterns of the slots to search, such as 'up_blocks.*.resnets.*'"
+    )
+    exclude: tuple[str, ...] = Field((), description="patterns of slots to leave as they are")
     multiple_of: Positive = Field(1, description="inner widths are multiples of this, for hardware")
     max_subnets: Positive = Field(4096, description="a block's options are thinned to this many")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ def make_space(denoiser: nn.Module, family: Family, settings: SpaceSettings) -> 
     """The space, with costs counted on the meta device at the shapes of a call at batch 1.
 
     Raises:
-        UserError: a stock space is asked for, of a denoiser that no stock config can express.
+        UserError: a stock space is asked for, of a denoiser that no stock config can express; a
+            pattern of ``include`` or ``exclude`` fits no slot.
     """
     meta = to_meta(denoiser)
     config: Any = meta.config
@@ -36,16 +38,36 @@ def make_space(denoiser: nn.Module, family: Family, settings: SpaceSettings) -> 
     inputs = family.example_inputs(meta, 1, torch.device("meta"))
     teacher = denoiser_cost(meta, inputs)
     names = family.block_names(meta)
-    found = {
-        f"{name}.{path}": kind
-        for name in names
-        for path, _, kind in slots.find(meta.get_submodule(name))
-    }
+    found = _wanted(
+        {
+            f"{name}.{path}": kind
+            for name in names
+            for path, _, kind in slots.find(meta.get_submodule(name))
+        },
+        settings,
+    )
     _, calls = capture(meta, [*names, *found], inputs)  # in order of execution
     return Space(
         teacher,
         tuple(_block(meta, name, calls, found, settings, teacher=teacher) for name in names),
     )
+
+
+def _wanted(found: dict[str, Any], settings: SpaceSettings) -> dict[str, Any]:
+    """The slots whose paths fit a pattern to include and none to exclude."""
+    for setting in ("include", "exclude"):
+        for pattern in getattr(settings, setting):
+            if found and not any(fnmatchcase(path, pattern) for path in found):
+                raise UserError(
+                    f"space.{setting}: {pattern!r} fits no slot; slots are called "
+                    f"{next(iter(found))!r} to {list(found)[-1]!r}, and '*' stands for any part"
+                )
+    return {
+        path: kind
+        for path, kind in found.items()
+        if any(fnmatchcase(path, pattern) for pattern in settings.include)
+        and not any(fnmatchcase(path, pattern) for pattern in settings.exclude)
+    }
 
 
 def _block(
