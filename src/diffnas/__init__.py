@@ -4,20 +4,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from diffnas.api import compress
     from diffnas.errors import RunError, UserError
     from diffnas.families.loading import load_teacher
-    from diffnas.front import compress
+    from diffnas.pareto import front
     from diffnas.run import Run, Student
     from diffnas.student.saving import load
 
-__all__ = ["Run", "RunError", "Student", "UserError", "compress", "load", "load_teacher"]
+__all__ = ["Run", "RunError", "Student", "UserError", "compress", "front", "load", "load_teacher"]
 
 _HOMES = {
     "Run": "diffnas.run",
     "RunError": "diffnas.errors",
     "Student": "diffnas.run",
     "UserError": "diffnas.errors",
-    "compress": "diffnas.front",
+    "compress": "diffnas.api",
+    "front": "diffnas.pareto",
     "load": "diffnas.student.saving",
     "load_teacher": "diffnas.families.loading",
 }

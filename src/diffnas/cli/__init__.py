@@ -12,6 +12,7 @@ from diffnas.cli.compress import compress
 from diffnas.cli.demo import demo
 from diffnas.cli.evaluate import evaluate
 from diffnas.cli.failures import FAILURE, INTERRUPTED, MISTAKE, explain
+from diffnas.cli.front import front
 from diffnas.cli.plan import plan
 from diffnas.cli.quiet import hush
 from diffnas.cli.report import report
@@ -21,7 +22,7 @@ _USAGE_ERROR: Any = typer.BadParameter.__base__
 """The usage error of the click that this typer uses: newer ones carry their own."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-for verb in (demo, compress, plan, evaluate, sample, report):
+for verb in (demo, compress, plan, front, evaluate, sample, report):
     app.command()(verb)
 
 

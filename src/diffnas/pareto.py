@@ -1,0 +1,102 @@
+"""The front of cost against block losses: what every budget would give, before any retraining."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffnas import score_table
+from diffnas.architecture import Architecture, Cost, Scores, space_from_json
+from diffnas.artifacts import check_format, read_json
+from diffnas.budget import Amount, Budget
+from diffnas.checkpoint import load_state
+from diffnas.errors import UserError
+from diffnas.select import select
+from diffnas.space import smallest_cost
+
+METRICS = ("macs", "params")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One architecture of the front.
+
+    ``macs`` and ``params``: shares of the teacher's. ``loss``: the sum of its block losses, over
+    that of the teacher's own subnets; ``worst``: the largest block loss over its own benchmark.
+    """
+
+    macs: float
+    params: float
+    loss: float
+    worst: float
+    cost: Cost
+    architecture: Architecture
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def front(
+    run: str | Path, *, metric: str = "macs", rule: str = "local", points: int = 20, seed: int = 0
+) -> list[Point]:
+    """What a rule chooses at budgets from the teacher's cost down to the smallest, dearest first.
+
+    ``run``: a run folder with scores; ``metric``: 'macs' or 'params'; ``points``: so many budgets,
+    evenly spaced; two that give the same architecture are one point. Nothing is trained, and
+    block losses do not tell quality after retraining, only what is worth retraining.
+
+    Raises:
+        UserError: no scores there, or an unknown metric or rule.
+    """
+    if metric not in METRICS:
+        raise UserError(f"--metric {metric}: unknown; one of {', '.join(METRICS)}")
+    if points < 2:
+        raise UserError(f"--points {points}: a front needs 2 or more")
+    scores = read_scores(Path(run))
+    teacher = getattr(scores.space.teacher, metric)
+    least = getattr(smallest_cost(scores.space), metric) / teacher
+    found: list[Point] = []
+    for share in np.linspace(1.0, least, points):
+        amount = Amount(float(share), relative=True)
+        budget = Budget(macs=amount) if metric == "macs" else Budget(params=amount)
+        point = _point(scores, budget, rule, seed)
+        if not found or point.architecture != found[-1].architecture:
+            found.append(point)
+    return found
+
+
+def read_scores(run: Path) -> Scores:
+    """The score table of a run folder.
+
+    Raises:
+        UserError: none there, or one of a newer format.
+    """
+    plan = read_json(run / "plan.json")
+    if plan is None:
+        raise UserError(f"RUN {run}: no run folder; name the --out of a 'diffnas compress'")
+    check_format(run / "plan.json", plan)
+    state = load_state(run / "scores.safetensors")
+    if state is None:
+        raise UserError(
+            f"RUN {run}: no scores yet; run its 'diffnas compress' again, with '--until scores' "
+            "if no student is wanted"
+        )
+    return score_table.from_tensors(state[0], space_from_json(plan["space"]))
+
+
+def _point(scores: Scores, budget: Budget, rule: str, seed: int) -> Point:
+    chosen = select(scores, budget, rule, seed=seed)
+    losses = {name: block.losses for name, block in scores.blocks.items()}
+    taken = {name: float(losses[name][row]) for name, row in chosen.rows.items()}
+    own = {name: max(float(each[0]), 1e-12) for name, each in losses.items()}
+    teacher = scores.space.teacher
+    return Point(
+        chosen.cost.macs / teacher.macs,
+        chosen.cost.params / teacher.params,
+        sum(taken.values()) / sum(own.values()),
+        max(taken[name] / own[name] for name in own),
+        chosen.cost,
+        chosen.architecture,
+    )

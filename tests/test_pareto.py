@@ -1,0 +1,82 @@
+"""The front of a run folder, from Python and from the command line."""
+
+import json
+
+import pytest
+
+import diffnas
+from diffnas import score_table
+from diffnas.architecture import space_to_json
+from diffnas.budget import parse_budget
+from diffnas.checkpoint import write_json
+from diffnas.cli import main
+from diffnas.select import select
+from tests.select.tables import three_blocks
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run that was left after its scores."""
+    table = three_blocks()
+    write_json(tmp_path / "plan.json", {"format": 1, "space": space_to_json(table.space)})
+    score_table.save(table, tmp_path / "scores.safetensors", "made up", 0.0)
+    return tmp_path
+
+
+def test_it_goes_from_the_teacher_to_the_smallest_and_dearer_points_have_less_loss(run):
+    found = diffnas.front(run, points=30)
+    assert found[0].macs == 1
+    assert found[0].loss == pytest.approx(1)
+    costs, worst = [point.macs for point in found], [point.worst for point in found]
+    assert costs == sorted(set(costs), reverse=True)
+    assert worst == sorted(worst)
+    assert len(found) > 5
+
+
+@pytest.mark.parametrize("rule", ["local", "global-exact"])
+def test_a_point_is_what_the_budget_alone_would_give(run, rule):
+    chosen = select(three_blocks(), parse_budget(params=0.5), rule)
+    point = min(
+        diffnas.front(run, metric="params", rule=rule, points=2000),
+        key=lambda point: (abs(point.params - chosen.cost.params / 431), point.loss),
+    )
+    assert point.cost == chosen.cost
+    assert point.architecture == chosen.architecture
+
+
+def test_the_command_prints_a_line_a_point(run, capsys):
+    assert main(["front", str(run), "--points", "5"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "MACs" in lines[0]
+    assert len([line for line in lines[1:] if (line and line[0].isdigit()) or "1.000" in line]) >= 3
+    assert lines[-1].endswith("losses are over the teacher's own")
+
+
+def test_the_command_prints_json_for_programs(run, capsys):
+    assert main(["front", str(run), "--points", "5", "--json", "--rule", "random"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["rule"] == "random"
+    assert {"macs", "params", "loss", "worst", "architecture"} <= found["points"][0].keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--metric", "latency"], "--metric latency: unknown; one of macs, params"),
+        (["--rule", "locl"], "--rule locl: unknown; did you mean 'local'?"),
+        (["--points", "1"], "--points 1: a front needs 2 or more"),
+        (["--points", "x"], "--points x: must be a whole number above 0"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(run, capsys, arguments, told):
+    assert main(["front", str(run), *arguments]) == 2
+    assert capsys.readouterr().err == f"diffnas: {told}\n"
+
+
+def test_a_folder_without_scores_says_how_to_get_them(run, capsys):
+    (run / "scores.safetensors").unlink()
+    assert main(["front", str(run)]) == 2
+    assert "no scores yet; run its 'diffnas compress' again" in capsys.readouterr().err
+    (run / "plan.json").unlink()
+    assert main(["front", str(run)]) == 2
+    assert "no run folder; name the --out of a 'diffnas compress'" in capsys.readouterr().err
