@@ -56,7 +56,9 @@ def hours(
         * (whole + (1 + BACKWARD) * (random + ends)),
         "scores": settings.score.images
         * SCORED_PREFIXES
-        * sum(block.size * _mean_macs(block) for block in space.blocks),
+        * sum(
+            min(block.size, settings.score.enumerate) * _mean_macs(block) for block in space.blocks
+        ),
         "retrain": settings.retrain.steps
         * settings.retrain.batch_size
         * (whole + (1 + BACKWARD) * student),

@@ -1,7 +1,7 @@
 """The score table of a whole denoiser: made from a supernet, written, read."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from diffnas.architecture import BlockScores, Scores, Space, subnet_at
+from diffnas.architecture import BlockScores, BlockSpace, Scores, Space, subnet_at
 from diffnas.blocks import Call, capture
 from diffnas.checkpoint import save_state
 from diffnas.data import Data, to_float
@@ -18,9 +18,12 @@ from diffnas.losses import BlockLoss
 from diffnas.parallel import thread_map, twin, workers_for
 from diffnas.progress import Progress
 from diffnas.rng import generator
-from diffnas.scores import plain_options, score_block
+from diffnas.scores import Choices, plain_options, score_block
+from diffnas.search import search
 from diffnas.settings import ScoreSettings
 from diffnas.supernet import BlockSupernet, Supernet
+
+Floats = npt.NDArray[np.float64]
 
 
 def score(
@@ -32,7 +35,10 @@ def score(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Scores:
-    """Block losses of every subnet of every block over a fixed validation batch.
+    """Block losses of the subnets of every block over a fixed validation batch.
+
+    Up to ``settings.enumerate`` subnets of a block, all; of more, those that an evolutionary
+    search over the first parts of the batch looks at, ``settings.evaluations`` at most.
 
     The batch: ``settings.images`` seen images without augmentation (held-out ones are for judging
     only), timesteps spread evenly over the schedule. It is evaluated in parts of
@@ -45,36 +51,83 @@ def score(
     macs = supernet.space.teacher.macs * settings.batch_size
     workers = min(workers_for(device, macs), len(parts))
     blocks = supernet.space.blocks
-    found: dict[str, list[BlockScores]] = {block.name: [] for block in blocks}
-    done, size = 0, sum(block.size for block in blocks)
-    progress.start("scores", size * len(parts))
+    choices: dict[str, Choices] = {}
+    losses: dict[str, list[Floats]] = {block.name: [] for block in blocks}
+    searched = [block for block in blocks if block.size > settings.enumerate]
+    size = sum(subnets_scored(block, settings) for block in blocks) * len(parts)
+    done = 0
+    progress.start("scores", size + len(searched) * settings.evaluations * workers)
     # As many parts at a time as there are threads: captured calls of all would fill the memory.
     for first in range(0, len(parts), workers):
         calls = [_calls(supernet, data, part) for part in parts[first : first + workers]]
         for block in blocks:
             own = [part.pop(block.name) for part in calls]
+            losses_of = _losses(supernet.blocks[block.name], own, kind)
+            if block.name not in choices:
+                shown = _Offset(progress, done, len(own))
+                choices[block.name] = _choices(block, losses_of, settings, seed, shown)
+                done += settings.evaluations * len(own) if block in searched else 0
             shown = _Offset(progress, done, len(own))
-            found[block.name] += _in_threads(supernet.blocks[block.name], own, kind, shown)
-            done += block.size * len(own)
+            losses[block.name] += losses_of(choices[block.name], shown)
+            done += subnets_scored(block, settings) * len(own)
             progress.update(done)
     progress.stop()
     tables = {
-        name: replace(scores[0], losses=np.mean([each.losses for each in scores], axis=0))
-        for name, scores in found.items()
+        name: BlockScores(choices[name], np.mean(found, axis=0)) for name, found in losses.items()
     }
     return Scores(supernet.space, tables)
 
 
-def _in_threads(
-    block: BlockSupernet, calls: list[Call], kind: BlockLoss, progress: Progress
-) -> list[BlockScores]:
-    """A block's scores on each call, in threads on twins: a block runs one subnet at a time."""
-    plain = plain_options(block)
-    shown = [progress, *[None] * (len(calls) - 1)]
-    work = list(zip([twin(block) for _ in calls], calls, shown, strict=True))
-    return thread_map(
-        lambda each: score_block(each[0], [each[1]], kind, each[2], plain), work, len(calls)
-    )
+def subnets_scored(block: BlockSpace, settings: ScoreSettings) -> int:
+    """How many subnets of a block the table has, at most."""
+    return block.size if block.size <= settings.enumerate else settings.evaluations
+
+
+LossesOf = Callable[[Choices, Progress | None], list[Floats]]
+"""A block's losses of some subnets on each of a few calls."""
+
+
+def _choices(
+    block: BlockSpace, losses_of: LossesOf, settings: ScoreSettings, seed: int, progress: Progress
+) -> Choices:
+    """The rows of a block's table: all its subnets, or those that a search looks at."""
+    if block.size <= settings.enumerate:
+        return block.choices()
+    seen = 0
+
+    def losses(choices: Choices) -> Floats:
+        nonlocal seen
+        seen += len(choices)
+        found: Floats = np.mean(losses_of(choices, None), axis=0)
+        progress.update(seen)
+        return found
+
+    def costs(choices: Choices) -> Floats:
+        subnets = [subnet_at(block, choice) for choice in choices]
+        return np.array([block.cost_of(subnet).macs for subnet in subnets], dtype=float)
+
+    sizes = [len(slot.options) for slot in block.slots]
+    return search(sizes, losses, costs, evaluations=settings.evaluations, seed=seed)
+
+
+def _losses(block: BlockSupernet, calls: list[Call], kind: BlockLoss) -> LossesOf:
+    """In threads on twins: a block runs one subnet at a time."""
+    plain, twins = plain_options(block), [twin(block) for _ in calls]
+
+    def losses_of(choices: Choices, progress: Progress | None) -> list[Floats]:
+        shown = [progress, *[None] * (len(calls) - 1)]
+        work = list(zip(twins, calls, shown, strict=True))
+        return thread_map(
+            lambda each: (
+                score_block(
+                    each[0], [each[1]], kind, progress=each[2], plain=plain, choices=choices
+                ).losses
+            ),
+            work,
+            len(calls),
+        )
+
+    return losses_of
 
 
 def save(scores: Scores, path: Path, fingerprint: str, seconds: float) -> None:

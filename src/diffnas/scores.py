@@ -15,6 +15,8 @@ from diffnas.losses import BlockLoss, block_loss, block_target
 from diffnas.progress import Progress
 from diffnas.supernet import BlockSupernet
 
+Choices = npt.NDArray[np.int16]
+
 Plain = Mapping[str, Mapping[str, nn.Module]]
 """The plain module of every option of a block, by slot."""
 
@@ -60,9 +62,7 @@ def shared_prefixes(block: BlockSupernet, plain: Plain) -> Iterator[list[Call | 
 
 
 @torch.no_grad()
-def outputs(
-    block: BlockSupernet, call: Call, plain: Plain, choices: npt.NDArray[np.int16]
-) -> Iterator[Any]:
+def outputs(block: BlockSupernet, call: Call, plain: Plain, choices: Choices) -> Iterator[Any]:
     """What the block gives on a call, for all choices; in lexicographic order with least work.
 
     Many blocks end in their last slot: they hand its output on as it is. There, subnets that differ
@@ -114,16 +114,19 @@ def score_block(
     block: BlockSupernet,
     calls: Iterable[Call],
     kind: BlockLoss,
+    *,
     progress: Progress | None = None,
     plain: Plain | None = None,
+    choices: Choices | None = None,
 ) -> BlockScores:
-    """Losses of all subnets of a block, averaged over the validation batches.
+    """Losses of a block's subnets, averaged over the validation batches.
 
     ``calls``: the teacher's calls of this block, one per validation batch of equal size.
-    ``plain``: its options, where they were made already.
+    ``plain``: its options, where they were made already; ``choices``: which subnets, as rows of
+    option indices in lexicographic order (all).
     """
     plain = plain or plain_options(block)
-    choices = block.space.choices()
+    choices = block.space.choices() if choices is None else choices
     losses = np.zeros(len(choices))
     batches = 0
     for call in calls:

@@ -110,6 +110,8 @@ class ScoreSettings(Section):
 
     images: Positive = Field(256, description="images in the fixed validation batch")
     batch_size: Positive | None = Field(None, description="images evaluated at once")
+    enumerate: Positive = Field(4096, description="a block of more subnets is searched instead")
+    evaluations: Positive = Field(2000, description="subnets that such a search looks at, at most")
 
 
 class SelectSettings(Section):

@@ -1,0 +1,67 @@
+"""The table of a whole denoiser."""
+
+from functools import cache
+
+import numpy as np
+
+from diffnas import score_table
+from diffnas.progress import Progress
+from diffnas.settings import ScoreSettings
+from tests.engine import tiny_data, tiny_supernet
+
+SETTINGS = ScoreSettings(images=8, batch_size=4)
+SEARCHED = SETTINGS.model_copy(update={"enumerate": 90, "evaluations": 25})
+
+
+@cache
+def supernet():
+    return tiny_supernet(layers_per_block=2)
+
+
+def table(settings=SETTINGS, seed=0, progress=None):
+    net, data = supernet(), tiny_data()
+    return score_table.score(net, data, settings, "residual", seed=seed, progress=progress).blocks
+
+
+def test_small_blocks_are_scored_whole_and_large_ones_searched():
+    assert {block.size > 90 for block in supernet().space.blocks} == {True, False}
+    for block in supernet().space.blocks:
+        found = table(SEARCHED)[block.name]
+        assert len(found.choices) == (block.size if block.size <= 90 else 25)
+
+
+def test_a_searched_blocks_losses_are_those_of_the_same_subnets_in_the_whole_table():
+    whole, searched = table(), table(SEARCHED)
+    for name, found in searched.items():
+        losses = {tuple(c): x for c, x in zip(whole[name].choices, whole[name].losses, strict=True)}
+        expected = [losses[tuple(choice)] for choice in found.choices]
+        np.testing.assert_allclose(found.losses, expected, rtol=1e-5, atol=1e-12)
+
+
+def test_a_searched_block_keeps_the_teachers_own_subnet_first_and_has_the_cheapest():
+    for block in supernet().space.blocks:
+        choices = table(SEARCHED)[block.name].choices
+        assert not choices[0].any()
+        assert [len(slot.options) - 1 for slot in block.slots] in choices.tolist()
+
+
+def test_a_search_follows_from_the_seed():
+    once, again, other = table(SEARCHED), table(SEARCHED), table(SEARCHED, seed=1)
+    for name, found in once.items():
+        np.testing.assert_array_equal(found.choices, again[name].choices)
+    assert any(not np.array_equal(found.choices, other[n].choices) for n, found in once.items())
+
+
+def test_progress_rises_to_its_total():
+    class Heard(Progress):
+        def start(self, stage, total, done=0):
+            self.total, self.seen = total, [done]
+
+        def update(self, done, **figures):
+            self.seen.append(done)
+
+    for settings in (SETTINGS, SEARCHED):
+        heard = Heard()
+        table(settings, progress=heard)
+        assert heard.seen == sorted(heard.seen)
+        assert heard.seen[-1] == heard.total
