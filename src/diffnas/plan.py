@@ -18,7 +18,7 @@ from diffnas.families.loading import load_skeleton
 from diffnas.forecast import hours, training_bytes
 from diffnas.limits import memory_of
 from diffnas.measure.cost import call_cost, to_meta
-from diffnas.select import check_reachable, find_rule
+from diffnas.select import check_reachable, check_rule
 from diffnas.settings import Settings
 from diffnas.space import make_space, smallest_cost
 
@@ -45,7 +45,7 @@ def make_plan(
     Raises:
         UserError: the model cannot be loaded or searched, or a setting is wrong.
     """
-    find_rule(settings.select.rule)
+    check_rule(settings.select.rule)
     device = resolve_device(settings.device)
     teacher = load_skeleton(
         model, revision=revision, variant=variant, trust_remote_code=trust_remote_code

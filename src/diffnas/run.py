@@ -25,7 +25,7 @@ from diffnas.names import STAGES
 from diffnas.plan import check_budget, describe
 from diffnas.progress import Progress
 from diffnas.report import write_report
-from diffnas.select import find_rule
+from diffnas.select import check_rule
 from diffnas.settings import Settings
 from diffnas.space import make_space
 from diffnas.stages import Job
@@ -84,7 +84,7 @@ def compress(
         UserError: the model, the data or a setting cannot be used, or the budget is out of reach.
         RunError: training diverged or the disk is full; the last good checkpoint is kept.
     """
-    find_rule(settings.select.rule)
+    check_rule(settings.select.rule)
     if until is not None and until not in STAGES:
         raise UserError(f"until {until!r}: no such stage; one of {', '.join(STAGES)}")
     device = resolve_device(settings.device)

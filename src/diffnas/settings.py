@@ -117,7 +117,7 @@ class ScoreSettings(Section):
 class SelectSettings(Section):
     """From scores to an architecture."""
 
-    rule: str = Field("local", description="'local', 'local-ratio', 'global-exact' or 'random'")
+    rule: str = Field("local", description="such as 'local'; see the guide")
 
 
 class RetrainSettings(Section):

@@ -159,7 +159,9 @@ def test_budgets_that_pull_apart_are_named_together():
 def test_an_unknown_rule_is_named_with_the_nearest():
     with pytest.raises(UserError, match=r"--rule locl: unknown; did you mean 'local'\?"):
         find_rule("locl")
-    with pytest.raises(UserError, match="known: local, local-ratio, global-exact, random"):
+    with pytest.raises(
+        UserError, match="known: local, local-ratio, global-exact, global-evolution, random"
+    ):
         find_rule("xyz")
 
 

@@ -11,7 +11,7 @@ import typer
 from diffnas import settings as all_settings
 from diffnas.device import check_device_name
 from diffnas.errors import UserError
-from diffnas.select import find_rule
+from diffnas.select import check_rule
 
 BUDGETS = "Budgets (all given must hold; none given: --macs 0.5)"
 SETTINGS = "Settings"
@@ -57,7 +57,7 @@ Rule = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Selection rule: local, local-ratio, global-exact or random.",
+        help="Selection rule: local, local-ratio, global-exact, global-evolution or random.",
         rich_help_panel=SETTINGS,
     ),
 ]
@@ -152,7 +152,7 @@ def read_settings(
         from_flags += own
     settings = all_settings.load(file, (*(assignments or ()), *from_flags))
     check_device_name(settings.device)
-    find_rule(settings.select.rule)
+    check_rule(settings.select.rule)
     return settings
 
 

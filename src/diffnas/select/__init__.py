@@ -4,14 +4,13 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from pkgutil import resolve_name
 
 from diffnas.architecture import Architecture, Cost, Scores
 from diffnas.budget import Amount, Budget, describe
 from diffnas.errors import UserError
 from diffnas.figures import figure
-from diffnas.select.exact import global_exact
-from diffnas.select.local import at_tolerance, local, local_ratio
-from diffnas.select.random import random
+from diffnas.select.local import at_tolerance
 from diffnas.select.table import ROUNDING, OptionCosts, Rows, Table, make_table
 
 GROUP = "diffnas.rules"
@@ -19,12 +18,14 @@ GROUP = "diffnas.rules"
 Rule = Callable[[Table, int], tuple[Rows, float]]
 """(table, seed) -> one row per block, within ``table.limits``, and a figure of the rule's own."""
 
-RULES: dict[str, Rule] = {
-    "local": local,
-    "local-ratio": local_ratio,
-    "global-exact": global_exact,
-    "random": random,
+RULES = {
+    "local": "diffnas.select.local:local",
+    "local-ratio": "diffnas.select.local:local_ratio",
+    "global-exact": "diffnas.select.exact:global_exact",
+    "global-evolution": "diffnas.select.evolution:global_evolution",
+    "random": "diffnas.select.random:random",
 }
+"""Where ours are: solvers take a while to import, so only what is used is."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def select(
     Raises:
         UserError: the rule is unknown, or no architecture of the space meets the budget.
     """
-    find_rule(rule)
+    check_rule(rule)
     absolute = {
         "macs": float(scores.space.teacher.macs),
         "params": float(scores.space.teacher.params),
@@ -107,6 +108,11 @@ def written(limits: Mapping[str, Amount]) -> str:
     )
 
 
+def check_rule(name: str) -> None:
+    """Raise UserError, with the nearest name, unless the rule is known."""
+    _where(name)
+
+
 def find_rule(name: str) -> Rule:
     """The rule of that name: ours, or one that an installed package declares.
 
@@ -115,19 +121,24 @@ def find_rule(name: str) -> Rule:
     Raises:
         UserError: the name is unknown (with the nearest one), or the package's rule does not load.
     """
+    where = _where(name)
+    try:
+        rule: Rule = resolve_name(where)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"--rule {name}: {where} does not load: {error}") from None
+    return rule
+
+
+def _where(name: str) -> str:
     if name in RULES:
         return RULES[name]
-    declared = {entry.name: entry for entry in entry_points(group=GROUP)}
+    declared = {entry.name: entry.value for entry in entry_points(group=GROUP)}
     if name not in declared:
         known = [*RULES, *declared]
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
         raise UserError(f"--rule {name}: unknown; {hint}")
-    try:
-        rule: Rule = declared[name].load()
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"--rule {name}: {declared[name].value} does not load: {error}") from None
-    return rule
+    return declared[name]
 
 
 def check_reachable(metric: str, limit: Amount, smallest: float, teacher: float) -> None:

@@ -1,14 +1,13 @@
 """The global rule, exactly: the least sum of block losses within the budget."""
 
+from functools import partial
+
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
 from diffnas.select.local import local
-from diffnas.select.table import ROUNDING, Floats, Rows, Table
-
-TIGHTENINGS = 12
-"""Bisections towards a limit on what is no sum over blocks (memory)."""
+from diffnas.select.table import ROUNDING, Floats, Limits, Rows, Table, tightened
 
 TOLERANCE = 1e-5
 """Shares of the teacher's cost by which the solver may miss a limit, generously."""
@@ -18,36 +17,18 @@ def global_exact(table: Table, seed: int) -> tuple[Rows, float]:
     """Least sum_k l_k s.t. all limits hold, one subnet a block: a mixed-integer linear program.
 
     The rule of the blockwise lineage before the local one (DNA, arXiv 1911.13053), solved to the
-    optimum by HiGHS. Where a limit is on no sum over blocks, all metrics that are sums are held to
-    the largest common share at which it holds. The second figure is the largest block loss over
-    its benchmark.
+    optimum by HiGHS. The second figure is the largest block loss over its benchmark.
     """
-    rows = _optimum(table, table.limits)
-    if rows is not None and any(metric in table.whole for metric in table.limits):
-        rows = rows if table.within_limits(rows) else _within_whole(table, rows)
-    if rows is None:
-        rows = local(table, seed)[0]
+    rows = tightened(table, partial(_optimum, table))
+    return worst_block(table, rows or local(table, seed)[0])
+
+
+def worst_block(table: Table, rows: Rows) -> tuple[Rows, float]:
+    """The rows and the largest of their block losses over their benchmarks."""
     return rows, max(float(table.losses[name][row]) for name, row in rows.items())
 
 
-def _within_whole(table: Table, rows: Rows) -> Rows | None:
-    """The best of a bisection on a common limit for MACs and parameters."""
-    low, high = 0.0, max(table.total(metric, rows) for metric in ("macs", "params"))
-    best = None
-    for _ in range(TIGHTENINGS):
-        middle = (low + high) / 2
-        sums = {metric: min(middle, table.limits.get(metric, 1.0)) for metric in ("macs", "params")}
-        found = _optimum(table, {**table.limits, **sums})
-        if found is not None and table.within_limits(found):
-            best, low = found, middle
-        elif found is None:
-            low = middle
-        else:
-            high = middle
-    return best
-
-
-def _optimum(table: Table, limits: dict[str, float]) -> Rows | None:
+def _optimum(table: Table, limits: Limits) -> Rows | None:
     """The solver's optimum; where its tolerance passes a limit, that of limits as much tighter."""
     for margin in (0.0, TOLERANCE):
         rows = _solve(table, {metric: limit - margin for metric, limit in limits.items()})
@@ -57,7 +38,7 @@ def _optimum(table: Table, limits: dict[str, float]) -> Rows | None:
     return None
 
 
-def _solve(table: Table, limits: dict[str, float]) -> Rows | None:
+def _solve(table: Table, limits: Limits) -> Rows | None:
     """Minimise c.x over x in {0, 1} s.t. one x a block is 1 and costs stay within the limits."""
     names = list(table.losses)
     losses = [table.scores.blocks[name].losses for name in names]

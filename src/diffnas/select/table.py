@@ -12,12 +12,18 @@ Floats = npt.NDArray[np.float64]
 Rows = dict[str, int]
 """One subnet per block, as a row of its score table."""
 
+Limits = Mapping[str, float]
+"""Metric -> the largest share of the teacher's whole cost."""
+
 OptionCosts = Mapping[tuple[str, str, str], float]
 """A cost of each (block, slot, option), e.g. its latency in milliseconds."""
 
 
 ROUNDING = 1 + 1e-12
 """A sum of shares may pass its limit by its rounding errors."""
+
+SUMS = ("macs", "params")
+TIGHTENINGS = 12
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,27 @@ class Table:
                 Architecture({block.name: block.smallest for block in blocks})
             )
         return self.fixed[metric] + sum(float(v.min()) for v in self.costs[metric].values())
+
+
+def tightened(table: Table, optimum: Callable[[Limits], Rows | None]) -> Rows | None:
+    """A rule's optimum under limits on sums over blocks, where others (memory) must hold as well.
+
+    If they do not, MACs and parameters are held to the largest common share at which they do, found
+    by bisection. None: no architecture was found.
+    """
+    rows = optimum(table.limits)
+    if rows is None or table.within_limits(rows):
+        return rows
+    low, high, best = 0.0, max(table.total(metric, rows) for metric in SUMS), None
+    for _ in range(TIGHTENINGS):
+        middle = (low + high) / 2
+        common = {metric: min(middle, table.limits.get(metric, 1.0)) for metric in SUMS}
+        rows = optimum({**table.limits, **common})
+        if rows is None or table.within_limits(rows):
+            low, best = middle, rows or best
+        else:
+            high = middle
+    return best
 
 
 def make_table(
