@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from diffnas import run as runs
-from diffnas.budget import Written, parse_budget
+from diffnas.budget import Written, check_alone, parse_budget
 from diffnas.names import folder_name
 from diffnas.progress import Progress
 from diffnas.run import Run
 from diffnas.settings import load as load_settings
 from diffnas.settings import parse
+from diffnas.smallest import compress_smallest
 
 
 def compress(
@@ -23,6 +24,7 @@ def compress(
     latency: Written = None,
     memory: Written = None,
     tolerance: Written = None,
+    smallest: bool = False,
     settings: Mapping[str, Any] | str | Path | None = None,
     until: str | None = None,
     revision: str | None = None,
@@ -35,29 +37,31 @@ def compress(
     ``model``: a diffusers pipeline folder, a Hub id or 'digits'; ``data``: a folder of images, a
     Hub data set id or 'digits'; ``out``: the run folder (``runs/<model's name>``). Budgets are of
     the denoiser: a share (0.5, '50%') or an amount ('3.1G', '20M', '12ms', '2GiB'); all given must
-    hold, and none given means ``macs=0.5``. ``settings``: nested values
-    ({'retrain': {'steps': 500}}) or a YAML file.
+    hold, and none given means ``macs=0.5``. ``smallest`` lowers the MACs instead, until quality
+    after retraining no longer holds. ``settings``: nested values ({'retrain': {'steps': 500}}) or a
+    YAML file.
 
     Raises:
         UserError: a value that cannot be used, or a budget out of reach.
         RunError: training diverged or the disk is full; the last good checkpoint is kept.
     """
-    budget = parse_budget(
-        macs=macs, params=params, latency=latency, memory=memory, tolerance=tolerance
-    )
+    limits = {"macs": macs, "params": params, "latency": latency, "memory": memory}
+    if smallest:
+        check_alone("smallest", {**limits, "tolerance": tolerance, "until": until})
     if settings is None or isinstance(settings, Mapping):
         chosen = parse(settings or {})
     else:
         chosen = load_settings(Path(settings))
-    return runs.compress(
-        str(model),
-        data=str(data),
-        out=Path(out) if out is not None else Path("runs") / folder_name(str(model)),
-        budget=budget,
-        settings=chosen,
-        until=until,
-        revision=revision,
-        variant=variant,
-        trust_remote_code=trust_remote_code,
-        progress=progress,
-    )
+    given: dict[str, Any] = {
+        "data": str(data),
+        "out": Path(out) if out is not None else Path("runs") / folder_name(str(model)),
+        "settings": chosen,
+        "revision": revision,
+        "variant": variant,
+        "trust_remote_code": trust_remote_code,
+        "progress": progress,
+    }
+    if smallest:
+        return compress_smallest(str(model), **given)
+    budget = parse_budget(**limits, tolerance=tolerance)
+    return runs.compress(str(model), budget=budget, until=until, **given)

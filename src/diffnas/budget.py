@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from diffnas.errors import UserError
@@ -58,6 +59,17 @@ class Budget:
         if self.tolerance is not None:
             return f"tolerance-{_number(self.tolerance)}"
         return "-".join(f"{kind}-{_text(amount, kind)}" for kind, amount in self.limits().items())
+
+
+def check_alone(flag: str, others: Mapping[str, object]) -> None:
+    """Refuse further flags beside one that goes alone.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    for name, value in others.items():
+        if value is not None:
+            raise UserError(f"{flag} contradicts --{name} {value}: give one or the other")
 
 
 def parse_budget(

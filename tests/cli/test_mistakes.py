@@ -63,6 +63,12 @@ def test_of_budgets_and_settings(capsys, verb, given, words):
     assert words in mistake(capsys, f"{verb} {given}")
 
 
+@pytest.mark.parametrize("given", ["--params 0.5", "--tolerance 2", "--until scores"])
+def test_smallest_goes_alone(capsys, given):
+    told = mistake(capsys, f"compress digits --smallest {given}")
+    assert f"--smallest contradicts {given}: give one or the other" in told
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from diffnas.budget import Budget, parse_budget
+from diffnas.budget import Budget, check_alone, parse_budget
 from diffnas.cli import options
 from diffnas.cli.output import print_result, print_table
 from diffnas.cli.progress import show_progress
@@ -35,6 +35,7 @@ def compress(
     latency: options.Latency = None,
     memory: options.Memory = None,
     tolerance: options.Tolerance = None,
+    smallest: options.Smallest = False,
     until: Annotated[
         str | None,
         typer.Option(metavar="STAGE", help=f"Stop after this stage: {', '.join(STAGES)}."),
@@ -56,9 +57,11 @@ def compress(
 
     The same command goes on where it stopped; with other budgets it makes a further student.
     """
-    budget = parse_budget(
-        macs=macs, params=params, latency=latency, memory=memory, tolerance=tolerance
-    )
+    limits = {
+        "macs": macs, "params": params, "latency": latency, "memory": memory, "tolerance": tolerance
+    }  # fmt: skip
+    if smallest:
+        check_alone("--smallest", {**limits, "until": until})
     settings = options.read_settings(
         settings_file,
         assignments,
@@ -82,7 +85,7 @@ def compress(
         model,
         data,
         out or Path("runs") / folder_name(model),
-        budget,
+        None if smallest else parse_budget(**limits),
         settings,
         until=until,
         revision=revision,
@@ -92,9 +95,12 @@ def compress(
 
 
 def run_and_show(
-    model: str, data: str, out: Path, budget: Budget, settings: Settings, **further: Any
+    model: str, data: str, out: Path, budget: Budget | None, settings: Settings, **further: Any
 ) -> None:
-    """Run the stages with progress on stderr, then print the closing table and where things are."""
+    """Run the stages with progress on stderr, then print the closing table and where things are.
+
+    Without a budget: the smallest student at par.
+    """
     options.check_folder("--out", out)
     # Only now: usage errors must not wait for torch.
     from diffnas.device import resolve_device
@@ -102,17 +108,14 @@ def run_and_show(
     resolve_device(settings.device)
     hush_diffusers()
     from diffnas.run import compress as compress_
+    from diffnas.smallest import compress_smallest
 
     with show_progress() as progress:
-        run = compress_(
-            model,
-            data=data,
-            out=out,
-            budget=budget,
-            settings=settings,
-            progress=progress,
-            **further,
-        )
+        given = {"data": data, "out": out, "settings": settings, "progress": progress, **further}
+        if budget is None:
+            run = compress_smallest(model, **given)
+        else:
+            run = compress_(model, budget=budget, **given)
     last = further.get("until") or STAGES[-1]
     if STAGES.index(last) < STAGES.index("metrics"):
         print_result(f"run {run.path}")

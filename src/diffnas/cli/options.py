@@ -44,6 +44,14 @@ Tolerance = Annotated[
         rich_help_panel=BUDGETS,
     ),
 ]
+Smallest = Annotated[
+    bool,
+    typer.Option(
+        "--smallest",
+        help="Instead of budgets: fewer MACs until quality after retraining no longer holds.",
+        rich_help_panel=BUDGETS,
+    ),
+]
 SpaceName = Annotated[
     str | None,
     typer.Option(

@@ -1,0 +1,54 @@
+"""Which budgets are tried, and when a student counts as at par."""
+
+import pytest
+
+from diffnas.smallest import lowest, verdict
+
+
+def tried(threshold, least=0.06):
+    """The shares tried where all from ``threshold`` on hold, and the answer."""
+    asked = []
+
+    def holds(share):
+        asked.append(share)
+        return share >= threshold
+
+    return asked, lowest(holds, least)
+
+
+def test_budgets_fall_until_quality_no_longer_holds_and_then_the_gap_is_halved():
+    asked, found = tried(0.3)
+    assert asked == [0.5, 0.35, 0.24, 0.29]
+    assert found == 0.35
+    assert tried(0.28)[1] == 0.29
+
+
+def test_where_the_first_does_not_hold_larger_ones_are_tried():
+    assert tried(0.65) == ([0.5, 0.7, 0.59], 0.7)
+    assert tried(0.8) == ([0.5, 0.7, 0.85, 0.77], 0.85)
+    assert tried(0.9) == ([0.5, 0.7, 0.85], None)
+
+
+def test_no_share_below_what_the_space_reaches_is_tried():
+    asked, found = tried(0.0, least=0.301)
+    assert asked == [0.5, 0.35, 0.31]
+    assert found == 0.31
+    assert tried(0.0, least=0.621) == ([0.63], 0.63)
+
+
+def test_no_share_is_tried_twice():
+    for percent in range(5, 100):
+        asked, _ = tried(percent / 100)
+        assert len(asked) == len(set(asked))
+
+
+@pytest.mark.parametrize(("distance", "par"), [(0.45, True), (0.51, True), (0.53, False)])
+def test_par_is_the_teachers_distance_and_one_standard_error(distance, par):
+    metrics = {
+        "protocol": {"seeds": [0, 1, 2, 3]},
+        "teacher": {"frechet_distance": {"mean": 0.5, "std": 0.03}},
+        "student": {"frechet_distance": {"mean": distance, "std": 0.04}},
+    }
+    found = verdict(metrics)
+    assert found["error"] == pytest.approx(0.025)
+    assert found["par"] is par
