@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +18,7 @@ from diffnas.parallel import single_threaded, thread_map, twin, workers_for
 from diffnas.progress import Progress
 from diffnas.rng import generator
 from diffnas.settings import Precision, RetrainSettings
-from diffnas.training import Loop, Optimizer, autocast, diverged, learning_rate, run
+from diffnas.training import Average, Loop, Optimizer, autocast, diverged, learning_rate, run
 
 
 def retrain(
@@ -55,9 +54,7 @@ def retrain(
     student.eval().requires_grad_(True)  # eval: dropout off, as in the supernet
     parameters = list(student.parameters())
     optimizer = Optimizer(parameters, settings.weight_decay, precision)
-    average = EMAModel(
-        parameters, decay=settings.ema_decay, use_ema_warmup=True, power=0.75, foreach=True
-    )
+    average = Average(parameters, settings.ema_decay)
     macs = denoiser_cost(denoiser, family.example_inputs(denoiser, 1, device)).macs
     workers = min(workers_for(device, macs * size), max(1, size // 8))
     # Threads record the calls of modules of their own, which share their weights.
@@ -95,30 +92,30 @@ def retrain(
         for parameter, *addends in zip(parameters, *(found for _, found in results), strict=True):
             parameter.grad = total(addends)
         optimizer.step(learning_rate(peak, index, steps), where)
-        average.step(parameters)
+        average.step()
         return {**figures, "beta": weight, **(log or {})}
 
     def state() -> dict[str, Tensor]:
         return {
-            **{f"model/{name}": value for name, value in student.state_dict().items()},
-            **{f"average/{row}": value for row, value in enumerate(average.shadow_params)},
-            "average/step": torch.tensor(average.optimization_step),
-            **{f"adamw/{name}": value for name, value in optimizer.state().items()},
+            f"{part}/{name}": value
+            for part, values in (
+                ("model", student.state_dict()),
+                ("average", average.state()),
+                ("adamw", optimizer.state()),
+            )
+            for name, value in values.items()
         }
 
     def restore(tensors: Mapping[str, Tensor]) -> None:
         student.load_state_dict(within(tensors, "model/"))
-        average.shadow_params = [
-            tensors[f"average/{row}"].to(device) for row in range(len(parameters))
-        ]
-        average.optimization_step = int(tensors["average/step"])
+        average.restore(within(tensors, "average/"))
         optimizer.restore(within(tensors, "adamw/"))
 
     progress = progress or Progress()
     with single_threaded(workers > 1):
         loop = Loop("retrain", steps, step, state, restore, checkpoint, fingerprint, progress)
         seconds = run(loop)
-    average.copy_to(parameters)
+    average.put_in_place()
     student.requires_grad_(False)
     return seconds
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from diffnas import checkpoint
@@ -168,6 +169,41 @@ class Optimizer:
                     for key, old in self.scaler.state_dict().items()
                 }
             )
+
+
+class Average:
+    """Exponential moving average of parameters, with a warm-up of its decay (diffusers' EMAModel).
+
+    decay at step n: min(d, 1 - (1 + n)^(-3/4)).
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
+        self.parameters = parameters
+        self.model = EMAModel(
+            parameters, decay=decay, use_ema_warmup=True, power=0.75, foreach=True
+        )
+
+    def step(self) -> None:
+        """Take the parameters in as they are now."""
+        self.model.step(self.parameters)
+
+    def put_in_place(self) -> None:
+        """Make the parameters the average."""
+        self.model.copy_to(self.parameters)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that changes from step to step, as named tensors."""
+        return {
+            **{str(row): value for row, value in enumerate(self.model.shadow_params)},
+            "step": torch.tensor(self.model.optimization_step),
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what :meth:`state` gave."""
+        self.model.shadow_params = [
+            tensors[str(row)].to(parameter.device) for row, parameter in enumerate(self.parameters)
+        ]
+        self.model.optimization_step = int(tensors["step"])
 
 
 def diverged(where: str) -> RunError:
