@@ -44,6 +44,17 @@ def test_a_line_has_count_rate_time_left_and_loss(clock):
     assert stream.getvalue().splitlines()[-1] == "supernet 20/40  2/s  10 s left  loss 0.05"
 
 
+def test_a_figure_that_has_gone_is_not_shown_any_more(clock):
+    progress, stream = plain()
+    progress.start("retrain", 2)
+    for done, figures in ((1, {"loss": 2.0, "blocks": 1.0}), (2, {"loss": 1.0})):
+        clock.now += 20.0
+        progress.update(done, **figures)
+    first, last = stream.getvalue().splitlines()[-2:]
+    assert first.endswith("loss 2  blocks 1")
+    assert last.endswith("loss 1")
+
+
 def test_a_short_stage_speaks_at_each_tenth(clock):
     progress, stream = plain()
     progress.start("supernet", 100)

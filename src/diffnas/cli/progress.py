@@ -103,7 +103,7 @@ class PlainProgress(Shown):
     def update(self, done: int, **figures: float) -> None:
         """Speak if there is something new to say."""
         self._done = done
-        self._figures.update(figures)
+        self._figures = figures or self._figures  # those of one step together, none from before
         now = time.monotonic()
         waited, tenth = now - self._told, done - self._told_at >= self._total / 10
         patience = max(self._every, (now - self._begun) / 20)
