@@ -30,7 +30,8 @@ from diffnas.defaults import resolve
 from diffnas.device import resolve_device
 from diffnas.families.loading import load_teacher
 from diffnas.fingerprint import fingerprint, of_data, of_teacher
-from diffnas.measure.evaluate import protocol, quality_row
+from diffnas.measure.evaluate import protocol as protocol_of
+from diffnas.measure.evaluate import quality_row
 from diffnas.progress import Progress
 from diffnas.retrain import retrain
 from diffnas.run import compress
@@ -124,7 +125,7 @@ def control(
         settings.evaluate,
         progress,
     )
-    row["protocol"] = protocol(data, settings.evaluate, device)
+    row["protocol"] = protocol_of(data, settings.evaluate, device)
     row["fingerprint"] = made_from
     file.write_text(json.dumps(row, indent=2) + "\n")
     return row
@@ -145,21 +146,36 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
         rows["control"] = {key: spread([value(row[key]) for row in controls]) for key in COLUMNS}
     for cost in ("params", "macs"):
         rows["student"][cost] = spread([s["student"][cost] / s["teacher"][cost] for s in students])
-    ours = mean(value(row["student"]["frechet_distance"]) for row in students)
-    best = min(value(row["frechet_distance"]) for who, row in rows.items() if who != "student")
+    judged = {"teacher": [first["teacher"]], "control": controls}
+    best = min(
+        (found for found in judged.values() if found),
+        key=lambda found: mean(value(row["frechet_distance"]) for row in found),
+    )
+    made = [row["student"] for row in students]
+    ours, theirs = (mean(value(r["frechet_distance"]) for r in each) for each in (made, best))
     error = (rows["student"]["frechet_distance"]["std"] or 0.0) / math.sqrt(len(students))
     return {
         "rows": rows,
         "verdict": {
             "student": ours,
-            "better of teacher and control": best,
+            "better of teacher and control": theirs,
             "standard error": error,
-            "par": len(students) > 1 and ours <= best + error,
+            "par": len(students) > 1 and ours <= theirs + error,
+            "difference": ours - theirs,
+            "its standard error from sampling": math.hypot(
+                of_sampling(made, first["protocol"]), of_sampling(best, first["protocol"])
+            ),
         },
         "minutes": spread([row["minutes"] for row in students]),
         "protocol": first["protocol"],
         "runs": found,
     }
+
+
+def of_sampling(rows: list[dict[str, Any]], protocol: dict[str, Any]) -> float:
+    """Standard error of the rows' mean distance that comes from the sampling seeds alone."""
+    count = len(protocol["seeds"]) * len(rows)
+    return math.sqrt(mean(row["frechet_distance"]["std"] ** 2 for row in rows) / count)
 
 
 def value(measure: Any) -> float:
