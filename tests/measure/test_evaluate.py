@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -30,14 +29,6 @@ from tests.models import tiny_pipeline
 pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")
 
 FAST = EvaluateSettings(samples=80, sampler_steps=4, batch_size=40)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
