@@ -21,19 +21,12 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from trained import ALONE, bench, trained_row
+
 from diffnas import settings as all_settings
-from diffnas.artifacts import current_json
 from diffnas.budget import Budget, parse_budget
 from diffnas.cli.progress import show_progress
-from diffnas.data import load_data
-from diffnas.defaults import resolve
-from diffnas.device import resolve_device
-from diffnas.families.loading import load_teacher
-from diffnas.fingerprint import fingerprint, of_data, of_teacher
-from diffnas.measure.evaluate import protocol as protocol_of
-from diffnas.measure.evaluate import quality_row
 from diffnas.progress import Progress
-from diffnas.retrain import retrain
 from diffnas.run import compress
 from diffnas.settings import Settings
 
@@ -92,43 +85,15 @@ def control(
     source: str, data_source: str, settings: Settings, *, out: Path, progress: Progress
 ) -> dict[str, Any]:
     """The quality of the teacher trained on for the student's steps."""
-    device = resolve_device(settings.device)
-    teacher = load_teacher(source, device=device)
-    channels, height, width = teacher.family.image_shape(teacher.denoiser)
-    data = load_data(
-        data_source, size=(height, width), channels=channels, **settings.data.model_dump()
-    )
-    params = sum(parameter.numel() for parameter in teacher.denoiser.parameters())
-    resolved, _ = resolve(settings, params=params, size=(height, width), images=len(data.seen))
-    made_from = fingerprint(of_teacher(teacher), of_data(data), resolved.model_dump())
-    file = out / f"control-{settings.seed}.json"
-    stored = current_json(file, made_from, progress.say)
-    if stored is not None:
-        return stored
-    trained = copy.deepcopy(teacher.denoiser)
-    plain = resolved.retrain.model_copy(update={"schedule": "none", "output_weight": 0.0})
-    retrain(
-        trained,
-        teacher,
-        data,
-        plain,
-        seed=settings.seed,
-        checkpoint=out / f"control-{settings.seed}.safetensors",
-        precision=settings.precision,
-        fingerprint=made_from,
+    on = bench(source, data_source, settings)
+    return trained_row(
+        on,
+        lambda: copy.deepcopy(on.teacher.denoiser),
+        out / f"control-{settings.seed}.json",
+        made="teacher",
+        changes=ALONE,
         progress=progress,
     )
-    teacher.pipeline.register_modules(unet=trained)
-    row = quality_row(
-        type(teacher)(source, teacher.pipeline, trained, teacher.family),
-        data,
-        settings.evaluate,
-        progress,
-    )
-    row["protocol"] = protocol_of(data, settings.evaluate, device)
-    row["fingerprint"] = made_from
-    file.write_text(json.dumps(row, indent=2) + "\n")
-    return row
 
 
 def summary(found: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,215 @@
+"""Which score foretells quality after retraining? Rank correlations over random architectures.
+
+    python benchmarks/rank.py digits --data digits --macs 0.5 --steps 400 --out runs/rank
+
+Architectures drawn at random, of one cost, are scored in every way known here and then retrained,
+each with two seeds. Kendall's tau between a score and the quality, with a bootstrap interval over
+architectures; the tau between the two retraining seeds is its ceiling. One supernet and its score
+table, in OUT/run, serve all. Resumable: every retraining is kept in OUT. `--part 1/2` does every
+second architecture and no table, so that two processes share the work, once supernet
+and scores are there (`--count 0` makes them); the call without it reads all.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from par import EVALUATE, value
+from points import QUICK
+from scipy.stats import kendalltau
+from timing import RESULTS
+from torch.nn import functional as F
+from trained import Bench, bench, trained_row
+
+from diffnas import settings as all_settings
+from diffnas import stages
+from diffnas.architecture import Architecture, Scores
+from diffnas.budget import parse_budget
+from diffnas.checkpoint import write_json
+from diffnas.cli.progress import show_progress
+from diffnas.data import to_float
+from diffnas.families import Batch
+from diffnas.families.noise import even_timesteps
+from diffnas.fingerprint import fingerprint, of_data, of_teacher
+from diffnas.progress import Progress
+from diffnas.rng import generator
+from diffnas.select.table import Rows, Table, make_table
+from diffnas.space import make_space
+from diffnas.stages import Job
+from diffnas.supernet import Supernet
+
+IMAGES = 256
+DRAWS = 20_000
+RESAMPLES = 2000
+QUALITY = ("denoising_loss", "frechet_distance")
+
+
+def architectures(table: Table, macs: float, count: int, seed: int) -> list[Rows]:
+    """Of many random ones, those whose MACs are nearest below the limit."""
+    draw, names = np.random.default_rng(seed), list(table.losses)
+    picks = np.stack([draw.integers(len(table.losses[n]), size=DRAWS) for n in names], axis=1)
+    costs = table.costs["macs"]
+    share = table.fixed["macs"] + np.sum([costs[n][picks[:, i]] for i, n in enumerate(names)], 0)
+    nearest = np.flatnonzero(share <= macs)[np.argsort(-share[share <= macs])][:count]
+    return [{n: int(row) for n, row in zip(names, picks[i], strict=True)} for i in nearest]
+
+
+def from_table(table: Table, rows: Rows) -> dict[str, float]:
+    """Scores that need the score table alone."""
+    losses = np.array([table.scores.blocks[name].losses[row] for name, row in rows.items()])
+    ratios = np.array([table.losses[name][row] for name, row in rows.items()])
+    return {
+        "sum of block losses": float(losses.sum()),
+        "sum of losses over benchmarks": float(ratios.sum()),
+        "sum of logarithms": float(np.log(losses).sum()),
+        "largest loss over its benchmark": float(ratios.max()),
+        "fewer parameters": table.total("params", rows),
+    }
+
+
+@torch.no_grad()
+def from_passes(on: Bench, net: Supernet, chosen: Architecture, part: Batch) -> dict[str, float]:
+    """Scores from calls of the denoiser with supernet weights, before any retraining."""
+    family, space = on.teacher.family, net.space
+    wanted = family.prediction(on.teacher.denoiser(**part.inputs))
+
+    def away(architecture: Architecture) -> float:
+        given = family.prediction(net.build(architecture)(**part.inputs))
+        return float(F.mse_loss(given, wanted))
+
+    alone = [
+        away(Architecture({b.name: b.teacher for b in space.blocks} | {name: subnet}))
+        for name, subnet in chosen.blocks.items()
+    ]
+    whole = net.build(chosen)
+    task = F.mse_loss(family.prediction(whole(**part.inputs)), part.target)
+    return {
+        "one block replaced, at the output, summed": sum(alone),
+        "whole student, at the output": away(chosen),
+        "whole student, denoising loss": float(task),
+    }
+
+
+def validation(on: Bench) -> Batch:
+    """Seen images, evenly spread timesteps."""
+    images = to_float(on.data.images[on.data.seen[:IMAGES]])
+    labels = None
+    if on.data.labels is not None:
+        labels = torch.from_numpy(on.data.labels[on.data.seen[:IMAGES]])
+    random = generator(0, "rank", 0)
+    times = even_timesteps(on.teacher.pipeline.scheduler.config, len(images))
+    return on.teacher.family.training_batch(on.teacher.pipeline, images, labels, random, times)
+
+
+def searched(on: Bench, args: argparse.Namespace, progress: Progress) -> tuple[Supernet, Scores]:
+    """The supernet and its score table, made once."""
+    space = make_space(on.teacher.denoiser, on.teacher.family, on.settings.space)
+    origin = fingerprint(of_teacher(on.teacher), of_data(on.data))
+    (args.out / "run").mkdir(parents=True, exist_ok=True)
+    job = Job(
+        args.out / "run",
+        on.teacher,
+        origin,
+        on.data,
+        space,
+        on.settings,
+        parse_budget(macs=args.macs),
+        progress,
+    )
+    net, made_from = stages.supernet(job)
+    return net, stages.scores(job, net, made_from)[0]
+
+
+def correlation(scores: list[float], quality: list[float]) -> dict[str, float]:
+    """Kendall's tau-b and the 95 % interval of a bootstrap over architectures."""
+    pairs, random = np.array([scores, quality]), np.random.default_rng(0)
+    again = [
+        kendalltau(*pairs[:, random.integers(len(scores), size=len(scores))]).statistic
+        for _ in range(RESAMPLES)
+    ]
+    low, high = np.nanquantile(again, [0.025, 0.975])
+    tau = kendalltau(*pairs).statistic
+    return {key: round(float(v), 3) for key, v in (("tau", tau), ("low", low), ("high", high))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("teacher", nargs="?", default="digits")
+    parser.add_argument("--data", default="digits")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--macs", type=float, default=0.5)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--count", type=int, default=24)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of retraining")
+    parser.add_argument(
+        "--part", help="I/N: every N-th architecture from the I-th on, and no table"
+    )
+    parser.add_argument("--set", dest="assignments", action="append", default=[])
+    parser.add_argument("--name", default="rank")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--quick", action="store_true", help="a few steps: to see that it runs")
+    args = parser.parse_args()
+    if args.quick:
+        args.steps, args.count = 2, 3
+    common = [*(QUICK if args.quick else EVALUATE), *args.assignments]
+    settings = all_settings.load(None, (*common, f"retrain.steps={args.steps}"))
+    on = bench(args.teacher, args.data, settings)
+    first, every = (int(number) for number in (args.part or "1/1").split("/"))
+    rows = []
+    with show_progress() as progress:
+        net, scores = searched(on, args, progress)
+        table = make_table(scores, {"macs": args.macs})
+        part = validation(on)
+        drawn = architectures(table, args.macs, args.count, seed=0)
+        for index in range(first - 1, len(drawn), every):
+            chosen = table.architecture(drawn[index])
+            qualities = []
+            for seed in args.seeds:
+                with_seed = replace(on, settings=on.settings.model_copy(update={"seed": seed}))
+                found = trained_row(
+                    with_seed,
+                    partial(net.build, chosen),
+                    args.out / f"{index}-seed-{seed}.json",
+                    made=f"random {index} at {args.macs}",
+                    changes={"schedule": "none"},
+                    progress=progress,
+                )
+                qualities.append({key: value(found[key]) for key in QUALITY})
+            given = from_table(table, drawn[index]) | from_passes(on, net, chosen, part)
+            rows.append({"scores": given, "qualities": qualities})
+    if args.part or not rows:
+        return
+    report = {"teacher_name": args.teacher, "macs": args.macs, "steps": args.steps}
+    report |= {"settings": common, "count": len(rows), "rows": rows, "tau": taus(rows)}
+    for quality, each in report["tau"].items():
+        for score, found in each.items():
+            print(
+                f"{quality}, {score}: {found['tau']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+            )
+    write_json(args.results / f"{args.name}.json", report)
+
+
+def taus(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """For each quality (mean over seeds), tau with each score, and between two seeds."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for quality in QUALITY:
+        by_seed = [[seed[quality] for seed in row["qualities"]] for row in rows]
+        means = [float(np.mean(each)) for each in by_seed]
+        found[quality] = {
+            score: correlation([row["scores"][score] for row in rows], means)
+            for score in rows[0]["scores"]
+        }
+        if len(by_seed[0]) > 1:
+            ceiling = correlation([each[0] for each in by_seed], [each[1] for each in by_seed])
+            found[quality]["between two retraining seeds"] = ceiling
+    return found
+
+
+if __name__ == "__main__":
+    main()

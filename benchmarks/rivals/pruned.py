@@ -1,0 +1,135 @@
+"""Structural pruning with torch-pruning (Fang et al. 2023, arXiv 2301.12900), outer widths too.
+
+Set up so that it can work: channels compete over the whole model and fall in whole groups of the
+norms they pass (a share of every layer alike can hardly be met, with so few groups), attention
+loses whole heads, and the share to remove is the least that meets the MACs, counted afterwards.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch_pruning as tp
+from diffusers.models.attention_processor import Attention
+from diffusers.models.downsampling import Downsample2D
+from diffusers.models.upsampling import Upsample2D
+from torch import nn
+from torch.nn import functional as F
+
+from diffnas.data import Data, batch
+from diffnas.families import Teacher
+from diffnas.families.noise import train_timesteps
+from diffnas.rng import generator
+from rivals import macs_of
+
+IMAGES = 64
+TIMESTEPS = 100  # gradients are taken at so many of the schedule's timesteps, evenly spread
+LEAST_SHARE = 0.05  # Diff-Pruning leaves out timesteps with a smaller share of the largest loss
+
+
+def magnitude(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
+    """Channels of the smallest norm go."""
+    importance = tp.importance.GroupMagnitudeImportance(p=2)
+    return pruned(teacher, importance, macs, lambda model: None)
+
+
+def taylor(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
+    """First-order change of the loss summed over all timesteps (Molchanov et al. 2019)."""
+    importance = tp.importance.GroupTaylorImportance(multivariable=True)
+    return pruned(teacher, importance, macs, with_gradients(teacher, data, seed, 0.0))
+
+
+def diff_pruning(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
+    """Taylor without the timesteps whose loss is small (Fang et al. 2023, arXiv 2305.10924)."""
+    importance = tp.importance.GroupTaylorImportance(multivariable=False)
+    gradients = with_gradients(teacher, data, seed, LEAST_SHARE)
+    return pruned(teacher, importance, macs, gradients)
+
+
+def pruned(
+    teacher: Teacher,
+    importance: Any,
+    macs: float,
+    prepare: Callable[[nn.Module], None],
+) -> nn.Module:
+    """The teacher's denoiser with at most ``macs`` of its MACs."""
+    ready = copy.deepcopy(teacher.denoiser).requires_grad_(True)
+    prepare(ready)
+    limit = macs * macs_of(teacher, teacher.denoiser)
+    # From the mildest on: beyond some share torch-pruning leaves layers alone that it would empty.
+    for percent in range(1, 100):
+        smaller = without_share(teacher, ready, importance, percent / 100)
+        if smaller is not None and macs_of(teacher, smaller) <= limit:
+            smaller.zero_grad(set_to_none=True)
+            return smaller.requires_grad_(False).eval()
+    raise SystemExit(f"pruning cannot reach {macs} of the MACs")
+
+
+def without_share(
+    teacher: Teacher, ready: nn.Module, importance: Any, share: float
+) -> nn.Module | None:
+    """A copy without that share of its channels and heads; None where a layer would be empty."""
+    model: Any = copy.deepcopy(ready)
+    for old, new in zip(ready.parameters(), model.parameters(), strict=True):
+        new.grad = None if old.grad is None else old.grad.clone()
+    device = next(model.parameters()).device
+    attention = [layer for layer in model.modules() if isinstance(layer, Attention)]
+    heads = {
+        projection: layer.heads
+        for layer in attention
+        for projection in (layer.to_q, layer.to_k, layer.to_v)
+    }
+    size = {layer: layer.inner_dim // layer.heads for layer in attention}
+    pruner = tp.pruner.BasePruner(
+        model,
+        teacher.family.example_inputs(teacher.denoiser, 1, device),
+        importance=importance,
+        global_pruning=True,
+        pruning_ratio=share,
+        max_pruning_ratio=0.9,
+        ignored_layers=[model.conv_out],
+        num_heads=heads,
+        prune_num_heads=True,
+        prune_head_dims=False,
+        head_pruning_ratio=share,
+    )
+    pruner.step()
+    for layer in attention:
+        layer.inner_dim = layer.inner_kv_dim = layer.to_q.out_features
+        layer.heads = layer.sliceable_head_dim = layer.inner_dim // size[layer]
+    for layer in model.modules():
+        if isinstance(layer, Upsample2D | Downsample2D) and layer.conv is not None:
+            layer.channels, layer.out_channels = layer.conv.in_channels, layer.conv.out_channels
+    empty = any(0 in parameter.shape for parameter in model.parameters())
+    return None if empty else model
+
+
+def with_gradients(
+    teacher: Teacher, data: Data, seed: int, least: float
+) -> Callable[[nn.Module], None]:
+    """Gives a model the gradients of its loss, summed over timesteps."""
+
+    def prepare(model: nn.Module) -> None:
+        family, device = teacher.family, next(model.parameters()).device
+        random = generator(seed, "pruning", 0)
+        images, labels = batch(data, IMAGES, random)
+        count = train_timesteps(teacher.pipeline.scheduler.config)
+        largest = 0.0
+        for time in torch.arange(0, count, max(1, count // TIMESTEPS)):
+            noisy = family.training_batch(
+                teacher.pipeline,
+                images.to(device),
+                None if labels is None else labels.to(device),
+                random,
+                time.expand(len(images)),
+            )
+            loss = F.mse_loss(family.prediction(model(**noisy.inputs)), noisy.target)
+            largest = max(largest, loss.item())
+            if loss.item() < least * largest:
+                break
+            loss.backward()
+
+    return prepare

@@ -1,0 +1,70 @@
+"""Smaller models of the teacher's own class: narrower everywhere, or with fewer layers."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import torch
+from diffusers import UNet2DModel
+from torch import nn
+
+from diffnas.data import Data
+from diffnas.families import Teacher
+from rivals import macs_of
+
+
+def narrow(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
+    """The widest model with every level at the same share of its width, with fresh weights."""
+    config = config_of(teacher)
+    widths = config["block_out_channels"]
+    unit = math.lcm(config["norm_num_groups"], config["attention_head_dim"] or 1)
+    limit = macs * macs_of(teacher, teacher.denoiser)
+    best: tuple[int, nn.Module] | None = None
+    for percent in range(99, 0, -1):
+        narrower = [max(unit, round(width * percent / 100 / unit) * unit) for width in widths]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = UNet2DModel.from_config({**config, "block_out_channels": tuple(narrower)})
+        found = macs_of(teacher, model)
+        if found <= limit and (best is None or found > best[0]):
+            best = found, model
+    if best is None:
+        raise SystemExit(f"no narrower model has {macs} of the MACs")
+    return best[1].eval()
+
+
+def shallow(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
+    """Fewer layers by a fixed recipe, after BK-SDM (Kim et al. 2023, arXiv 2305.15798).
+
+    "Base" keeps the first layer of every down block, the first and the last of every up block;
+    "Small" leaves the mid block out as well. The larger one within the budget; Small where none
+    is. Weights are the teacher's. Needs ``layers_per_block`` = 2.
+    """
+    config = config_of(teacher)
+    if config["layers_per_block"] != 2:
+        raise SystemExit("the depth recipe is for two layers a block")
+    limit = macs * macs_of(teacher, teacher.denoiser)
+    recipes: list[dict[str, Any]] = [
+        {"layers_per_block": 1},
+        {"layers_per_block": 1, "mid_block_type": None},
+    ]
+    for recipe in recipes:
+        model = UNet2DModel.from_config({**config, **recipe})
+        if macs_of(teacher, model) <= limit:
+            break
+    theirs = teacher.denoiser.state_dict()
+    model.load_state_dict({name: theirs[_teachers(name)] for name in model.state_dict()})
+    return model.eval()
+
+
+def config_of(teacher: Teacher) -> dict[str, Any]:
+    """What its denoiser is made from; diffusers' own notes in it would undo changes to defaults."""
+    config: Any = teacher.denoiser.config
+    return {key: entry for key, entry in config.items() if not key.startswith("_")}
+
+
+def _teachers(name: str) -> str:
+    """The last of the two layers left in an up block was the third there."""
+    return re.sub(r"^(up_blocks\.\d+\.(?:resnets|attentions))\.1\.", r"\1.2.", name)

@@ -1,0 +1,112 @@
+"""A model that no search made, retrained and judged as a student is: a control or a rival."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from diffnas.artifacts import current_json
+from diffnas.checkpoint import write_json
+from diffnas.data import Data, load_data
+from diffnas.defaults import resolve
+from diffnas.device import resolve_device
+from diffnas.families import Teacher
+from diffnas.families.loading import load_teacher
+from diffnas.fingerprint import fingerprint, of_data, of_teacher
+from diffnas.measure.cost import denoiser_cost
+from diffnas.measure.evaluate import protocol, quality_row
+from diffnas.progress import Progress
+from diffnas.retrain import retrain
+from diffnas.settings import Settings
+
+ALONE: Mapping[str, Any] = {"schedule": "none", "output_weight": 0.0}
+"""Retraining settings of a model without a teacher."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all rows share. ``settings`` are resolved (no gaps)."""
+
+    teacher: Teacher
+    data: Data
+    settings: Settings
+
+    def costs(self, model: nn.Module) -> tuple[int, int]:
+        """MACs of one call, and parameters."""
+        device = next(model.parameters()).device
+        inputs = self.teacher.family.example_inputs(self.teacher.denoiser, 1, device)
+        cost = denoiser_cost(model, inputs)
+        return cost.macs, cost.params
+
+
+def bench(source: str, data_source: str, settings: Settings) -> Bench:
+    """Teacher and data as a compression loads them, defaults filled in as it does."""
+    teacher = load_teacher(source, device=resolve_device(settings.device))
+    channels, height, width = teacher.family.image_shape(teacher.denoiser)
+    data = load_data(
+        data_source, size=(height, width), channels=channels, **settings.data.model_dump()
+    )
+    params = sum(parameter.numel() for parameter in teacher.denoiser.parameters())
+    resolved, _ = resolve(settings, params=params, size=(height, width), images=len(data.seen))
+    return Bench(teacher, data, resolved)
+
+
+def trained_row(
+    on: Bench,
+    start: Callable[[], nn.Module],
+    file: Path,
+    *,
+    made: str,
+    changes: Mapping[str, Any],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Quality and costs after retraining; kept in ``file``, from which it is read next time.
+
+    ``start`` makes the model before retraining, ``made`` says how; ``changes`` of the retraining's
+    settings, such as :data:`ALONE`. The weights stay beside the file, so that another evaluation
+    needs no other training.
+    """
+    settings = on.settings
+    how = settings.retrain.model_copy(update=dict(changes))
+    trained_from = fingerprint(
+        of_teacher(on.teacher),
+        of_data(on.data),
+        made,
+        how.model_dump(),
+        settings.seed,
+        settings.precision,
+    )
+    made_from = fingerprint(trained_from, settings.evaluate.model_dump(exclude={"batch_size"}))
+    stored = current_json(file, made_from, progress.say)
+    if stored is not None:
+        return stored
+    began = time.monotonic()
+    model = start()
+    preparing = time.monotonic() - began
+    macs, params = on.costs(model)
+    seconds = retrain(
+        model,
+        on.teacher,
+        on.data,
+        how,
+        seed=settings.seed,
+        checkpoint=file.with_suffix(".safetensors"),
+        precision=settings.precision,
+        fingerprint=trained_from,
+        progress=progress,
+    )
+    found = {
+        "macs": macs,
+        "params": params,
+        **quality_row(replace(on.teacher, denoiser=model), on.data, settings.evaluate, progress),
+        "seconds": {"preparing": preparing, "retrain": seconds},
+        "protocol": protocol(on.data, settings.evaluate, resolve_device(settings.device)),
+        "fingerprint": made_from,
+    }
+    write_json(file, found)
+    return found
