@@ -20,8 +20,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from par import COLUMNS, EVALUATE, spread, value
-from points import QUICK, point, row
+from par import COLUMNS, EVALUATE, QUICK, spread, value
+from points import point, row
 from rivals import cached, pruned, stock
 from timing import RESULTS
 from torch import nn

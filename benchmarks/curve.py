@@ -16,8 +16,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from par import COLUMNS, EVALUATE, value
-from points import QUICK, deviation, point, row
+from par import COLUMNS, EVALUATE, QUICK, value
+from points import deviation, point, row
 from timing import RESULTS
 
 from diffnas.budget import parse_budget

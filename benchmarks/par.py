@@ -30,6 +30,8 @@ from diffnas.progress import Progress
 from diffnas.run import compress
 from diffnas.settings import Settings
 
+QUICK = ["supernet.steps=2", "score.images=16", "space.max_subnets=32", "evaluate.samples=128"]
+QUICK += ["evaluate.seeds=[0,1]", "evaluate.sampler_steps=2"]
 EVALUATE = ["evaluate.samples=2048", "evaluate.seeds=[0,1,2]"]
 COLUMNS = ("frechet_distance", "frechet_distance_seen", "kernel_distance", "denoising_loss")
 
@@ -46,12 +48,14 @@ def main() -> None:
     parser.add_argument("--controls", type=int, help="for so many of the seeds (default: all)")
     parser.add_argument("--set", dest="assignments", action="append", default=[])
     parser.add_argument("--results", type=Path)
+    parser.add_argument("--quick", action="store_true", help="a few steps: to see that it runs")
     args = parser.parse_args()
+    common = [*QUICK, "retrain.steps=2"] if args.quick else EVALUATE
     budget = parse_budget(macs=args.macs, params=args.params)
     found: dict[str, Any] = {}
     with show_progress() as progress:
         for index, seed in enumerate(args.seeds):
-            given = [*EVALUATE, f"seed={seed}", *args.assignments]
+            given = [*common, f"seed={seed}", *args.assignments]
             settings = all_settings.load(None, tuple(given))
             parts = found[str(seed)] = {}
             parts["student"] = student(

@@ -18,9 +18,6 @@ from diffnas.checkpoint import write_json
 from diffnas.progress import Progress
 from diffnas.run import compress
 
-QUICK = ["supernet.steps=2", "score.images=16", "space.max_subnets=32", "evaluate.samples=128"]
-QUICK += ["evaluate.seeds=[0,1]", "evaluate.sampler_steps=2"]
-
 
 def point(
     name: str,

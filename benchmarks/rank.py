@@ -20,8 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from par import EVALUATE, value
-from points import QUICK
+from par import EVALUATE, QUICK, value
 from scipy.stats import kendalltau
 from timing import RESULTS
 from torch.nn import functional as F

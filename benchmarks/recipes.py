@@ -17,8 +17,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from par import COLUMNS, EVALUATE, spread, value
-from points import QUICK, point, row
+from par import COLUMNS, EVALUATE, QUICK, spread, value
+from points import point, row
 from timing import RESULTS
 
 from diffnas.budget import parse_budget

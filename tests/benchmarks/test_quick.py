@@ -1,0 +1,37 @@
+"""Every benchmark has a form of seconds, so that none of them rots. Its figures mean nothing."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+RIVALS = ["--rows", "diffnas", "narrow", "deep-cache"]
+SCRIPTS = {
+    "par": ["digits", "--data", "digits", "--macs", "0.5", "--seeds", "0", "--out", "{out}"],
+    "recipes": ["--out", "{out}", "--recipe", "retrain.schedule=none"],
+    "compare": ["--out", "{out}", "--equal-compute", *RIVALS],
+    "rank": ["--out", "{out}"],
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_benchmark_runs_from_start_to_its_table(name, tmp_path):
+    results = tmp_path / "results"
+    given = [word.format(out=tmp_path / "run") for word in SCRIPTS[name]]
+    table = results / f"{name}.json"
+    given += ["--results", str(table if name == "par" else results), "--quick"]
+    done = subprocess.run(
+        [sys.executable, f"benchmarks/{name}.py", *given],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(table.read_text())
