@@ -1,20 +1,21 @@
-"""DiffNAS beside its rivals: same teacher, data, cost, retraining, sampler and seeds.
+"""DiffNAS beside its rivals: same teacher, data, budget, retraining, sampler and seeds.
 
     python benchmarks/compare.py digits --data digits --macs 0.5 --steps 2500 --out runs/compare
 
 Searched rows (DiffNAS's rules) share one run folder, its supernet and scores, a training seed. All
 others start from what `rivals/` makes of the teacher and are retrained with the same steps, batch,
-learning rate, averaging, images and noise. `--equal-compute` gives these further steps, as many as
-fit in the seconds that DiffNAS's supernet and scores took. Every row is kept in OUT as it is found,
-so the same command goes on. Writes benchmarks/results/NAME.json and prints the table.
+learning rate, averaging, images and noise. `--equal-compute` gives these as many steps as fit in
+the seconds that DiffNAS took altogether. A rival whose form cannot meet the budget closely shows
+its own cost. Rows are kept in OUT as they are found, so the same command goes on. Writes
+benchmarks/results/NAME.json and prints the table.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean
@@ -28,12 +29,16 @@ from torch import nn
 from trained import ALONE, Bench, bench, trained_row
 
 from diffnas import settings as all_settings
+from diffnas.artifacts import current_json
 from diffnas.budget import parse_budget
 from diffnas.checkpoint import write_json
 from diffnas.cli.progress import show_progress
+from diffnas.data import Data
 from diffnas.families import Teacher
+from diffnas.fingerprint import fingerprint
 from diffnas.measure.evaluate import quality_row
 from diffnas.progress import Progress
+from diffnas.settings import EvaluateSettings
 
 SEARCHED = {
     "diffnas": [],
@@ -44,27 +49,27 @@ SEARCHED = {
 """Settings of the rows that a run folder makes."""
 
 TAUGHT: Mapping[str, Any] = {"schedule": "none"}
-"""The teacher's prediction is a target, as it is for DiffNAS; its blocks are not.
-
-BK-SDM has block losses besides, but blocks with fewer layers hand on fewer tensors; and what they
-bring is measured in docs/results.md: nothing, where there is the prediction."""
+"""The teacher's prediction is a target, as it is for DiffNAS. Its blocks are not: a rival's blocks
+have other widths or numbers of layers. DiffNAS has block losses in the first third of its steps;
+that they bring it nothing is measured in docs/results.md."""
 
 
 @dataclass(frozen=True)
 class Rival:
     """``start`` makes the model before retraining; ``changes`` of the retraining's settings."""
 
-    start: Any
+    start: Callable[[Teacher, Data, float, int], nn.Module]
     changes: Mapping[str, Any] = field(default_factory=lambda: TAUGHT)
+    sized: bool = True  # whether it depends on the budget
 
 
-def itself(teacher: Teacher, data: Any, macs: float, seed: int) -> nn.Module:
+def itself(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
     """The teacher."""
     return copy.deepcopy(teacher.denoiser)
 
 
 RIVALS = {
-    "control": Rival(itself, ALONE),
+    "control": Rival(itself, ALONE, sized=False),
     "from scratch": Rival(stock.narrow, ALONE),
     "narrow": Rival(stock.narrow),
     "shallow": Rival(stock.shallow),
@@ -72,66 +77,93 @@ RIVALS = {
     "taylor": Rival(pruned.taylor),
     "diff-pruning": Rival(pruned.diff_pruning),
 }
-CACHED = "deep-cache"
+
+Row = dict[str, Any]
 
 
-def searched(name: str, on: Bench, args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
-    """A row that a run folder makes."""
+def fewer_steps(on: Bench, macs: float) -> list[tuple[nn.Module, float, EvaluateSettings]]:
+    """The teacher with a share of the sampler's steps."""
+    settings = on.settings.evaluate
+    steps = int(macs * settings.sampler_steps)
+    fewer = settings.model_copy(update={"sampler_steps": steps})
+    return [(on.teacher.denoiser, steps / settings.sampler_steps, fewer)]
+
+
+def deep_cache(on: Bench, macs: float) -> list[tuple[nn.Module, float, EvaluateSettings]]:
+    """All of its settings that could be best."""
+    settings = on.settings.evaluate
+    found = cached.deep_caches(on.teacher, macs, settings.sampler_steps)
+    return [(model, average, settings) for model, average in found]
+
+
+UNTRAINED = {"fewer steps": fewer_steps, "deep-cache": deep_cache}
+"""Ways of sampling with the teacher whose MACs are an average over the sampling's steps."""
+
+
+def searched(name: str, on: Bench, args: argparse.Namespace, progress: Progress) -> Row:
+    """A row that a run folder makes, and the seconds of all of it."""
     seed = on.settings.seed
-    given = [*args.common, f"seed={seed}", f"retrain.steps={args.steps}", *SEARCHED[name]]
     found = point(
-        f"{name.replace(', ', '-').replace(' ', '-')}-{args.macs}-steps-{args.steps}",
-        given,
+        f"{slug(name)}-{args.macs}-steps-{args.steps}",
+        [*args.common, f"seed={seed}", f"retrain.steps={args.steps}", *SEARCHED[name]],
         teacher=args.teacher,
         data=args.data,
+        origin=on.origin,
         budget=parse_budget(macs=args.macs),
         out=args.out / f"seed-{seed}",
         progress=progress,
     )
-    extra = found["seconds"]["supernet"] + found["seconds"]["scores"]
-    return {**row(found), "steps": args.steps, "search_minutes": extra / 60}
+    return {**row(found), "steps": args.steps, "seconds": sum(found["seconds"].values())}
 
 
-def rival(
-    name: str, on: Bench, steps: int, args: argparse.Namespace, progress: Progress
-) -> dict[str, Any]:
-    """A row that starts from what `rivals/` makes."""
+def rival(name: str, on: Bench, steps: int, args: argparse.Namespace, progress: Progress) -> Row:
+    """A row that starts from what `rivals/` makes, and the seconds of its retraining."""
     each, seed = RIVALS[name], on.settings.seed
+    macs = args.macs if each.sized else 1.0
     given = [*args.common, f"seed={seed}", f"retrain.steps={steps}"]
-    on = bench(args.teacher, args.data, all_settings.load(None, tuple(given)))
+    on = on.under(all_settings.load(None, tuple(given)))
+    source = Path(str(sys.modules[each.start.__module__].__file__)).read_text(encoding="utf-8")
     found = trained_row(
         on,
-        lambda: each.start(on.teacher, on.data, args.macs, seed),
-        args.out / f"{name.replace(' ', '-')}-{args.macs}-steps-{steps}-seed-{seed}.json",
-        made=f"{name} {args.macs}",
+        lambda: each.start(on.teacher, on.data, macs, seed),
+        args.out / f"{slug(name)}-{macs}-steps-{steps}-seed-{seed}.json",
+        made=fingerprint(name, macs, source if each.sized else ""),
         changes=each.changes,
         progress=progress,
     )
-    macs, params = on.costs(on.teacher.denoiser)
+    whole_macs, whole_params = on.costs(on.teacher.denoiser)
     return {
-        "macs": round(found["macs"] / macs, 4),
-        "params": round(found["params"] / params, 4),
+        "macs": round(found["macs"] / whole_macs, 4),
+        "params": round(found["params"] / whole_params, 4),
         **{key: value(found[key]) for key in COLUMNS},
         "steps": steps,
-        "retrain_minutes": round(found["seconds"]["retrain"] / 60, 2),
+        "seconds": found["seconds"]["retrain"],
     }
 
 
-def sleeping(on: Bench, args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
-    """DeepCache's row; its MACs are an average over the sampling's steps."""
-    file = args.out / f"deep-cache-{args.macs}.json"
-    if file.exists():
-        return dict(json.loads(file.read_text()))
+def untrained(name: str, on: Bench, args: argparse.Namespace, progress: Progress) -> Row:
+    """The best setting's row, kept like the others."""
     settings = on.settings.evaluate
-    model, average = cached.deep_cache(on.teacher, args.macs, settings.sampler_steps)
-    found = quality_row(replace(on.teacher, denoiser=model), on.data, settings, progress)
-    kept = {"macs": round(average, 4), "params": 1.0, "steps": 0, "every": model.every}
-    kept |= {key: value(found[key]) for key in COLUMNS if key != "denoising_loss"}
-    write_json(file, kept)
-    return kept
+    made_from = fingerprint(on.origin, settings.model_dump(exclude={"batch_size"}), args.macs)
+    file = args.out / f"{slug(name)}-{args.macs}.json"
+    stored = current_json(file, made_from, progress.say)
+    if stored is not None:
+        return stored
+    found = []
+    for model, average, how in UNTRAINED[name](on, args.macs):
+        quality = quality_row(replace(on.teacher, denoiser=model), on.data, how, progress)
+        kept = {key: value(quality[key]) for key in COLUMNS if key != "denoising_loss"}
+        setting = {key: getattr(model, key) for key in ("every", "outer") if hasattr(model, key)}
+        found.append({"macs": round(average, 4), "params": 1.0, "steps": 0, **kept, **setting})
+    if not found:
+        raise SystemExit(f"{name} cannot reach {args.macs} of the MACs")
+    best = min(found, key=lambda each: each["frechet_distance"])
+    write_json(file, {**best, "settings": found, "fingerprint": made_from})
+    return {**best, "settings": found}
 
 
 def main() -> None:
+    known = [*SEARCHED, *RIVALS, *UNTRAINED]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("teacher", nargs="?", default="digits")
     parser.add_argument("--data", default="digits")
@@ -139,50 +171,60 @@ def main() -> None:
     parser.add_argument("--macs", type=float, default=0.5)
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--rows", nargs="+", default=[*SEARCHED, *RIVALS, CACHED])
+    parser.add_argument("--rows", nargs="+", choices=known, default=known, metavar="ROW")
     parser.add_argument("--equal-compute", action="store_true", help="rivals get further steps")
     parser.add_argument("--set", dest="assignments", action="append", default=[])
-    parser.add_argument("--name", default="compare")
+    parser.add_argument("--name", help="of the results (compare, or compare_equal_compute)")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--quick", action="store_true", help="a few steps: to see that it runs")
     args = parser.parse_args()
-    unknown = set(args.rows) - {*SEARCHED, *RIVALS, CACHED}
-    if unknown:
-        parser.error(f"--rows {' '.join(unknown)}: known are {', '.join([*SEARCHED, *RIVALS])}")
+    args.common = [*EVALUATE, *args.assignments]
     if args.quick:
         args.steps = 4
-        args.common = [*QUICK, "evaluate.sampler_steps=4"]  # fewer leave no step to sleep in
-    else:
-        args.common = [*EVALUATE, *args.assignments]
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in args.rows}
+        # Two sampling steps, as elsewhere, leave none to sleep in.
+        args.common = [*QUICK, "evaluate.sampler_steps=4", *args.assignments]
+    whole = bench(args.teacher, args.data, all_settings.load(None, tuple(args.common)))
+    rows: dict[str, list[Row]] = {name: [] for name in args.rows}
     with show_progress() as progress:
         for seed in args.seeds:
-            settings = all_settings.load(None, (*args.common, f"seed={seed}"))
-            on, steps = bench(args.teacher, args.data, settings), args.steps
-            if args.equal_compute:
-                ours = searched("diffnas", on, args, progress)
-                share = ours["search_minutes"] / ours["retrain_minutes"]
-                steps += round(share * args.steps)
+            on = whole.under(all_settings.load(None, (*args.common, f"seed={seed}")))
             for name in args.rows:
-                if name in SEARCHED:
-                    found = searched(name, on, args, progress)
-                elif name in RIVALS:
-                    found = rival(name, on, steps, args, progress)
-                else:
-                    found = sleeping(on, args, progress)
+                if name in UNTRAINED:
+                    if not rows[name]:  # nothing about it depends on a training seed
+                        rows[name].append(untrained(name, on, args, progress))
+                    continue
+                found = one(name, on, args, progress)
                 rows[name].append({"seed": seed, **found})
     report = {
         "teacher_name": args.teacher,
+        "data": args.data,
         "macs": args.macs,
+        "steps": args.steps,
+        "equal_compute": args.equal_compute,
         "settings": args.common,
         "rows": {name: {**summary(found), "seeds": found} for name, found in rows.items()},
     }
     for name, each in report["rows"].items():
-        print(f"{name}: " + ", ".join(f"{key} {figure(found)}" for key, found in each.items()))
-    write_json(args.results / f"{args.name}.json", report)
+        shown = {key: found for key, found in each.items() if key != "seeds"}
+        print(f"{name}: " + ", ".join(f"{key} {value(found):.4f}" for key, found in shown.items()))
+    name = "compare_equal_compute" if args.equal_compute else "compare"
+    write_json(args.results / f"{args.name or name}.json", report)
 
 
-def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
+def one(name: str, on: Bench, args: argparse.Namespace, progress: Progress) -> Row:
+    """A trained row, at equal steps or at equal compute."""
+    if name in SEARCHED:
+        return searched(name, on, args, progress)
+    found = rival(name, on, args.steps, args, progress)
+    if not args.equal_compute:
+        return found
+    # Steps differ in price: without a teacher, or of another model.
+    seconds = searched("diffnas", on, args, progress)["seconds"]
+    steps = round(args.steps * seconds / found["seconds"])
+    return rival(name, on, steps, args, progress)
+
+
+def summary(found: list[Row]) -> Row:
     """Means over training seeds, of quality with deviation."""
     return {
         "macs": mean(each["macs"] for each in found),
@@ -192,9 +234,9 @@ def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def figure(found: Any) -> str:
-    """For a line of the printed table."""
-    return f"{value(found):.4f}" if isinstance(found, dict | float | int) else str(len(found))
+def slug(name: str) -> str:
+    """For a file's name."""
+    return name.replace(",", "").replace(" ", "-")
 
 
 if __name__ == "__main__":

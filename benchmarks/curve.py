@@ -19,7 +19,9 @@ from typing import Any
 from par import COLUMNS, EVALUATE, QUICK, value
 from points import deviation, point, row
 from timing import RESULTS
+from trained import bench
 
+from diffnas import settings as all_settings
 from diffnas.budget import parse_budget
 from diffnas.checkpoint import write_json
 from diffnas.cli.progress import show_progress
@@ -72,6 +74,7 @@ def main() -> None:
     if args.quick:
         args.macs, args.steps = args.macs[:2], [2, 4]
     common, rows = [*(QUICK if args.quick else EVALUATE), *args.assignments], []
+    origin = bench(args.teacher, args.data, all_settings.load(None, tuple(common))).origin
     with show_progress() as progress:
         for steps in sorted(args.steps):
             for macs in args.macs:
@@ -80,6 +83,7 @@ def main() -> None:
                     [*common, f"retrain.steps={steps}"],
                     teacher=args.teacher,
                     data=args.data,
+                    origin=origin,
                     budget=parse_budget(macs=macs),
                     out=args.out,
                     progress=progress,

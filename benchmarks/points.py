@@ -15,6 +15,7 @@ from par import COLUMNS, value
 from diffnas import settings as all_settings
 from diffnas.budget import Budget
 from diffnas.checkpoint import write_json
+from diffnas.fingerprint import fingerprint
 from diffnas.progress import Progress
 from diffnas.run import compress
 
@@ -25,17 +26,22 @@ def point(
     *,
     teacher: str,
     data: str,
+    origin: str,
     budget: Budget,
     out: Path,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Metrics of the student made with the settings ``given``, and the retraining's seconds."""
+    """Metrics of the student made with the settings ``given``, and the retraining's seconds.
+
+    ``origin``: fingerprint of teacher and data. A stored point of others is made again.
+    """
     file = out / "points" / f"{name}.json"
     settings = all_settings.load(None, tuple(given))
-    whole = settings.model_dump(mode="json")  # with the defaults, which may change
+    # With the defaults, which may change.
+    made_from = fingerprint(origin, settings.model_dump(mode="json"), budget.name)
     if file.exists():
         stored: dict[str, Any] = json.loads(file.read_text())
-        if stored["settings"] == whole:
+        if stored.get("made_from") == made_from:
             return stored
     run = compress(
         teacher,
@@ -48,7 +54,7 @@ def point(
     )
     student = run.students[run.name]
     retraining = json.loads((student.path / "student.json").read_text())["seconds"]
-    found = {"settings": whole, "retrain_seconds": retraining, **student.metrics()}
+    found = {"made_from": made_from, "retrain_seconds": retraining, **student.metrics()}
     write_json(file, found)
     return found
 

@@ -3,11 +3,11 @@
     python benchmarks/rank.py digits --data digits --macs 0.5 --steps 400 --out runs/rank
 
 Architectures drawn at random, of one cost, are scored in every way known here and then retrained,
-each with two seeds. Kendall's tau between a score and the quality, with a bootstrap interval over
-architectures; the tau between the two retraining seeds is its ceiling. One supernet and its score
-table, in OUT/run, serve all. Resumable: every retraining is kept in OUT. `--part 1/2` does every
-second architecture and no table, so that two processes share the work, once supernet
-and scores are there (`--count 0` makes them); the call without it reads all.
+each with two seeds. Kendall's tau between a score and the quality, a mean over seeds, has a
+bootstrap interval over architectures; the tau between the two seeds says how far chance decides.
+One supernet and its score table, in OUT/run, serve all. Resumable: every retraining is kept in OUT.
+`--part 1/2` does every second architecture and no table, so that two processes share the work, once
+supernet and scores are there (`--count 0` makes them); the call without it reads all.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from diffnas.cli.progress import show_progress
 from diffnas.data import to_float
 from diffnas.families import Batch
 from diffnas.families.noise import even_timesteps
-from diffnas.fingerprint import fingerprint, of_data, of_teacher
+from diffnas.fingerprint import fingerprint
+from diffnas.measure.references import spread
 from diffnas.progress import Progress
 from diffnas.rng import generator
 from diffnas.select.table import Rows, Table, make_table
@@ -96,25 +97,30 @@ def from_passes(on: Bench, net: Supernet, chosen: Architecture, part: Batch) -> 
 
 
 def validation(on: Bench) -> Batch:
-    """Seen images, evenly spread timesteps."""
-    images = to_float(on.data.images[on.data.seen[:IMAGES]])
-    labels = None
-    if on.data.labels is not None:
-        labels = torch.from_numpy(on.data.labels[on.data.seen[:IMAGES]])
-    random = generator(0, "rank", 0)
-    times = even_timesteps(on.teacher.pipeline.scheduler.config, len(images))
-    return on.teacher.family.training_batch(on.teacher.pipeline, images, labels, random, times)
+    """Seen images, each at a timestep of its own, which are spread evenly."""
+    device = next(on.teacher.denoiser.parameters()).device
+    rows, random = spread(on.data.seen, IMAGES), generator(0, "rank", 0)
+    labels = None if on.data.labels is None else torch.from_numpy(on.data.labels[rows]).to(device)
+    times = even_timesteps(on.teacher.pipeline.scheduler.config, len(rows))
+    return on.teacher.family.training_batch(
+        on.teacher.pipeline,
+        to_float(on.data.images[rows]).to(device),
+        labels,
+        random,
+        times[torch.randperm(len(rows), generator=random)],  # images may be sorted by class
+    )
 
 
-def searched(on: Bench, args: argparse.Namespace, progress: Progress) -> tuple[Supernet, Scores]:
-    """The supernet and its score table, made once."""
+def searched(
+    on: Bench, args: argparse.Namespace, progress: Progress
+) -> tuple[Supernet, str, Scores]:
+    """The supernet with its fingerprint, and its score table; made once."""
     space = make_space(on.teacher.denoiser, on.teacher.family, on.settings.space)
-    origin = fingerprint(of_teacher(on.teacher), of_data(on.data))
     (args.out / "run").mkdir(parents=True, exist_ok=True)
     job = Job(
         args.out / "run",
         on.teacher,
-        origin,
+        on.origin,
         on.data,
         space,
         on.settings,
@@ -122,7 +128,7 @@ def searched(on: Bench, args: argparse.Namespace, progress: Progress) -> tuple[S
         progress,
     )
     net, made_from = stages.supernet(job)
-    return net, stages.scores(job, net, made_from)[0]
+    return net, made_from, stages.scores(job, net, made_from)[0]
 
 
 def correlation(scores: list[float], quality: list[float]) -> dict[str, float]:
@@ -160,9 +166,11 @@ def main() -> None:
     settings = all_settings.load(None, (*common, f"retrain.steps={args.steps}"))
     on = bench(args.teacher, args.data, settings)
     first, every = (int(number) for number in (args.part or "1/1").split("/"))
+    if not 1 <= first <= every:
+        parser.error(f"--part {args.part}: I of I/N counts from 1 to N")
     rows = []
     with show_progress() as progress:
-        net, scores = searched(on, args, progress)
+        net, supernet_from, scores = searched(on, args, progress)
         table = make_table(scores, {"macs": args.macs})
         part = validation(on)
         drawn = architectures(table, args.macs, args.count, seed=0)
@@ -175,7 +183,7 @@ def main() -> None:
                     with_seed,
                     partial(net.build, chosen),
                     args.out / f"{index}-seed-{seed}.json",
-                    made=f"random {index} at {args.macs}",
+                    made=fingerprint(supernet_from, chosen.blocks),
                     changes={"schedule": "none"},
                     progress=progress,
                 )

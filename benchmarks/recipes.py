@@ -20,7 +20,9 @@ from typing import Any
 from par import COLUMNS, EVALUATE, QUICK, spread, value
 from points import point, row
 from timing import RESULTS
+from trained import bench
 
+from diffnas import settings as all_settings
 from diffnas.budget import parse_budget
 from diffnas.checkpoint import write_json
 from diffnas.cli.progress import show_progress
@@ -46,6 +48,7 @@ def main() -> None:
     common = [*(QUICK if args.quick else EVALUATE), *args.assignments]
     budget = parse_budget(macs=args.macs, params=args.params)
     rows: dict[str, list[dict[str, Any]]] = {recipe: [] for recipe in args.recipes}
+    origin = bench(args.teacher, args.data, all_settings.load(None, tuple(common))).origin
     with show_progress() as progress:
         for seed in args.seeds:
             for recipe in args.recipes:
@@ -54,6 +57,7 @@ def main() -> None:
                     [*common, f"seed={seed}", f"retrain.steps={args.steps}", *recipe.split(",")],
                     teacher=args.teacher,
                     data=args.data,
+                    origin=origin,
                     budget=budget,
                     out=args.out / f"seed-{seed}",
                     progress=progress,

@@ -36,6 +36,20 @@ class Bench:
     data: Data
     settings: Settings
 
+    @property
+    def origin(self) -> str:
+        """Fingerprint of teacher and data."""
+        return fingerprint(of_teacher(self.teacher), of_data(self.data))
+
+    def under(self, settings: Settings) -> Bench:
+        """The same with other settings, whose gaps are filled in as a compression does it."""
+        _, height, width = self.teacher.family.image_shape(self.teacher.denoiser)
+        params = sum(parameter.numel() for parameter in self.teacher.denoiser.parameters())
+        resolved, _ = resolve(
+            settings, params=params, size=(height, width), images=len(self.data.seen)
+        )
+        return replace(self, settings=resolved)
+
     def costs(self, model: nn.Module) -> tuple[int, int]:
         """MACs of one call, and parameters."""
         device = next(model.parameters()).device
@@ -45,15 +59,13 @@ class Bench:
 
 
 def bench(source: str, data_source: str, settings: Settings) -> Bench:
-    """Teacher and data as a compression loads them, defaults filled in as it does."""
+    """Teacher and data as a compression loads them."""
     teacher = load_teacher(source, device=resolve_device(settings.device))
     channels, height, width = teacher.family.image_shape(teacher.denoiser)
     data = load_data(
         data_source, size=(height, width), channels=channels, **settings.data.model_dump()
     )
-    params = sum(parameter.numel() for parameter in teacher.denoiser.parameters())
-    resolved, _ = resolve(settings, params=params, size=(height, width), images=len(data.seen))
-    return Bench(teacher, data, resolved)
+    return Bench(teacher, data, settings).under(settings)
 
 
 def trained_row(

@@ -92,21 +92,22 @@ def layer(block: Any, index: int, hidden: Tensor, emb: Tensor) -> Tensor:
     return hidden if not attentions else attentions[index](hidden)
 
 
-def deep_cache(teacher: Teacher, macs: float, steps: int) -> tuple[DeepCache, float]:
-    """The setting that sleeps least often, then least deep, within ``macs``; and its average.
+def deep_caches(teacher: Teacher, macs: float, steps: int) -> list[tuple[DeepCache, float]]:
+    """For every number of outer layers the setting that sleeps least within ``macs``.
 
-    ``steps``: sampling steps, of which the first is always whole.
+    Each with the average of its MACs. ``steps``: sampling steps, of which the first is whole.
     """
     unet: Any = teacher.denoiser
-    whole = macs_of(teacher, unet)
-    for every in range(2, steps + 1):
-        for outer in range(len(unet.down_blocks[0].resnets), -1, -1):
+    whole, found = macs_of(teacher, unet), []
+    for outer in range(len(unet.down_blocks[0].resnets) + 1):
+        for every in range(2, steps + 1):
             model = DeepCache(unet, every, outer)
             share = math.ceil(steps / every) / steps
             average = share + (1 - share) * outer_macs(teacher, model) / whole
             if average <= macs:
-                return model, average
-    raise SystemExit(f"caching cannot reach {macs} of the MACs")
+                found.append((model, average))
+                break
+    return found
 
 
 def outer_macs(teacher: Teacher, model: DeepCache) -> int:

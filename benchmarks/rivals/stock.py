@@ -16,7 +16,10 @@ from rivals import macs_of
 
 
 def narrow(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
-    """The widest model with every level at the same share of its width, with fresh weights."""
+    """The widest model with every level at the same share of its width, with fresh weights.
+
+    Widths are whole norm groups and heads, so its cost may lie well below the budget.
+    """
     config = config_of(teacher)
     widths = config["block_out_channels"]
     unit = math.lcm(config["norm_num_groups"], config["attention_head_dim"] or 1)
@@ -32,15 +35,15 @@ def narrow(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
             best = found, model
     if best is None:
         raise SystemExit(f"no narrower model has {macs} of the MACs")
-    return best[1].eval()
+    return on_device(teacher, best[1])
 
 
 def shallow(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
     """Fewer layers by a fixed recipe, after BK-SDM (Kim et al. 2023, arXiv 2305.15798).
 
     "Base" keeps the first layer of every down block, the first and the last of every up block;
-    "Small" leaves the mid block out as well. The larger one within the budget; Small where none
-    is. Weights are the teacher's. Needs ``layers_per_block`` = 2.
+    "Small" leaves the mid block out as well. The larger one within the budget; Small where neither
+    is, which then costs more. Weights are the teacher's. Needs ``layers_per_block`` = 2.
     """
     config = config_of(teacher)
     if config["layers_per_block"] != 2:
@@ -56,7 +59,12 @@ def shallow(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
             break
     theirs = teacher.denoiser.state_dict()
     model.load_state_dict({name: theirs[_teachers(name)] for name in model.state_dict()})
-    return model.eval()
+    return on_device(teacher, model)
+
+
+def on_device(teacher: Teacher, model: nn.Module) -> nn.Module:
+    """Where the teacher is, in eval mode."""
+    return model.to(next(teacher.denoiser.parameters()).device).eval()
 
 
 def config_of(teacher: Teacher) -> dict[str, Any]:

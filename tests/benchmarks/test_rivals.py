@@ -1,7 +1,9 @@
+import copy
+
 import pytest
 import torch
-from rivals import macs_of, stock
-from rivals.cached import DeepCache, deep_cache, outer_macs
+from rivals import macs_of, pruned, stock
+from rivals.cached import DeepCache, deep_caches
 
 from diffnas.data import Data, load_data
 from diffnas.families import Teacher
@@ -27,14 +29,32 @@ def output(model, teacher: Teacher, time: int = 500):
 
 
 @pytest.mark.parametrize("kind", ["magnitude", "taylor", "diff_pruning"])
-def test_pruning_meets_the_budget_and_what_is_left_runs(kind, teacher, data, monkeypatch):
-    pruned = pytest.importorskip("rivals.pruned")
-
+def test_pruning_meets_the_budget_closely_with_the_time_embedding_whole(
+    kind, teacher, data, monkeypatch
+):
     monkeypatch.setattr(pruned, "TIMESTEPS", 2)
     smaller = getattr(pruned, kind)(teacher, data, 0.5, 0)
-    share = macs_of(teacher, smaller) / macs_of(teacher, teacher.denoiser)
-    assert 0.3 < share <= 0.5
+    assert 0.4 < macs_of(teacher, smaller) / macs_of(teacher, teacher.denoiser) <= 0.5
+    assert smaller.time_embedding.linear_2.out_features == 128
     assert output(smaller, teacher).shape == (2, 1, 8, 8)
+
+
+def test_diff_pruning_leaves_out_the_timesteps_of_little_loss(teacher, data, monkeypatch):
+    monkeypatch.setattr(pruned, "TIMESTEPS", 4)
+    monkeypatch.setattr(pruned, "IMAGES", 4)
+    seen = []
+
+    def losses(given, target):
+        seen.append(next(falling))
+        return (given * 0).sum() + seen[-1]
+
+    monkeypatch.setattr(pruned.F, "mse_loss", losses)
+    for least, count in ((0.0, 4), (pruned.LEAST_SHARE, 3)):
+        seen.clear()
+        falling = iter([1.0, 0.5, 0.01, 0.005])
+        model = copy.deepcopy(teacher.denoiser).requires_grad_(True)
+        pruned.with_gradients(teacher, data, 0, least)(model)
+        assert len(seen) == count
 
 
 def test_the_narrow_model_is_the_widest_within_the_budget(teacher, data):
@@ -72,9 +92,22 @@ def test_deep_cache_skips_the_inside_on_the_next_call_and_not_on_a_new_sampling(
     assert counts == [1, 1, 2, 2, 3, 3]
 
 
-def test_deep_cache_counts_its_average_macs(teacher):
-    model, average = deep_cache(teacher, 0.5, 20)
-    share = outer_macs(teacher, model) / macs_of(teacher, teacher.denoiser)
-    whole = -(-20 // model.every) / 20
-    assert average == pytest.approx(whole + (1 - whole) * share)
-    assert average <= 0.5
+@pytest.mark.parametrize("outer", [0, 1, 2])
+def test_a_cached_call_gives_what_a_whole_one_would_with_the_same_inside(outer, teacher):
+    model, noise = DeepCache(teacher.denoiser, 2, outer), torch.randn(2, 1, 8, 8)
+    with torch.no_grad():
+        whole, inner = model.run(noise, torch.tensor([500]), None, None)
+        again, _ = model.run(noise, torch.tensor([500]), None, inner)
+    torch.testing.assert_close(again, whole)
+
+
+def test_deep_caches_keep_their_average_macs_within_the_budget(teacher):
+    found = deep_caches(teacher, 0.5, 20)
+    assert [model.outer for model, _ in found] == [0, 1, 2]
+    for model, average in found:
+        whole, least = teacher.denoiser, []
+        hook = whole.mid_block.register_forward_hook(lambda *_, seen=least: seen.append(1))
+        for time in range(1000, 0, -50):
+            output(model, teacher, time)
+        hook.remove()
+        assert len(least) / 20 < average <= 0.5
