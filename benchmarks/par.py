@@ -131,9 +131,7 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
             "standard error": error,
             "par": len(students) > 1 and ours <= theirs + error,
             "difference": ours - theirs,
-            "its standard error from sampling": math.hypot(
-                of_sampling(made, first["protocol"]), of_sampling(best, first["protocol"])
-            ),
+            "its standard error from sampling": of_sampling(made, best),
         },
         "minutes": spread([row["minutes"] for row in students]),
         "protocol": first["protocol"],
@@ -141,10 +139,17 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def of_sampling(rows: list[dict[str, Any]], protocol: dict[str, Any]) -> float:
-    """Standard error of the rows' mean distance that comes from the sampling seeds alone."""
-    count = len(protocol["seeds"]) * len(rows)
-    return math.sqrt(mean(row["frechet_distance"]["std"] ** 2 for row in rows) / count)
+def of_sampling(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> float | None:
+    """Standard error of the difference of mean distances that comes from the sampling seeds.
+
+    All rows start from the same noise, so they are compared seed by seed.
+    """
+    sides = ([row["frechet_distance"].get("each") for row in rows] for rows in (ours, theirs))
+    means = [[mean(seed) for seed in zip(*each, strict=True)] for each in sides if all(each)]
+    if len(means) < 2 or len(means[0]) < 2:
+        return None
+    differences = [a - b for a, b in zip(*means, strict=True)]
+    return stdev(differences) / math.sqrt(len(differences))
 
 
 def value(measure: Any) -> float:

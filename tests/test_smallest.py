@@ -1,5 +1,7 @@
 """Which budgets are tried, and when a student counts as at par."""
 
+from statistics import mean
+
 import pytest
 
 from diffnas.smallest import lowest, verdict
@@ -42,13 +44,17 @@ def test_no_share_is_tried_twice():
         assert len(asked) == len(set(asked))
 
 
-@pytest.mark.parametrize(("distance", "par"), [(0.45, True), (0.51, True), (0.53, False)])
-def test_par_is_the_teachers_distance_and_one_standard_error(distance, par):
-    metrics = {
-        "protocol": {"seeds": [0, 1, 2, 3]},
-        "teacher": {"frechet_distance": {"mean": 0.5, "std": 0.03}},
-        "student": {"frechet_distance": {"mean": distance, "std": 0.04}},
-    }
-    found = verdict(metrics)
-    assert found["error"] == pytest.approx(0.025)
+@pytest.mark.parametrize(("more", "par"), [(-0.05, True), (0.011, True), (0.012, False)])
+def test_par_is_the_teachers_distance_and_one_standard_error_of_the_difference(more, par):
+    teacher = [0.4, 0.5, 0.6, 0.5]  # whatever both make of the same noise takes no part
+    student = [d + more + e for d, e in zip(teacher, [-0.02, 0.02, 0.02, -0.02], strict=True)]
+    sides = {"teacher": teacher, "student": student}
+    found = verdict(
+        {
+            side: {"frechet_distance": {"mean": mean(each), "each": each}}
+            for side, each in sides.items()
+        }
+    )
+    assert found["error"] == pytest.approx(0.0115, abs=1e-4)
+    assert found["student"] - found["teacher"] == pytest.approx(more)
     assert found["par"] is par

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 from diffnas.architecture import FORMAT
@@ -83,12 +84,13 @@ def compress_smallest(
 def verdict(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Whether a student is at par: its held-out Frechet distance within one standard error.
 
-    par: F_student <= F_teacher + sqrt((s_student^2 + s_teacher^2) / n), over n sampling seeds.
-    One run is one training seed; ``benchmarks/par.py`` judges over several.
+    par: mean(d) <= std(d) / sqrt(n), d = F_student - F_teacher of each of n sampling seeds: both
+    start from the same noise, so what it does to both takes no part. One run is one training seed;
+    ``benchmarks/par.py`` judges over several.
     """
     teacher, student = (metrics[side]["frechet_distance"] for side in ("teacher", "student"))
-    count = len(metrics["protocol"]["seeds"])
-    error = math.sqrt((teacher["std"] ** 2 + student["std"] ** 2) / count)
+    differences = [s - t for s, t in zip(student["each"], teacher["each"], strict=True)]
+    error = stdev(differences) / math.sqrt(len(differences))
     return {
         "teacher": teacher["mean"],
         "student": student["mean"],

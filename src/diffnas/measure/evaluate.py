@@ -82,7 +82,8 @@ def quality_row(
     """Distances of samples to held-out and seen images, and the denoising loss.
 
     ``frechet_distance``, ``kernel_distance`` (held-out images) and the same with ``_seen`` are
-    ``{"mean"}`` over the seeds, with ``"std"`` where there are several. ``denoising_loss`` is the
+    ``{"mean"}`` over the seeds, with ``"std"`` and ``"each"`` where there are several: all rows of
+    one protocol share their seeds, so they can be compared seed by seed. ``denoising_loss`` is the
     mean squared error to the training target on a fixed batch of held-out images; ``nearest_seen``
     the mean distance from samples to the nearest seen image (RMS per pixel, in 0..1).
 
@@ -194,9 +195,9 @@ def _sample(pipeline: Teacher, settings: EvaluateSettings, seed: int, progress: 
     return images
 
 
-def _over_seeds(values: list[float]) -> dict[str, float]:
-    deviation = {"std": stdev(values)} if len(values) > 1 else {}
-    return {"mean": mean(values), **deviation}
+def _over_seeds(values: list[float]) -> dict[str, Any]:
+    several = {"std": stdev(values), "each": values} if len(values) > 1 else {}
+    return {"mean": mean(values), **several}
 
 
 def _device(pipeline: Teacher) -> torch.device:
