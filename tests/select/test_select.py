@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from diffnas.architecture import Architecture, Cost
-from diffnas.budget import parse_budget
+from diffnas.budget import Budget, parse_budget
 from diffnas.errors import UserError
 from diffnas.select import RULES, find_rule, select
 from diffnas.select.table import make_table
@@ -54,7 +54,29 @@ def test_no_lower_tolerance_meets_the_budget(metric, share):
     limit = share * getattr(table.space.teacher, metric)
     meeting = [s for s in tolerances(table) if cost_at(table, s, metric) <= limit]
     assert chosen.tolerance == pytest.approx(meeting[0])
-    assert getattr(chosen.cost, metric) == cost_at(table, meeting[0], metric)
+    assert getattr(chosen.cost, metric) >= cost_at(table, meeting[0], metric)
+
+
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("budget", [{"macs": 1}, {"params": 1}, {"macs": 1, "params": 1}])
+def test_nothing_that_would_lower_a_blocks_loss_is_left_of_the_budget(budget, share):
+    table = three_blocks()
+    limits = {metric: share for metric in budget}
+    rows = select(table, parse_budget(**limits)).rows
+    made = make_table(table, limits)
+    for name, own in table.blocks.items():
+        for row, loss in enumerate(own.losses):
+            if loss < own.losses[rows[name]]:
+                assert not made.within_limits({**rows, name: row})
+
+
+def test_what_is_left_of_the_budget_raises_no_blocks_loss():
+    table = three_blocks()
+    for share in SHARES:
+        chosen = select(table, parse_budget(macs=share))
+        at = select(table, Budget(tolerance=chosen.tolerance))
+        for name, own in table.blocks.items():
+            assert own.losses[chosen.rows[name]] <= own.losses[at.rows[name]]
 
 
 @pytest.mark.parametrize("rule", RULES)

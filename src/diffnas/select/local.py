@@ -12,6 +12,9 @@ from diffnas.select.table import Floats, Rows, Table
 STEPS = 10
 """Weights between two metrics are tried in steps of a tenth."""
 
+TRIES = 8
+"""Rows of a block tried for what is left of a limit that takes long to check, such as memory."""
+
 
 def at_tolerance(table: Table, costs: Mapping[str, Floats], tolerance: float) -> Rows:
     """Least cost s.t. l_k <= s * bench_k in each block; ties go to the lower loss.
@@ -35,7 +38,7 @@ def at_ratio(table: Table, costs: Mapping[str, Floats], ratio: float) -> Rows:
 
 
 def local(table: Table, seed: int) -> tuple[Rows, float]:
-    """The least tolerance s at which all limits hold, and its rows.
+    """The least tolerance s at which all limits hold, and its rows, made better by what is left.
 
     Under several limits a block's cost is their weighted sum; the weights that need the least
     tolerance are taken.
@@ -48,7 +51,8 @@ def local(table: Table, seed: int) -> tuple[Rows, float]:
         candidates = tolerances if best is None else tolerances[tolerances < best[1]]
         best = _first(candidates, partial(at_tolerance, table, costs), table.within_limits) or best
     # No tolerance helps where metrics pull apart: the cheapest rows of the last resort.
-    return best or (_cheapest(table), float(tolerances[-1]))
+    rows, tolerance = best or (_cheapest(table), float(tolerances[-1]))
+    return spent(table, rows), tolerance
 
 
 def local_ratio(table: Table, seed: int) -> tuple[Rows, float]:
@@ -59,6 +63,34 @@ def local_ratio(table: Table, seed: int) -> tuple[Rows, float]:
         candidates = ratios if best is None else ratios[ratios > best[1]]
         best = _first(candidates, partial(at_ratio, table, costs), table.within_limits) or best
     return best or (_cheapest(table), 0.0)
+
+
+def spent(table: Table, rows: Rows) -> Rows:
+    """Lower block losses for what the rows leave of the limits, the worst block first.
+
+    One tolerance for all blocks moves by steps, as whole rows change, and ends below the limits.
+    """
+    found: Rows | None = rows
+    while found is not None:
+        rows, found = found, _better(table, found)
+    return rows
+
+
+def _better(table: Table, rows: Rows) -> Rows | None:
+    """With the lowest loss that the limits allow in the worst block whose loss they let fall."""
+    for name in sorted(rows, key=lambda name: -table.losses[name][rows[name]]):
+        losses, row = table.losses[name], rows[name]
+        allowed = losses < losses[row]
+        for metric, limit in table.limits.items():
+            if metric in table.costs:
+                costs = table.costs[metric][name]
+                allowed &= costs - costs[row] <= limit - table.total(metric, rows)
+        candidates = np.flatnonzero(allowed)
+        for candidate in candidates[np.argsort(losses[candidates], kind="stable")][:TRIES]:
+            better = {**rows, name: int(candidate)}
+            if table.within_limits(better):
+                return better
+    return None
 
 
 def weighted_costs(table: Table) -> Iterator[dict[str, Floats]]:
