@@ -16,15 +16,14 @@ import argparse
 import copy
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from par import COLUMNS, EVALUATE, QUICK, spread, value
 from points import point, row
+from protocol import COLUMNS, arguments, assignments, spread, value
 from rivals import cached, pruned, stock
-from timing import RESULTS
 from torch import nn
 from trained import ALONE, Bench, bench, trained_row
 
@@ -59,7 +58,7 @@ class Rival:
     """``start`` makes the model before retraining; ``changes`` of the retraining's settings."""
 
     start: Callable[[Teacher, Data, float, int], nn.Module]
-    changes: Mapping[str, Any] = field(default_factory=lambda: TAUGHT)
+    changes: Mapping[str, Any]
     sized: bool = True  # whether it depends on the budget
 
 
@@ -71,11 +70,11 @@ def itself(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
 RIVALS = {
     "control": Rival(itself, ALONE, sized=False),
     "from scratch": Rival(stock.narrow, ALONE),
-    "narrow": Rival(stock.narrow),
-    "shallow": Rival(stock.shallow),
-    "magnitude": Rival(pruned.magnitude),
-    "taylor": Rival(pruned.taylor),
-    "diff-pruning": Rival(pruned.diff_pruning),
+    "narrow": Rival(stock.narrow, TAUGHT),
+    "shallow": Rival(stock.shallow, TAUGHT),
+    "magnitude": Rival(pruned.magnitude, TAUGHT),
+    "taylor": Rival(pruned.taylor, TAUGHT),
+    "diff-pruning": Rival(pruned.diff_pruning, TAUGHT),
 }
 
 Row = dict[str, Any]
@@ -164,25 +163,17 @@ def untrained(name: str, on: Bench, args: argparse.Namespace, progress: Progress
 
 def main() -> None:
     known = [*SEARCHED, *RIVALS, *UNTRAINED]
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("teacher", nargs="?", default="digits")
-    parser.add_argument("--data", default="digits")
-    parser.add_argument("--out", type=Path, required=True)
+    parser = arguments(__doc__, None)
     parser.add_argument("--macs", type=float, default=0.5)
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--rows", nargs="+", choices=known, default=known, metavar="ROW")
     parser.add_argument("--equal-compute", action="store_true", help="rivals get further steps")
-    parser.add_argument("--set", dest="assignments", action="append", default=[])
-    parser.add_argument("--name", help="of the results (compare, or compare_equal_compute)")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--quick", action="store_true", help="a few steps: to see that it runs")
     args = parser.parse_args()
-    args.common = [*EVALUATE, *args.assignments]
+    args.common = assignments(args)
     if args.quick:
         args.steps = 4
-        # Two sampling steps, as elsewhere, leave none to sleep in.
-        args.common = [*QUICK, "evaluate.sampler_steps=4", *args.assignments]
+        args.common.append("evaluate.sampler_steps=4")  # fewer leave none to sleep in
     whole = bench(args.teacher, args.data, all_settings.load(None, tuple(args.common)))
     rows: dict[str, list[Row]] = {name: [] for name in args.rows}
     with show_progress() as progress:
@@ -193,7 +184,7 @@ def main() -> None:
                     if not rows[name]:  # nothing about it depends on a training seed
                         rows[name].append(untrained(name, on, args, progress))
                     continue
-                found = one(name, on, args, progress)
+                found = retrained(name, on, args, progress)
                 rows[name].append({"seed": seed, **found})
     report = {
         "teacher_name": args.teacher,
@@ -211,7 +202,7 @@ def main() -> None:
     write_json(args.results / f"{args.name or name}.json", report)
 
 
-def one(name: str, on: Bench, args: argparse.Namespace, progress: Progress) -> Row:
+def retrained(name: str, on: Bench, args: argparse.Namespace, progress: Progress) -> Row:
     """A trained row, at equal steps or at equal compute."""
     if name in SEARCHED:
         return searched(name, on, args, progress)

@@ -12,13 +12,11 @@ the same command goes on. Writes benchmarks/results/NAME.json and docs/NAME.svg.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
-from par import COLUMNS, EVALUATE, QUICK, value
 from points import deviation, point, row
-from timing import RESULTS
+from protocol import COLUMNS, arguments, assignments, value
 from trained import bench
 
 from diffnas import settings as all_settings
@@ -59,21 +57,14 @@ def draw(report: dict[str, Any], file: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("teacher", nargs="?", default="digits")
-    parser.add_argument("--data", default="digits")
-    parser.add_argument("--out", type=Path, required=True)
+    parser = arguments(__doc__, "curve")
     parser.add_argument("--macs", type=float, nargs="+", default=[0.5, 0.35, 0.25])
     parser.add_argument("--steps", type=int, nargs="+", default=[500, 1500, 4500])
-    parser.add_argument("--set", dest="assignments", action="append", default=[])
-    parser.add_argument("--name", default="curve")
-    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--docs", type=Path, default=Path("docs"))
-    parser.add_argument("--quick", action="store_true", help="a few steps: to see that it runs")
     args = parser.parse_args()
     if args.quick:
         args.macs, args.steps = args.macs[:2], [2, 4]
-    common, rows = [*(QUICK if args.quick else EVALUATE), *args.assignments], []
+    common, rows = assignments(args), []
     origin = bench(args.teacher, args.data, all_settings.load(None, tuple(common))).origin
     with show_progress() as progress:
         for steps in sorted(args.steps):

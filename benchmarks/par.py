@@ -13,7 +13,6 @@ plus one standard error. Resumable: finished parts are kept in --out.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import math
@@ -21,41 +20,34 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from protocol import COLUMNS, arguments, assignments, spread, value
 from trained import ALONE, bench, trained_row
 
 from diffnas import settings as all_settings
 from diffnas.budget import Budget, parse_budget
+from diffnas.checkpoint import write_json
 from diffnas.cli.progress import show_progress
 from diffnas.progress import Progress
 from diffnas.run import compress
 from diffnas.settings import Settings
 
-QUICK = ["supernet.steps=2", "score.images=16", "space.max_subnets=32", "evaluate.samples=128"]
-QUICK += ["evaluate.seeds=[0,1]", "evaluate.sampler_steps=2"]
-EVALUATE = ["evaluate.samples=2048", "evaluate.seeds=[0,1,2]"]
-COLUMNS = ("frechet_distance", "frechet_distance_seen", "kernel_distance", "denoising_loss")
-
 
 def main() -> None:
     """Run all parts that are missing, then print and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("teacher")
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser = arguments(__doc__, "par")
     parser.add_argument("--macs")
     parser.add_argument("--params")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--controls", type=int, help="for so many of the seeds (default: all)")
-    parser.add_argument("--set", dest="assignments", action="append", default=[])
-    parser.add_argument("--results", type=Path)
-    parser.add_argument("--quick", action="store_true", help="a few steps: to see that it runs")
     args = parser.parse_args()
-    common = [*QUICK, "retrain.steps=2"] if args.quick else EVALUATE
+    common = assignments(args)
+    if args.quick:
+        common.append("retrain.steps=2")
     budget = parse_budget(macs=args.macs, params=args.params)
     found: dict[str, Any] = {}
     with show_progress() as progress:
         for index, seed in enumerate(args.seeds):
-            given = [*common, f"seed={seed}", *args.assignments]
+            given = [*common, f"seed={seed}"]
             settings = all_settings.load(None, tuple(given))
             parts = found[str(seed)] = {}
             parts["student"] = student(
@@ -66,11 +58,9 @@ def main() -> None:
                     args.teacher, args.data, settings, out=args.out, progress=progress
                 )
     table = summary(found)
-    table |= {"teacher_name": args.teacher, "budget": budget.name, "settings": args.assignments}
+    table |= {"teacher_name": args.teacher, "budget": budget.name, "settings": common}
     print(json.dumps({key: table[key] for key in ("rows", "verdict", "minutes")}, indent=2))
-    if args.results is not None:
-        args.results.parent.mkdir(parents=True, exist_ok=True)
-        args.results.write_text(json.dumps(table, indent=2) + "\n")
+    write_json(args.results / f"{args.name}.json", table)
 
 
 def student(
@@ -150,16 +140,6 @@ def of_sampling(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> flo
         return None
     differences = [a - b for a, b in zip(*means, strict=True)]
     return stdev(differences) / math.sqrt(len(differences))
-
-
-def value(measure: Any) -> float:
-    """A number, or the mean over sampling seeds."""
-    return float(measure["mean"] if isinstance(measure, dict) else measure)
-
-
-def spread(values: list[float]) -> dict[str, float | None]:
-    """Mean and standard deviation (over training seeds)."""
-    return {"mean": mean(values), "std": stdev(values) if len(values) > 1 else None}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from par import COLUMNS, value
+from protocol import COLUMNS, value
 
 from diffnas import settings as all_settings
 from diffnas.budget import Budget

@@ -15,14 +15,12 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from par import EVALUATE, QUICK, value
+from protocol import arguments, assignments, value
 from scipy.stats import kendalltau
-from timing import RESULTS
 from torch.nn import functional as F
 from trained import Bench, bench, trained_row
 
@@ -144,10 +142,7 @@ def correlation(scores: list[float], quality: list[float]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("teacher", nargs="?", default="digits")
-    parser.add_argument("--data", default="digits")
-    parser.add_argument("--out", type=Path, required=True)
+    parser = arguments(__doc__, "rank")
     parser.add_argument("--macs", type=float, default=0.5)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--count", type=int, default=24)
@@ -155,14 +150,10 @@ def main() -> None:
     parser.add_argument(
         "--part", help="I/N: every N-th architecture from the I-th on, and no table"
     )
-    parser.add_argument("--set", dest="assignments", action="append", default=[])
-    parser.add_argument("--name", default="rank")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--quick", action="store_true", help="a few steps: to see that it runs")
     args = parser.parse_args()
     if args.quick:
         args.steps, args.count = 2, 3
-    common = [*(QUICK if args.quick else EVALUATE), *args.assignments]
+    common = assignments(args)
     settings = all_settings.load(None, (*common, f"retrain.steps={args.steps}"))
     on = bench(args.teacher, args.data, settings)
     first, every = (int(number) for number in (args.part or "1/1").split("/"))

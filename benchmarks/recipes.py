@@ -12,14 +12,11 @@ recipes are compared seed by seed. Writes benchmarks/results/NAME.json. Resumabl
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from par import COLUMNS, EVALUATE, QUICK, spread, value
 from points import point, row
-from timing import RESULTS
+from protocol import COLUMNS, arguments, assignments, spread, value
 from trained import bench
 
 from diffnas import settings as all_settings
@@ -29,23 +26,16 @@ from diffnas.cli.progress import show_progress
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("teacher", nargs="?", default="digits")
-    parser.add_argument("--data", default="digits")
-    parser.add_argument("--out", type=Path, required=True)
+    parser = arguments(__doc__, "recipes")
     parser.add_argument("--macs", default="0.5")
     parser.add_argument("--params")
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--recipe", dest="recipes", action="append", required=True)
-    parser.add_argument("--set", dest="assignments", action="append", default=[])
-    parser.add_argument("--name", default="recipes")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--quick", action="store_true", help="a few steps: to see that it runs")
     args = parser.parse_args()
     if args.quick:
         args.steps = 4
-    common = [*(QUICK if args.quick else EVALUATE), *args.assignments]
+    common = assignments(args)
     budget = parse_budget(macs=args.macs, params=args.params)
     rows: dict[str, list[dict[str, Any]]] = {recipe: [] for recipe in args.recipes}
     origin = bench(args.teacher, args.data, all_settings.load(None, tuple(common))).origin

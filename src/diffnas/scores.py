@@ -53,7 +53,7 @@ def shared_prefixes(block: BlockSupernet, plain: Plain) -> Iterator[list[Call | 
         return forward
 
     for depth, slot in enumerate(slots):
-        slot.forward = wrap(depth)  # type: ignore[method-assign]
+        slot.forward = wrap(depth)  # type: ignore[method-assign]  # until the walk ends
     try:
         yield calls
     finally:

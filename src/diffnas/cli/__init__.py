@@ -66,8 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILURE
     except (KeyboardInterrupt, typer.Abort):
         return _fail(*explain(KeyboardInterrupt()))
-    except Exception as error:
-        # The last door: whatever comes, a user gets a line, and a traceback only when asking.
+    except Exception as error:  # the last door: a user gets a line, a traceback only when asking
         if debug:
             raise
         return _fail(*explain(error))

@@ -87,8 +87,8 @@ def _mapped(
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """What an earlier run decoded; None if there is nothing, or it is damaged."""
     try:
-        kept = np.load(kept_file, allow_pickle=False)
-        images = np.load(file, mmap_mode="r", allow_pickle=False)
+        kept = np.load(kept_file)
+        images = np.load(file, mmap_mode="r")
     except (FileNotFoundError, EOFError, ValueError):
         return None
     if images.shape != shape or images.dtype != np.uint8 or kept.dtype != np.int64:

@@ -93,10 +93,10 @@ def _load(folder: Path, known: Teacher, variant: str | None, trust_remote_code: 
 
 
 def _check_weights(folder: Path, model: str, variant: str | None) -> None:
-    """Refuse pickled weights, and weights of other variants than the one asked for."""
+    """Refuse weights but safetensors, and those of other variants than the one asked for."""
     files = [file.name for file in folder.glob("*.safetensors")]
     if not files:
-        raise UserError(origin.pickled(model))
+        raise UserError(origin.no_safetensors(model))
     # NAME.safetensors or NAME.VARIANT.safetensors, with -00001-of-00002 behind when sharded.
     found = {name.split(".")[1].partition("-0")[0] for name in files if name.count(".") > 1}
     plain = any(name.count(".") == 1 for name in files)

@@ -91,7 +91,7 @@ def get_json(origin: Origin, name: str) -> dict[str, Any] | None:
 
 
 def get_folder(origin: Origin, variant: str | None, trust_remote_code: bool) -> Path:
-    """A local folder with the whole pipeline, downloaded if need be; never pickled weights.
+    """A local folder with the whole pipeline, downloaded if need be; its weights are safetensors.
 
     Raises:
         UserError: the download fails, or the repository has no safetensors weights.
@@ -110,11 +110,11 @@ def get_folder(origin: Origin, variant: str | None, trust_remote_code: bool) -> 
         )
     except (OSError, ValueError) as error:
         if "safetensors" in str(error):
-            raise UserError(pickled(origin.model)) from None
+            raise UserError(no_safetensors(origin.model)) from None
         raise UserError(_refusal(origin, error)) from None
 
 
-def pickled(model: str) -> str:
+def no_safetensors(model: str) -> str:
     """Say that weights other than safetensors are not read, and what to do."""
     return (
         f"model {model}: no safetensors weights; pickled ones (.bin) can run code and are refused; "

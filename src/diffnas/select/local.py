@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from diffnas.select.table import Floats, Rows, Table
+from diffnas.select.table import ROUNDING, Floats, Rows, Table
 
 STEPS = 10
 """Weights between two metrics are tried in steps of a tenth."""
@@ -84,7 +84,7 @@ def _better(table: Table, rows: Rows) -> Rows | None:
         for metric, limit in table.limits.items():
             if metric in table.costs:
                 costs = table.costs[metric][name]
-                allowed &= costs - costs[row] <= limit - table.total(metric, rows)
+                allowed &= costs - costs[row] <= limit * ROUNDING - table.total(metric, rows)
         candidates = np.flatnonzero(allowed)
         for candidate in candidates[np.argsort(losses[candidates], kind="stable")][:TRIES]:
             better = {**rows, name: int(candidate)}
