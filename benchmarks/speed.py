@@ -10,10 +10,11 @@ inputs as plain modules of their own, targets ready. Both run in one process, on
 in turns. The optimiser, which plain modules would need as well, is reported apart.
 
 Score table: the floor is the walk over the tree of prefixes in which every node calls the plain
-module of its option once, on an input of its shape; layers without options are nodes with one.
-`with_losses` adds a block loss per subnet, which every way of scoring has to compute; what lies
-between layers (concatenating skips, interpolation) is in neither. The gain is over evaluating every
-subnet whole, timed on some of them. One thread, as tables are made: batches run side by side.
+module of its option once, on an input of its shape; layers without options, and the interpolation
+of an upsampler, are nodes with one. `with_losses` adds a block loss per subnet, which every way of
+scoring has to compute; what else lies between layers (concatenating skips) is in neither. The gain
+is over evaluating every subnet whole, timed on some of them. One thread, as tables are made:
+batches run side by side.
 
 Mark: 1.15 over the floor. Writes benchmarks/results/speed.json.
 """

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.models.upsampling import Upsample2D
 from timing import quartiles, seconds
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from diffnas import slots
 from diffnas.architecture import subnet_at
@@ -25,18 +27,41 @@ from diffnas.supernet import BlockSupernet, Supernet
 Layer = tuple[Call, list[nn.Module]]
 
 
-def searchable(block: BlockSupernet, calls: Mapping[str, Call]) -> list[str]:
-    """Paths inside a block of the layers that a slot understands, in the order they run."""
-    inside = f"{block.space.name}."
-    return [path.removeprefix(inside) for path in calls if path.startswith(inside)]
+class Enlarging(nn.Module):
+    """What an upsampler does before its convolution."""
+
+    def forward(self, images: Tensor, *_: object, **__: object) -> Tensor:
+        """(N, C, H, W) to (N, C, 2H, 2W)."""
+        return functional.interpolate(images, scale_factor=2.0, mode="nearest")
+
+
+def layers_of(model: nn.Module) -> list[str]:
+    """Paths of the layers that a slot understands, and of the upsamplers."""
+    searched = [path for path, _, _ in slots.find(model)]
+    return searched + [path for path, part in model.named_modules() if isinstance(part, Upsample2D)]
+
+
+def inside(block: BlockSupernet, calls: Mapping[str, Call]) -> list[str]:
+    """Paths inside a block of the captured layers, in the order they begin."""
+    prefix = f"{block.space.name}."
+    ended = [path.removeprefix(prefix) for path in calls if path.startswith(prefix)]
+
+    def begins(path: str) -> tuple[int, int]:
+        """With the first layer in it, and before that."""
+        return next(i for i, p in enumerate(ended) if f"{p}.".startswith(f"{path}.")), len(path)
+
+    return sorted(ended, key=begins)
 
 
 def layers(teacher: Teacher, block: BlockSupernet, calls: Mapping[str, Call]) -> Iterator[Layer]:
     """A call of each of them, and the plain modules of its options: one where it is no slot."""
     spaces = {slot.path: slot for slot in block.space.slots}
-    for path in searchable(block, calls):
+    for path in inside(block, calls):
         whole = f"{block.space.name}.{path}"
         own = teacher.denoiser.get_submodule(whole)
+        if isinstance(own, Upsample2D):
+            yield calls[whole], [Enlarging()]
+            continue
         edits = [option.edit for option in spaces[path].options] if path in spaces else [None]
         yield calls[whole], [own if edit is None else edit_module(own, edit) for edit in edits]
 
@@ -72,7 +97,7 @@ def score_row(
     found = [
         f"{name}.{path}"
         for name in supernet.blocks
-        for path, _, _ in slots.find(teacher.denoiser.get_submodule(name))
+        for path in layers_of(teacher.denoiser.get_submodule(name))
     ]
     _, calls = capture(teacher.denoiser, [*supernet.blocks, *found], noisy.inputs)
     sums = [dict.fromkeys(("shared", "floor", "with_losses", "whole"), 0.0) for _ in range(repeats)]
@@ -97,7 +122,7 @@ def block_works(
     """What is timed of one block; how many times the whole evaluations stand for."""
     call, choices = calls[block.space.name], block.space.choices()
     nodes, paths = list(layers(teacher, block, calls)), list(block.slots)
-    columns = [paths.index(path) if path in paths else None for path in searchable(block, calls)]
+    columns = [paths.index(path) if path in paths else None for path in inside(block, calls)]
     rows = sorted([0 if i is None else int(choice[i]) for i in columns] for choice in choices)
     pick, count = np.random.default_rng(0), min(sample, len(choices))
     some = choices[pick.choice(len(choices), count, replace=False)]
