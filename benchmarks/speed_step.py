@@ -19,7 +19,8 @@ from diffnas.losses import block_loss, block_target
 from diffnas.parallel import thread_map
 from diffnas.rng import generator
 from diffnas.student.modeling import apply_edits
-from diffnas.supernet import Supernet, subnets_of_step, train_block
+from diffnas.supernet import Supernet
+from diffnas.supernet_training import subnets_of_step, train_block
 from diffnas.training import Optimizer
 
 
@@ -35,7 +36,7 @@ class Step:
 
 
 def draw(supernet: Supernet, data: Data, index: int, batch_size: int, workers: int) -> Step:
-    """A step's images, noise and subnets, as :func:`diffnas.supernet.fit` draws them."""
+    """A step's images, noise and subnets, as :func:`diffnas.supernet_training.fit` draws them."""
     random, teacher = generator(0, "supernet", index), supernet.teacher
     images, labels = batch(data, batch_size, random)
     noisy = teacher.family.training_batch(teacher.pipeline, images, labels, random, None)
@@ -48,7 +49,7 @@ def draw(supernet: Supernet, data: Data, index: int, batch_size: int, workers: i
 
 
 def shared(step: Step) -> Callable[[], None]:
-    """Forward and backward as :func:`diffnas.supernet.fit` does them."""
+    """Forward and backward as :func:`diffnas.supernet_training.fit` does them."""
 
     def train(name: str, calls: dict[str, Call]) -> None:
         block, subnets = step.supernet.blocks[name], step.subnets[name]

@@ -13,7 +13,7 @@ from diffnas.measure.cost import denoiser_cost
 from diffnas.rng import generator
 from diffnas.settings import SupernetSettings
 from diffnas.student.stock import as_model
-from diffnas.supernet import fit, random_subnet, subnets_of_step, train_block
+from diffnas.supernet_training import fit, random_subnet, subnets_of_step, train_block
 from diffnas.training import Optimizer
 from tests.engine import SMALL_SPACE, assert_same, tiny_data, tiny_supernet
 
@@ -267,7 +267,7 @@ def test_a_loss_that_is_not_finite_names_step_and_block_and_keeps_the_last_good_
 def test_threads_train_what_one_thread_trains(monkeypatch):
     one, two = fresh(), fresh()
     fit(one, tiny_data(), SETTINGS)
-    monkeypatch.setattr("diffnas.supernet.workers_for", lambda *_: 2)
+    monkeypatch.setattr("diffnas.supernet_training.workers_for", lambda *_: 2)
     fit(two, tiny_data(), SETTINGS)
     assert_same(two.state_dict(), one.state_dict())
 

@@ -7,7 +7,7 @@ from diffnas.checkpoint import load_state
 from diffnas.errors import RunError
 from diffnas.progress import Progress
 from diffnas.rng import generator
-from diffnas.training import Loop, Optimizer, diverged, learning_rate, run
+from diffnas.training import Loop, Optimizer, Pace, diverged, run
 
 
 def counting(steps=5, **arguments):
@@ -126,13 +126,13 @@ def test_the_log_has_every_figure_now_and_then_and_at_the_end():
 
 
 def test_the_rate_warms_up_and_falls_to_zero():
-    rates = [learning_rate(2.0, step, 100) for step in range(100)]
+    rates = [Pace(100, 1, 2.0).learning_rate(step) for step in range(100)]
     assert rates[:5] == pytest.approx([0.4, 0.8, 1.2, 1.6, 2.0])
     assert max(rates) == 2.0
     assert rates[5:] == sorted(rates[5:], reverse=True)
     assert rates[-1] < 0.001
-    assert learning_rate(2.0, 99, 10_000) == 2.0  # the warm-up ends after 100 steps
-    assert learning_rate(2.0, 0, 1) == 2.0
+    assert Pace(10_000, 1, 2.0).learning_rate(99) == 2.0  # the warm-up ends after 100 steps
+    assert Pace(1, 1, 2.0).learning_rate(0) == 2.0
 
 
 def optimizer(**arguments):

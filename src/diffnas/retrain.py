@@ -18,7 +18,98 @@ from diffnas.parallel import single_threaded, thread_map, twin, workers_for
 from diffnas.progress import Progress
 from diffnas.rng import generator
 from diffnas.settings import Precision, RetrainSettings
-from diffnas.training import Average, Loop, Optimizer, autocast, diverged, learning_rate, run
+from diffnas.training import Average, Loop, Optimizer, Pace, autocast, diverged, run
+
+
+class Retraining:
+    """A student's training, step by step, in place. ``settings`` must be resolved (no gaps)."""
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher,
+        data: Data,
+        settings: RetrainSettings,
+        *,
+        seed: int,
+        precision: Precision,
+    ) -> None:
+        assert settings.ema_decay is not None
+        self.student, self.teacher, self.data, self.settings = student, teacher, data, settings
+        self.pace, self.seed, self.precision = Pace.of(settings), seed, precision
+        self.device = next(teacher.denoiser.parameters()).device
+        student.eval().requires_grad_(True)  # eval: dropout off, as in the supernet
+        self.parameters = list(student.parameters())
+        self.optimizer = Optimizer(self.parameters, settings.weight_decay, precision)
+        self.average = Average(self.parameters, settings.ema_decay)
+        inputs = teacher.family.example_inputs(teacher.denoiser, 1, self.device)
+        size = self.pace.batch_size
+        work = denoiser_cost(teacher.denoiser, inputs).macs * size
+        self.workers = min(workers_for(self.device, work), max(1, size // 8))
+        # Threads record the calls of modules of their own, which share their weights.
+        self.pairs = [(twin(student), twin(teacher.denoiser)) for _ in range(self.workers)]
+
+    def batch(self, index: int) -> Batch:
+        """The noisy images of a step, and what is to be predicted."""
+        random = generator(self.seed, "retrain", index)
+        images, labels = batch(self.data, self.pace.batch_size, random)
+        labels = None if labels is None else labels.to(self.device)
+        return self.teacher.family.training_batch(
+            self.teacher.pipeline, images.to(self.device), labels, random, None
+        )
+
+    def gradients(
+        self, models: tuple[nn.Module, nn.Module], part: Batch, weight: float
+    ) -> tuple[dict[str, float], list[Tensor | None]]:
+        """Losses of a part of the batch at ``weight`` = beta, and its share of the gradients."""
+        with autocast(self.precision, self.device):
+            losses = losses_of(
+                *models, self.teacher.family, part, settings=self.settings, weight=weight
+            )
+        share = len(part.target) / self.pace.batch_size
+        scaled = self.optimizer.scaler.scale(losses["loss"] * share)
+        found = torch.autograd.grad(scaled, self.parameters, allow_unused=True)
+        return {name: float(loss.detach()) * share for name, loss in losses.items()}, list(found)
+
+    def step(self, index: int) -> dict[str, object]:
+        """Train on one batch, its parts side by side in threads where there are any."""
+        ramp = self.settings.ramp * (self.pace.steps - 1)
+        weight = beta(self.settings.schedule, min(1.0, index / max(1, ramp)))
+        parts = split(self.batch(index), self.workers)
+        results = thread_map(
+            lambda each: self.gradients(*each, weight),
+            list(zip(self.pairs, parts, strict=False)),
+            self.workers,
+        )
+        figures = {name: sum(found[name] for found, _ in results) for name in results[0][0]}
+        where = f"retrain step {index}"
+        if not math.isfinite(figures["loss"]):
+            raise diverged(where)
+        addends = zip(*(found for _, found in results), strict=True)
+        for parameter, found in zip(self.parameters, addends, strict=True):
+            parameter.grad = total(found)
+        self.optimizer.step(self.pace.learning_rate(index), where)
+        self.average.step()
+        return {**figures, "beta": weight}
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that changes from step to step, as named tensors."""
+        parts = {
+            "model": self.student.state_dict(),
+            "average": self.average.state(),
+            "adamw": self.optimizer.state(),
+        }
+        return {
+            f"{part}/{name}": value
+            for part, values in parts.items()
+            for name, value in values.items()
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what :meth:`state` gave."""
+        self.student.load_state_dict(within(tensors, "model/"))
+        self.average.restore(within(tensors, "average/"))
+        self.optimizer.restore(within(tensors, "adamw/"))
 
 
 def retrain(
@@ -39,83 +130,26 @@ def retrain(
     L = (1 - beta) * sum_k l_k + beta * (MSE(target) + w * MSE(teacher's prediction)), beta rising
     from 0 to 1 by ``settings.schedule`` (arXiv 2311.04950). The l_k compare the student's blocks
     with the teacher's, fed by the student's own forward pass or, block by block, by the teacher's.
-    ``settings`` must be resolved, without gaps (:mod:`diffnas.defaults`).
+    ``settings`` must be resolved, without gaps (:mod:`diffnas.defaults`); ``log`` goes with every
+    step's figures.
 
     Raises:
         RunError: the loss is no longer finite.
     """
-    assert settings.steps is not None
-    assert settings.batch_size is not None
-    assert settings.learning_rate is not None
-    assert settings.ema_decay is not None
-    steps, size, peak = settings.steps, settings.batch_size, settings.learning_rate
-    family, denoiser = teacher.family, teacher.denoiser
-    device = next(denoiser.parameters()).device
-    student.eval().requires_grad_(True)  # eval: dropout off, as in the supernet
-    parameters = list(student.parameters())
-    optimizer = Optimizer(parameters, settings.weight_decay, precision)
-    average = Average(parameters, settings.ema_decay)
-    macs = denoiser_cost(denoiser, family.example_inputs(denoiser, 1, device)).macs
-    workers = min(workers_for(device, macs * size), max(1, size // 8))
-    # Threads record the calls of modules of their own, which share their weights.
-    pairs = [(twin(student), twin(denoiser)) for _ in range(workers)]
-
-    def gradients(
-        models: tuple[nn.Module, nn.Module], part: Batch, weight: float
-    ) -> tuple[dict[str, float], list[Tensor | None]]:
-        with autocast(precision, device):
-            losses = losses_of(*models, family, part, settings=settings, weight=weight)
-        scaled = optimizer.scaler.scale(losses["loss"] * len(part.target) / size)
-        found = torch.autograd.grad(scaled, parameters, allow_unused=True)
-        return {name: float(loss.detach()) for name, loss in losses.items()}, list(found)
-
-    def step(index: int) -> dict[str, object]:
-        random = generator(seed, "retrain", index)
-        images, labels = batch(data, size, random)
-        labels = None if labels is None else labels.to(device)
-        noisy = family.training_batch(teacher.pipeline, images.to(device), labels, random, None)
-        weight = beta(settings.schedule, min(1.0, index / max(1, settings.ramp * (steps - 1))))
-        parts = split(noisy, workers)
-        shares = [len(part.target) / size for part in parts]
-        results = thread_map(
-            lambda pair: gradients(*pair, weight), list(zip(pairs, parts, strict=False)), workers
-        )
-        figures = {
-            name: sum(
-                share * found[name] for share, (found, _) in zip(shares, results, strict=True)
-            )
-            for name in results[0][0]
-        }
-        where = f"retrain step {index}"
-        if not math.isfinite(figures["loss"]):
-            raise diverged(where)
-        for parameter, *addends in zip(parameters, *(found for _, found in results), strict=True):
-            parameter.grad = total(addends)
-        optimizer.step(learning_rate(peak, index, steps), where)
-        average.step()
-        return {**figures, "beta": weight, **(log or {})}
-
-    def state() -> dict[str, Tensor]:
-        return {
-            f"{part}/{name}": value
-            for part, values in (
-                ("model", student.state_dict()),
-                ("average", average.state()),
-                ("adamw", optimizer.state()),
-            )
-            for name, value in values.items()
-        }
-
-    def restore(tensors: Mapping[str, Tensor]) -> None:
-        student.load_state_dict(within(tensors, "model/"))
-        average.restore(within(tensors, "average/"))
-        optimizer.restore(within(tensors, "adamw/"))
-
-    progress = progress or Progress()
-    with single_threaded(workers > 1):
-        loop = Loop("retrain", steps, step, state, restore, checkpoint, fingerprint, progress)
+    training = Retraining(student, teacher, data, settings, seed=seed, precision=precision)
+    loop = Loop(
+        "retrain",
+        training.pace.steps,
+        lambda index: {**training.step(index), **(log or {})},
+        training.state,
+        training.restore,
+        checkpoint,
+        fingerprint,
+        progress or Progress(),
+    )
+    with single_threaded(training.workers > 1):
         seconds = run(loop)
-    average.put_in_place()
+    training.average.put_in_place()
     student.requires_grad_(False)
     return seconds
 

@@ -34,7 +34,8 @@ from diffnas.settings import Settings
 from diffnas.student.modeling import EditedModel
 from diffnas.student.saving import load, save_pipeline
 from diffnas.student.stock import as_model
-from diffnas.supernet import Supernet, fit
+from diffnas.supernet import Supernet
+from diffnas.supernet_training import fit
 
 SHOWN = 32
 """Images on each side of samples.png."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from diffnas import checkpoint
 from diffnas.errors import RunError
 from diffnas.progress import Progress
+from diffnas.settings import RetrainSettings, SupernetSettings
 
 SAVE_EVERY = 60.0
 """Seconds between checkpoints: what a killed process loses at most."""
@@ -94,12 +95,29 @@ def _save(loop: Loop, done: int, seconds: float) -> None:
         checkpoint.save_state(loop.checkpoint, loop.state(), meta)
 
 
-def learning_rate(peak: float, step: int, steps: int) -> float:
-    """Linear warm-up over the first 5 % of the steps (100 at most), then a cosine down to zero."""
-    warm = max(1, min(100, steps // 20))
-    if step < warm:
-        return peak * (step + 1) / warm
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+@dataclass(frozen=True)
+class Pace:
+    """How far, how much at once, how fast: the part of both trainings' settings that has gaps."""
+
+    steps: int
+    batch_size: int
+    peak: float
+
+    @classmethod
+    def of(cls, settings: SupernetSettings | RetrainSettings) -> "Pace":
+        """Those of settings without gaps (:mod:`diffnas.defaults`)."""
+        assert settings.steps is not None
+        assert settings.batch_size is not None
+        assert settings.learning_rate is not None
+        return cls(settings.steps, settings.batch_size, settings.learning_rate)
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up over the first 5 % of the steps (100 at most), then a cosine to zero."""
+        warm = max(1, min(100, self.steps // 20))
+        if step < warm:
+            return self.peak * (step + 1) / warm
+        progress = (step - warm) / max(1, self.steps - warm)
+        return self.peak * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 class Optimizer:
