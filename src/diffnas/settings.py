@@ -135,7 +135,7 @@ class RetrainSettings(Section):
         "student", description="what feeds each block in the block losses"
     )
     output_weight: float = Field(
-        4.0, ge=0, description="weight of the distance to the teacher's prediction"
+        0.25, ge=0, description="weight of the distance to the teacher's prediction"
     )
     init: Literal["supernet", "fresh"] = Field("supernet", description="where weights start")
     ema_decay: float | None = Field(None, gt=0, lt=1, description="of the averaged weights")
