@@ -34,6 +34,14 @@ def test_batches_shrink_with_large_images_and_never_exceed_the_images():
     assert resolved(images=10)[0].retrain.batch_size == 10
 
 
+def test_scoring_takes_the_supernets_batches_unless_told_otherwise():
+    settings, reasons = resolved({"supernet": {"batch_size": 8}})
+    assert settings.score.batch_size == 8
+    assert "supernet.batch_size" in reasons["score.batch_size"]
+    given = {"supernet": {"batch_size": 8}, "score": {"batch_size": 32}}
+    assert resolved(given)[0].score.batch_size == 32
+
+
 def test_max_steps_caps_both_trainings():
     settings, reasons = resolved({"max_steps": 5})
     assert (settings.supernet.steps, settings.retrain.steps) == (5, 5)

@@ -40,6 +40,12 @@ def resolve(
         },
         settings.max_steps,
     )
+    score, score_reasons = _fill(
+        "score",
+        settings.score.model_dump(),
+        {"batch_size": (supernet["batch_size"], "as supernet.batch_size")},
+        settings.max_steps,
+    )
     retrain_steps = settings.retrain.steps or int(steps)
     decay = min(max(1 - 10 / min(retrain_steps, settings.max_steps or retrain_steps), 0.9), 0.9999)
     retrain, retrain_reasons = _fill(
@@ -55,14 +61,12 @@ def resolve(
     )
     filled = settings.model_copy(
         update={
-            "score": settings.score.model_copy(
-                update={"batch_size": settings.score.batch_size or batch_size}
-            ),
             "supernet": settings.supernet.model_copy(update=supernet),
+            "score": settings.score.model_copy(update=score),
             "retrain": settings.retrain.model_copy(update=retrain),
         }
     )
-    return filled, supernet_reasons | retrain_reasons
+    return filled, supernet_reasons | score_reasons | retrain_reasons
 
 
 def evaluation_batch(settings: EvaluateSettings, size: tuple[int, int]) -> int:
