@@ -114,6 +114,26 @@ def test_labels_are_top_level_folders_only_when_asked_for(tmp_path):
     assert load(tmp_path, label_column="folder").labels.tolist() == [0, 1]
 
 
+def test_classes_are_numbered_by_all_top_level_folders(tmp_path):
+    for name in ("a-unreadable", "b-empty", ".hidden", "c", "d"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a-unreadable" / "bad.png").write_bytes(b"not a picture")
+    for index in range(9):
+        save(tmp_path / "c" / f"{index}.png", "L", colour=2)
+        save(tmp_path / "d" / f"{index}.png", "L", colour=3)
+    for limit in (None, 12, 1):
+        data = load(tmp_path, channels=1, label_column="folder", limit=limit)
+        assert data.labels.tolist() == data.images[:, 0, 0, 0].tolist()
+
+
+def test_a_loose_picture_has_no_class_whatever_the_limit(tmp_path):
+    save(tmp_path / "loose.png")
+    for index in range(9):
+        save(tmp_path / "cat" / f"{index}.png")
+    with pytest.raises(UserError, match="'loose.png' lies in no class folder"):
+        load(tmp_path, label_column="folder", limit=1)
+
+
 def test_small_sets_still_hold_something_out(tmp_path):
     for index in range(2):
         save(tmp_path / f"{index}.png")

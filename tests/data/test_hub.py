@@ -32,6 +32,15 @@ def test_labels_of_words_are_numbered(tmp_path):
     assert load(source, label_column="kind").labels.tolist() == [1, 0, 1]
 
 
+def test_labels_of_words_are_numbered_by_the_whole_column(tmp_path):
+    kinds = ["d", "c", "b", "a"] * 5
+    photos = [Image.new("L", (8, 8), "abcd".index(kind)) for kind in kinds]
+    source = saved(tmp_path, photo=photos, kind=kinds)
+    data = load(source, label_column="kind", limit=2)
+    assert data.labels.tolist() == data.images[:, 0, 0, 0].tolist()
+    assert set(data.labels.tolist()) != {0, 1}
+
+
 def test_training_split_of_several_is_used(tmp_path):
     parts = {
         name: datasets.Dataset.from_dict({"photo": pictures(count)})

@@ -29,6 +29,8 @@ def load_folder(
     files = image_files(folder)
     if not files:
         raise UserError(f"data: no images in {str(folder)!r}; give a folder that holds some")
+    # Before any file is left out: a class has its number in the whole folder.
+    numbers = _class_numbers(folder, files) if labelled else None
     files = [files[i] for i in pick(len(files), limit)]
     target = None if cache is None else cache / f"{_key(folder, files, size, channels)}.npy"
     images, kept = decode_all(
@@ -41,7 +43,7 @@ def load_folder(
         )
     read = [files[i] for i in kept]
     parents = _numbers([str(file.parent) for file in read])
-    labels = _labels(folder, read) if labelled else None
+    labels = None if numbers is None else np.array([numbers[f.parts[0]] for f in read], np.int64)
     return images, labels, parents, len(files) - len(read)
 
 
@@ -72,14 +74,17 @@ def _numbers(names: list[str]) -> np.ndarray:
     return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
-def _labels(folder: Path, files: list[Path]) -> np.ndarray:
+def _class_numbers(folder: Path, files: list[Path]) -> dict[str, int]:
+    """Every top-level folder's place among their sorted names, that of empty ones too."""
     loose = [file for file in files if len(file.parts) == 1]
     if loose:
         raise UserError(
             f"data: {loose[0].name!r} lies in no class folder of {str(folder)!r}; "
             "labels are the names of the top-level folders, so move it into one"
         )
-    return _numbers([file.parts[0] for file in files])
+    names = (path.name for path in folder.iterdir() if path.is_dir())
+    visible = sorted(name for name in names if not name.startswith("."))
+    return {name: number for number, name in enumerate(visible)}
 
 
 def _key(folder: Path, files: list[Path], size: tuple[int, int], channels: int) -> str:

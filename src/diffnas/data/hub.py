@@ -36,7 +36,10 @@ def load_hub(
     column = _image_column(table, image_column, source)
     if label_column is not None and label_column not in table.column_names:
         raise _no_column("label_column", label_column, table, source)
-    table = table.select(pick(len(table), limit))
+    # Before any row is left out: a word has its number in the whole column.
+    labels = None if label_column is None else _labels(table[label_column], label_column)
+    picked = pick(len(table), limit)
+    table = table.select(picked)
     pictures = _with_images(table.select_columns([column]), column, source)
     target = None
     if cache is not None:
@@ -53,8 +56,7 @@ def load_hub(
             f"image_column: no image of column {column!r} in {source!r} can be read; "
             "name a column of images"
         )
-    labels = None if label_column is None else _labels(table[label_column], label_column)[kept]
-    return images, labels, len(table) - len(kept)
+    return images, None if labels is None else labels[picked[kept]], len(table) - len(kept)
 
 
 def is_saved_dataset(folder: Path) -> bool:
