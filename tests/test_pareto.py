@@ -17,10 +17,17 @@ from tests.select.tables import three_blocks
 @pytest.fixture
 def run(tmp_path):
     """A run that was left after its scores."""
-    table = three_blocks()
-    write_json(tmp_path / "plan.json", {"format": 1, "space": space_to_json(table.space)})
-    score_table.save(table, tmp_path / "scores.safetensors", "made up", 0.0)
+    write_json(tmp_path / "plan.json", {"format": 1})
+    score_table.save(three_blocks(), tmp_path / "scores.safetensors", "made up", 0.0)
     return tmp_path
+
+
+def test_it_is_of_the_space_that_was_scored_whatever_was_planned_since(run):
+    before = diffnas.front(run)
+    space = space_to_json(three_blocks().space)
+    planned = {**space, "blocks": space["blocks"][:-1]}
+    write_json(run / "plan.json", {"format": 1, "space": planned})
+    assert diffnas.front(run) == before
 
 
 def test_it_goes_from_the_teacher_to_the_smallest_and_dearer_points_have_less_loss(run):

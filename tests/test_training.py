@@ -121,8 +121,22 @@ def test_the_log_has_every_figure_now_and_then_and_at_the_end():
             logged.append(record)
 
     run(counting(5, progress=Watch(), points=2)[0])
-    assert [record["step"] for record in logged] == [2, 4, 5]
+    assert [record["step"] for record in logged[1:]] == [2, 4, 5]
     assert logged[-1] == {"stage": "test", "step": 5, "loss": 4.0, "note": "x"}
+
+
+def test_the_log_says_after_which_step_a_training_begins(tmp_path):
+    logged = []
+
+    class Watch(Progress):
+        def log(self, **record):
+            logged.append(record)
+
+    for steps in (3, 5):
+        about = {"student": "small"}
+        run(counting(steps, checkpoint=tmp_path / "c", progress=Watch(), about=about)[0])
+    begun = [record for record in logged if "after" in record]
+    assert begun == [{"stage": "test", "student": "small", "after": n} for n in (0, 3)]
 
 
 def test_the_rate_warms_up_and_falls_to_zero():

@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 
 from diffnas import score_table
-from diffnas.architecture import Architecture, Cost, Scores, space_from_json
-from diffnas.artifacts import check_format, read_json
+from diffnas.architecture import Architecture, Cost, Scores
 from diffnas.budget import Amount, Budget
-from diffnas.checkpoint import load_state
 from diffnas.errors import UserError
 from diffnas.select import select
 from diffnas.space import smallest_cost
@@ -73,17 +71,15 @@ def read_scores(run: Path) -> Scores:
     Raises:
         UserError: none there, or one of a newer format.
     """
-    plan = read_json(run / "plan.json")
-    if plan is None:
+    scores = score_table.read(run / "scores.safetensors")
+    if scores is not None:
+        return scores
+    if not (run / "plan.json").exists():
         raise UserError(f"RUN {run}: no run folder; name the --out of a 'diffnas compress'")
-    check_format(run / "plan.json", plan)
-    state = load_state(run / "scores.safetensors")
-    if state is None:
-        raise UserError(
-            f"RUN {run}: no scores yet; run its 'diffnas compress' again, with '--until scores' "
-            "if no student is wanted"
-        )
-    return score_table.from_tensors(state[0], space_from_json(plan["space"]))
+    raise UserError(
+        f"RUN {run}: no scores yet; run its 'diffnas compress' again, with '--until scores' "
+        "if no student is wanted"
+    )
 
 
 def _point(scores: Scores, budget: Budget, rule: str, seed: int) -> Point:

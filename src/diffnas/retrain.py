@@ -131,7 +131,7 @@ def retrain(
     from 0 to 1 by ``settings.schedule`` (arXiv 2311.04950). The l_k compare the student's blocks
     with the teacher's, fed by the student's own forward pass or, block by block, by the teacher's.
     ``settings`` must be resolved, without gaps (:mod:`diffnas.defaults`); ``log`` goes with every
-    step's figures.
+    record in the log.
 
     Raises:
         RunError: the loss is no longer finite.
@@ -140,12 +140,13 @@ def retrain(
     loop = Loop(
         "retrain",
         training.pace.steps,
-        lambda index: {**training.step(index), **(log or {})},
+        training.step,
         training.state,
         training.restore,
         checkpoint,
         fingerprint,
         progress or Progress(),
+        log or {},
     )
     with single_threaded(training.workers > 1):
         seconds = run(loop)

@@ -1,5 +1,6 @@
 """The score table of a whole denoiser: made from a supernet, written, read."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from diffnas.architecture import BlockScores, BlockSpace, Scores, Space, subnet_at
+from diffnas.architecture import (
+    BlockScores,
+    BlockSpace,
+    Scores,
+    Space,
+    space_from_json,
+    space_to_json,
+    subnet_at,
+)
+from diffnas.artifacts import check_format
 from diffnas.blocks import Call, capture
-from diffnas.checkpoint import save_state
+from diffnas.checkpoint import load_state, save_state
 from diffnas.data import Data, to_float
 from diffnas.families.noise import even_timesteps
 from diffnas.losses import BlockLoss
@@ -142,8 +152,26 @@ def save(scores: Scores, path: Path, fingerprint: str, seconds: float) -> None:
             f"{block.name}.macs": torch.tensor([cost.macs for cost in costs]),
             f"{block.name}.params": torch.tensor([cost.params for cost in costs]),
         }
-    meta = {"format": "1", "fingerprint": fingerprint, "seconds": f"{seconds:.1f}"}
+    meta = {
+        "format": "1",
+        "fingerprint": fingerprint,
+        "seconds": f"{seconds:.1f}",
+        "space": json.dumps(space_to_json(scores.space)),
+    }
     save_state(path, tensors, meta)
+
+
+def read(path: Path) -> Scores | None:
+    """The table in a file, with the space it was made for; None if there is no whole one.
+
+    Raises:
+        UserError: a newer DiffNAS wrote it.
+    """
+    tensors, meta = load_state(path) or ({}, {})
+    check_format(path, meta)
+    if "space" not in meta:
+        return None
+    return from_tensors(tensors, space_from_json(json.loads(meta["space"])))
 
 
 def from_tensors(tensors: Mapping[str, Tensor], space: Space) -> Scores:

@@ -136,6 +136,7 @@ def architecture(job: Job, table: Scores, scores_from: str) -> dict[str, Any]:
     content = {
         "format": FORMAT,
         "fingerprint": made_from,
+        "scores": scores_from,
         "name": job.student.name,
         "budget": {k: asdict(v) for k, v in job.budget.limits().items()},
         "rule": rule,
@@ -190,7 +191,18 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
     )
     card = model_card(chosen, own_class=isinstance(model, EditedModel))
     save_pipeline(_pipeline(job.teacher, model), folder, card)
-    write_json(note, {"format": FORMAT, "fingerprint": made_from, "seconds": round(seconds, 1)})
+    content = {
+        "format": FORMAT,
+        "fingerprint": made_from,
+        "seconds": round(seconds, 1),
+        # The run's settings.yaml is of its last command, which may have made another student.
+        "settings": {
+            "seed": settings.seed,
+            "precision": settings.precision,
+            "retrain": settings.retrain.model_dump(mode="json"),
+        },
+    }
+    write_json(note, content)
     checkpoint.unlink(missing_ok=True)
     return made_from
 

@@ -26,7 +26,7 @@ class Loop:
 
     ``state`` and ``restore`` give and take everything that changes from step to step, as tensors.
     ``fingerprint`` says what the state belongs to; with a checkpoint of something else the training
-    begins anew.
+    begins anew. ``about`` goes with every record in the log.
     """
 
     stage: str
@@ -37,7 +37,12 @@ class Loop:
     checkpoint: Path | None = None
     fingerprint: str = ""
     progress: Progress = field(default_factory=Progress)
+    about: Mapping[str, object] = field(default_factory=dict)
     points: int = 200  # of the curve in the log
+
+    def log(self, **record: object) -> None:
+        """One record of this training."""
+        self.progress.log(stage=self.stage, **self.about, **record)
 
 
 def run(loop: Loop) -> float:
@@ -50,6 +55,7 @@ def run(loop: Loop) -> float:
     done, before = _resume(loop)
     log_every = max(1, loop.steps // loop.points)
     loop.progress.start(loop.stage, loop.steps, done)
+    loop.log(after=done)  # what the log has of later steps is of a training that this one replaces
     began = saved = time.monotonic()
     try:
         for step in range(done, loop.steps):
@@ -58,7 +64,7 @@ def run(loop: Loop) -> float:
             shown = {k: v for k, v in figures.items() if isinstance(v, float)}
             loop.progress.update(done, **shown)
             if done % log_every == 0 or done == loop.steps:
-                loop.progress.log(stage=loop.stage, step=done, **figures)
+                loop.log(step=done, **figures)
             if time.monotonic() - saved > SAVE_EVERY:
                 saved = time.monotonic()
                 _save(loop, done, before + saved - began)

@@ -269,5 +269,5 @@ def interrupt_at(monkeypatch, stage, step):
 
         return whole(replace(loop, step=take))
 
-    for module in ("supernet", "retrain"):
+    for module in ("supernet_training", "retrain"):
         monkeypatch.setattr(f"diffnas.{module}.run", interrupted)

@@ -8,6 +8,8 @@ import pytest
 
 from diffnas.errors import UserError
 from diffnas.report import write_report
+from diffnas.report.curves import scatter
+from diffnas.report.files import read_run
 from tests.report.runs import BLOCKS, STAGES, make_run, metrics
 
 VOID = {"meta", "img", "br"}
@@ -132,14 +134,55 @@ def test_whatever_stands_in_the_files_is_text(tmp_path):
     assert not [name for _, name, _ in Tags(text).attributes if name == "onerror"]
 
 
-def test_half_a_line_and_taken_back_steps_do_not_spoil_the_curves(tmp_path):
+def test_half_a_line_does_not_spoil_the_curves(tmp_path):
     run = make_run(tmp_path / "demo", "supernet")
     clean = page_of(run)
-    log = run / "log.jsonl"
-    first, *others = log.read_text().splitlines()
-    stale = json.dumps({**json.loads(others[-1]), "loss": 9.0, "blocks": {"mid_block": 9.0}})
-    log.write_text("\n".join([first, stale, *others, '{"stage": "supernet", "st']))
+    with (run / "log.jsonl").open("a") as log:
+        log.write('{"stage": "supernet", "st')
     assert page_of(run) == clean
+
+
+def log_of(run, *stretches):
+    """Write a log of trainings, each as (the step it begins after, the steps it logs, its loss)."""
+    with (run / "log.jsonl").open("w") as log:
+        for after, steps, loss in stretches:
+            about = {"stage": "retrain", "student": "macs-0.5"}
+            records = [{"after": after}, *({"step": step, "loss": loss} for step in steps)]
+            log.writelines(f"{json.dumps(about | record)}\n" for record in records)
+
+
+def steps_and_losses(run):
+    return [(r["step"], r["loss"]) for r in read_run(run).retrain["macs-0.5"]]
+
+
+def test_steps_that_were_lost_with_a_kill_are_not_in_the_curve(tmp_path):
+    run = make_run(tmp_path / "demo")
+    log_of(run, (0, [10, 20, 30], 9.0), (15, [20, 30, 40], 1.0))
+    assert steps_and_losses(run) == [(10, 9.0), (20, 1.0), (30, 1.0), (40, 1.0)]
+
+
+def test_a_training_begun_anew_has_a_curve_of_its_own(tmp_path):
+    run = make_run(tmp_path / "demo")
+    log_of(run, (0, [10, 20, 30, 40], 9.0), (0, [12, 24], 1.0))
+    assert steps_and_losses(run) == [(12, 1.0), (24, 1.0)]
+
+
+def test_a_student_chosen_from_an_earlier_score_table_is_not_drawn_on_this_one(tmp_path):
+    run = make_run(tmp_path / "demo")
+    drawn = scatter(read_run(run))
+    file = run / "students" / "macs-0.5" / "architecture.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "scores": "another"}))
+    assert "macs-0.5" in drawn
+    assert "macs-0.5" not in scatter(read_run(run))
+
+
+def test_a_student_shows_the_settings_it_was_retrained_with(tmp_path):
+    run = make_run(tmp_path / "demo")
+    made = {"format": 1, "settings": {"seed": 7, "retrain": {"steps": 1234}}}
+    (run / "students" / "macs-0.5" / "student.json").write_text(json.dumps(made))
+    text = page_of(run)
+    assert "steps: 1234" in text
+    assert "seed: 7" in text
 
 
 def test_numbers_that_are_none_are_left_out_of_the_charts(tmp_path):

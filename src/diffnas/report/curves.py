@@ -53,12 +53,14 @@ def curve(records: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, f
 
 
 def scatter(run: RunFiles) -> str:
-    """Each block's subnets: share of its MACs against its loss, with the chosen ones."""
+    """Each block's subnets: share of its MACs against its loss, with those chosen from them."""
+    # A student that was chosen from an earlier table has no place on this one.
+    chosen = [each for each in run.students if each.architecture.get("scores", "") == run.scored]
     figures = [
         f"<figure>{chart}<figcaption>{escape(name)}, {len(table.losses)} subnets</figcaption>"
         "</figure>"
         for name, table in run.scores.items()
-        if (chart := block_scatter(name, table, run.students))
+        if (chart := block_scatter(name, table, chosen))
     ]
     if not figures:
         return ""

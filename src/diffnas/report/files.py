@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import yaml
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
-from diffnas.architecture import FORMAT
+from diffnas.artifacts import check_format, read_json
+from diffnas.checkpoint import load_state
 from diffnas.errors import UserError
 
 Floats = npt.NDArray[np.float64]
@@ -29,10 +28,14 @@ class BlockTable:
 
 @dataclass(frozen=True)
 class StudentFiles:
-    """One student: architecture.json, metrics.json and samples.png, as far as they exist."""
+    """One student's files, as far as they exist.
+
+    ``made``: student.json, with the settings of its retraining; ``samples``: a PNG.
+    """
 
     name: str
     architecture: Json
+    made: Json
     metrics: Json
     samples: bytes | None
 
@@ -41,13 +44,15 @@ class StudentFiles:
 class RunFiles:
     """All that the page is made from.
 
-    ``supernet`` and ``retrain`` (by student) are log records in the order of their steps.
+    ``scored``: fingerprint of the score table; ``supernet`` and ``retrain`` (by student) are log
+    records in the order of their steps.
     """
 
     name: str
     settings: Json
     plan: Json
     scores: dict[str, BlockTable]
+    scored: str
     students: list[StudentFiles]
     supernet: list[Json]
     retrain: dict[str, list[Json]]
@@ -67,12 +72,14 @@ def read_run(run: Path) -> RunFiles:
             f"name the --out of a 'diffnas compress'"
         )
     supernet, retrain = _curves(run / "log.jsonl")
+    scores, scored = _read_scores(run / "scores.safetensors")
     folders = sorted(path.parent for path in run.glob("students/*/architecture.json"))
     return RunFiles(
         name=run.resolve().name,
         settings=_read_yaml(run / "settings.yaml"),
         plan=_read_json(run / "plan.json"),
-        scores=_read_scores(run / "scores.safetensors"),
+        scores=scores,
+        scored=scored,
         students=[_read_student(folder) for folder in folders],
         supernet=supernet,
         retrain=retrain,
@@ -84,6 +91,7 @@ def _read_student(folder: Path) -> StudentFiles:
     return StudentFiles(
         name=folder.name,
         architecture=_read_json(folder / "architecture.json"),
+        made=_read_json(folder / "student.json"),
         metrics=_read_json(folder / "metrics.json"),
         samples=samples.read_bytes() if samples.exists() else None,
     )
@@ -92,17 +100,10 @@ def _read_student(folder: Path) -> StudentFiles:
 def _read_json(path: Path) -> Json:
     if not path.exists():
         return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise _broken(path) from None
-    if not isinstance(values, dict):
+    values = read_json(path)
+    if values is None:
         raise _broken(path)
-    if values.get("format", FORMAT) > FORMAT:
-        raise UserError(
-            f"{path}: format {values['format']} is newer than this DiffNAS reads ({FORMAT}); "
-            f"pip install --upgrade diffnas"
-        )
+    check_format(path, values)
     return values
 
 
@@ -116,21 +117,23 @@ def _read_yaml(path: Path) -> Json:
     return values if isinstance(values, dict) else {}
 
 
-def _read_scores(path: Path) -> dict[str, BlockTable]:
+def _read_scores(path: Path) -> tuple[dict[str, BlockTable], str]:
     if not path.exists():
-        return {}
-    try:
-        tensors = load_file(path)
-    except SafetensorError:
-        raise _broken(path) from None
+        return {}, ""
+    state = load_state(path)
+    if state is None:
+        raise _broken(path)
+    tensors, meta = state
+    check_format(path, meta)
     names = [key.removesuffix(".losses") for key in tensors if key.endswith(".losses")]
-    return {
+    tables = {
         name: BlockTable(
-            tensors[f"{name}.losses"].astype(np.float64), tensors[f"{name}.macs"].astype(np.float64)
+            tensors[f"{name}.losses"].double().numpy(), tensors[f"{name}.macs"].double().numpy()
         )
         for name in names
         if f"{name}.macs" in tensors
     }
+    return tables, meta.get("fingerprint", "")
 
 
 def _broken(path: Path) -> UserError:
@@ -138,20 +141,25 @@ def _broken(path: Path) -> UserError:
 
 
 def _curves(path: Path) -> tuple[list[Json], dict[str, list[Json]]]:
-    """Records of both trainings; a step taken again after a resume counts once, the last time."""
-    supernet: dict[int, Json] = {}
-    retrain: dict[str, dict[int, Json]] = {}
+    """Records of both trainings, in the order of their steps.
+
+    A training begins with a record that says ``after`` which step, 0 or that of its checkpoint:
+    later steps that were logged before it were lost, or belong to a training of other settings.
+    """
+    supernet: list[Json] = []
+    retrain: dict[str, list[Json]] = {}
     for record in _records(path):
-        if "step" not in record:
-            continue
         if record.get("stage") == "supernet":
-            supernet[record["step"]] = record
+            own = supernet
         elif record.get("stage") == "retrain":
-            retrain.setdefault(str(record.get("student", "")), {})[record["step"]] = record
-    return (
-        [supernet[step] for step in sorted(supernet)],
-        {name: [steps[step] for step in sorted(steps)] for name, steps in retrain.items()},
-    )
+            own = retrain.setdefault(str(record.get("student", "")), [])
+        else:
+            continue
+        if isinstance(after := record.get("after"), int):
+            own[:] = [earlier for earlier in own if earlier["step"] <= after]
+        elif isinstance(record.get("step"), int):
+            own.append(record)
+    return supernet, {student: records for student, records in retrain.items() if records}
 
 
 def _records(path: Path) -> Iterator[Json]:

@@ -50,6 +50,8 @@ def student(run: RunFiles, files_: StudentFiles) -> str:
     parts.append(retrain_curves(run.retrain.get(files_.name, [])))
     if files_.metrics:
         parts.append(protocol(files_.metrics))
+    if files_.made.get("settings"):
+        parts.append(folded("settings of its retraining", files_.made["settings"]))
     return "".join(parts)
 
 
@@ -174,11 +176,16 @@ def settings(run: RunFiles) -> str:
     reasons = {key: words(value) for key, value in run.plan.get("reasons", {}).items()}
     if not run.settings and not reasons:
         return ""
-    text = yaml.safe_dump(run.settings, sort_keys=False, allow_unicode=True)
     return (
-        f"<h2>Settings</h2>{facts_list(reasons)}"
-        f"<details><summary><b>settings.yaml</b></summary><pre>{escape(text)}</pre></details>"
+        f"<h2>Settings of the last command</h2>{facts_list(reasons)}"
+        f"{folded('settings.yaml', run.settings)}"
     )
+
+
+def folded(title: str, values: Any) -> str:
+    """Values as YAML, shown when opened."""
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    return f"<details><summary><b>{title}</b></summary><pre>{escape(text)}</pre></details>"
 
 
 def facts_list(facts: Mapping[str, str]) -> str:
