@@ -1,10 +1,13 @@
 """Which budgets are tried, and when a student counts as at par."""
 
 from statistics import mean
+from types import SimpleNamespace
 
 import pytest
 
-from diffnas.smallest import lowest, verdict
+from diffnas import smallest
+from diffnas.settings import parse
+from diffnas.smallest import compress_smallest, lowest, verdict
 
 
 def tried(threshold, least=0.06):
@@ -42,6 +45,21 @@ def test_no_share_is_tried_twice():
     for percent in range(5, 100):
         asked, _ = tried(percent / 100)
         assert len(asked) == len(set(asked))
+
+
+def test_where_the_space_does_not_reach_half_the_first_try_is_its_smallest(monkeypatch, tmp_path):
+    asked = []
+    side = {"frechet_distance": {"mean": 0.5, "each": [0.4, 0.6]}}
+    student = SimpleNamespace(metrics=lambda: {"teacher": side, "student": side})
+
+    def compress(model, *, budget, **_):
+        asked.append(budget.macs.value)
+        return SimpleNamespace(name="it", students={"it": student})
+
+    monkeypatch.setattr(smallest, "compress", compress)
+    stock = parse({"space": {"preset": "stock"}})  # of the digits' MACs it reaches 0.819
+    compress_smallest("digits", data="digits", out=tmp_path, settings=stock)
+    assert set(asked) == {0.82}
 
 
 @pytest.mark.parametrize(("more", "par"), [(-0.05, True), (0.011, True), (0.012, False)])

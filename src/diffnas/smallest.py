@@ -7,13 +7,14 @@ from statistics import stdev
 from typing import Any
 
 from diffnas.architecture import FORMAT
-from diffnas.artifacts import read_json
 from diffnas.budget import Amount, Budget
 from diffnas.checkpoint import write_json
 from diffnas.errors import RunError
+from diffnas.families.loading import load_skeleton
 from diffnas.progress import Progress
 from diffnas.run import Run, compress
 from diffnas.settings import Settings
+from diffnas.space import make_space, smallest_cost
 
 FIRST = 0.5
 FACTOR = 0.7
@@ -54,10 +55,10 @@ def compress_smallest(
         progress.say(f"--smallest judges over several sampling seeds: evaluate.seeds={SEEDS}")
     tried: dict[float, dict[str, Any]] = {}
 
-    def run_at(share: float, until: str | None = None) -> Run:
+    def run_at(share: float) -> Run:
         budget = Budget(macs=Amount(share, relative=True))
         given = {**further, "budget": budget, "settings": settings, "progress": progress}
-        return compress(model, data=data, out=out, **{**given, "until": until})
+        return compress(model, data=data, out=out, **given)
 
     def holds(share: float) -> bool:
         run = run_at(share)
@@ -70,9 +71,9 @@ def compress_smallest(
         write_json(out / "smallest.json", {"format": FORMAT, "tried": tried})
         return bool(found["par"])
 
-    run_at(FIRST, until="plan")
-    plan = read_json(out / "plan.json") or {}
-    share = lowest(holds, plan["smallest"]["macs"] / plan["teacher"]["macs"])
+    skeleton = load_skeleton(model, revision=further.get("revision"))
+    space = make_space(skeleton.denoiser, skeleton.family, settings.space)
+    share = lowest(holds, smallest_cost(space).macs / space.teacher.macs)
     if share is None:
         raise RunError(
             f"--smallest: no student at par up to {max(tried):.0%} of the teacher's MACs; "
@@ -102,7 +103,8 @@ def verdict(metrics: Mapping[str, Any]) -> dict[str, Any]:
 def lowest(holds: Callable[[float], bool], least: float) -> float | None:
     """The lowest share that holds: from :data:`FIRST` by :data:`FACTOR`, then one bisection.
 
-    ``least``: the smallest share the space reaches. None: not even the largest tried holds.
+    ``least``: the smallest share the space reaches; none below it is tried.
+    None: not even the largest tried holds.
     """
     good: float | None = None
     bad: float | None = None
