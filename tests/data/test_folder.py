@@ -7,6 +7,7 @@ from PIL import Image
 
 from diffnas.data import decode, load_data
 from diffnas.errors import RunError, UserError
+from diffnas.progress import Progress
 
 
 def save(path, mode="RGB", size=(12, 10), colour=None, **options):
@@ -75,6 +76,62 @@ def test_unreadable_files_are_skipped_and_counted(tmp_path):
     assert (len(data.images), data.skipped) == (1, 2)
 
 
+@pytest.mark.parametrize("error", [AttributeError, TypeError, SyntaxError])
+def test_whatever_pillow_raises_on_a_broken_file_the_file_is_skipped(tmp_path, monkeypatch, error):
+    save(tmp_path / "good.png")
+    save(tmp_path / "odd.png")
+    opened = Image.open
+
+    def fail(path):
+        if path.name == "odd.png":
+            raise error("broken")
+        return opened(path)
+
+    monkeypatch.setattr(Image, "open", fail)
+    assert load(tmp_path).skipped == 1
+
+
+@pytest.mark.parametrize("error", [AttributeError, TypeError])
+def test_a_mistake_of_ours_is_no_unreadable_file(tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error("not in this version of Pillow")
+
+    save(tmp_path / "good.png")
+    monkeypatch.setattr(decode.ImageOps, "fit", fail)
+    with pytest.raises(error, match="not in this version"):
+        load(tmp_path)
+
+
+def test_a_picture_that_cannot_be_converted_is_skipped(tmp_path):
+    save(tmp_path / "good.png")
+    values = np.full((9, 9), np.nan, np.float32)
+    Image.fromarray(values).save(tmp_path / "nan.tiff")
+    assert load(tmp_path).skipped == 1
+
+
+@pytest.mark.parametrize("large", [1, 2**26])
+def test_progress_counts_the_decoded_pictures(tmp_path, monkeypatch, large):
+    class Heard(Progress):
+        def __init__(self):
+            self.lines = []
+
+        def start(self, stage, total, done=0):
+            self.lines.append((stage, total))
+
+        def update(self, done, **figures):
+            self.lines.append(done)
+
+        def stop(self):
+            self.lines.append("stop")
+
+    monkeypatch.setattr(decode, "LARGE", large)
+    pictures = tmp_path / "pictures"
+    save(pictures / "a.png")
+    (pictures / "bad.png").write_bytes(b"not a picture")
+    load(pictures, cache=tmp_path / "cache", progress=(heard := Heard()))
+    assert heard.lines == [("decode", 2), 1, 2, "stop"]
+
+
 def test_nothing_readable_is_an_error(tmp_path):
     (tmp_path / "bad.png").write_bytes(b"not a picture")
     with pytest.raises(UserError, match="none of the 1 images"):
@@ -130,7 +187,7 @@ def test_a_loose_picture_has_no_class_whatever_the_limit(tmp_path):
     save(tmp_path / "loose.png")
     for index in range(9):
         save(tmp_path / "cat" / f"{index}.png")
-    with pytest.raises(UserError, match="'loose.png' lies in no class folder"):
+    with pytest.raises(UserError, match=r"'loose\.png' lies in no class folder"):
         load(tmp_path, label_column="folder", limit=1)
 
 

@@ -85,6 +85,22 @@ def test_unreachable_hub_is_one_line_for_the_user(monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("mark", ["state.json", "dataset_dict.json", "train.parquet"])
+def test_a_damaged_local_data_set_is_not_taken_for_one_of_the_hub(tmp_path, mark):
+    (tmp_path / mark).write_text("none")
+    with pytest.raises(UserError, match="holds a data set that cannot be read") as caught:
+        load(str(tmp_path))
+    assert str(tmp_path) in str(caught.value)
+    assert "Hub" not in str(caught.value)
+
+
+def test_rows_without_a_picture_are_skipped_and_counted(tmp_path):
+    table = datasets.Dataset.from_dict({"photo": [*pictures(2), None]})
+    table.save_to_disk(tmp_path)
+    data = load(str(tmp_path))
+    assert (len(data.images), data.skipped) == (2, 1)
+
+
 def test_limit_spreads_over_the_set_in_order(tmp_path):
     data = load(saved(tmp_path, photo=pictures(20)), limit=5)
     values = data.images[:, 0, 0, 0].astype(int)

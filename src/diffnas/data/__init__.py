@@ -15,6 +15,7 @@ from diffnas.data.folder import load_folder, pick
 from diffnas.data.hub import is_saved_dataset, load_hub
 from diffnas.data.split import split, split_groups
 from diffnas.errors import UserError
+from diffnas.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def load_data(
     label_column: str | None = None,
     cache: Path | None = None,
     limit: int | None = None,
+    progress: Progress | None = None,
 ) -> Data:
     """Load 'digits', a folder of images, or a data set of the Hugging Face Hub.
 
@@ -56,6 +58,7 @@ def load_data(
     split_by: 'file', or 'folder' to hold out whole parent folders (crops of one photograph, say).
     label_column: a Hub data set's column; for a folder, any name asks for its top-level folders.
     cache: where large sets are kept decoded. limit: use at most so many images.
+    progress: told how many pictures are decoded.
     """
     _check(channels, held_out, split_by, augment, limit)
     folder = Path(source).expanduser()
@@ -67,7 +70,13 @@ def load_data(
         images, labels = images[picked], labels[picked]
     elif folder.is_dir() and not is_saved_dataset(folder):
         images, labels, groups, skipped = load_folder(
-            folder, size, channels, labelled=label_column is not None, cache=cache, limit=limit
+            folder,
+            size,
+            channels,
+            labelled=label_column is not None,
+            cache=cache,
+            limit=limit,
+            progress=progress,
         )
     elif folder.exists() or not _looks_like_path(source):
         images, labels, skipped = load_hub(
@@ -78,6 +87,7 @@ def load_data(
             label_column=label_column,
             cache=cache,
             limit=limit,
+            progress=progress,
         )
     else:
         raise UserError(f"data: there is no folder {source!r}; give an existing one")

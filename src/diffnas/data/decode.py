@@ -14,13 +14,13 @@ from PIL import Image, ImageOps
 
 from diffnas.checkpoint import sweep, write_atomically
 from diffnas.errors import RunError
+from diffnas.progress import Progress
 
 LARGE = 2**26  # bytes; more than this goes to a file, where one is allowed
 
 
 def to_array(image: Image.Image, size: tuple[int, int], channels: int) -> np.ndarray:
-    """Turn upright, flatten on white, crop the centre to shape, resize: uint8 (channels, H, W)."""
-    image = ImageOps.exif_transpose(image)
+    """Flatten on white, crop the centre to shape, resize: uint8 (channels, H, W)."""
     if image.mode.startswith("I") or image.mode == "F":
         image = _eight_bits(image)
     if image.has_transparency_data:
@@ -48,7 +48,9 @@ def decode_all(
     read: Callable[[int], Image.Image],
     size: tuple[int, int],
     channels: int,
+    *,
     file: Path | None = None,
+    progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Decode pictures 0..count-1: images (K, channels, H, W) and the K indices that were readable.
 
@@ -59,9 +61,10 @@ def decode_all(
         RunError: the disk is full, or does not keep what is written.
     """
     shape = (count, channels, *size)
+    progress = progress or Progress()
     if file is None or np.prod(shape) < LARGE:
         images = np.empty(shape, np.uint8)
-        kept = _fill(images, read, size, channels)
+        kept = _fill(images, read, size, channels, progress)
         return images[: len(kept)], kept
     kept_file = file.with_suffix(".kept.npy")
     sweep(file)  # what killed runs left of it can be as large as the set
@@ -69,7 +72,7 @@ def decode_all(
     def write(temporary: Path) -> None:
         images = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
         _allocate(temporary)
-        kept = _fill(images, read, size, channels)
+        kept = _fill(images, read, size, channels, progress)
         images.flush()
         np.save(kept_file, kept)
 
@@ -114,22 +117,32 @@ def _fill(
     read: Callable[[int], Image.Image],
     size: tuple[int, int],
     channels: int,
+    progress: Progress,
 ) -> np.ndarray:
     """Write the readable pictures to the front of `images`; their indices, int64."""
 
     def decode(index: int) -> np.ndarray | None:
         try:
-            return to_array(read(index), size, channels)
+            image = ImageOps.exif_transpose(read(index))
         except MemoryError:
             raise
         except Exception:  # a broken file makes Pillow's plugins raise anything
             return None
+        try:
+            return to_array(image, size, channels)
+        except (AttributeError, MemoryError, TypeError):  # no fault of the file
+            raise
+        except Exception:  # a mode that Pillow cannot convert, values that are no numbers
+            return None
 
     kept: list[int] = []
+    progress.start("decode", len(images))
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata, thread-wide
         for index, array in enumerate(pool.map(decode, range(len(images)))):
             if array is not None:
                 images[len(kept)] = array
                 kept.append(index)
+            progress.update(index + 1)
+    progress.stop()
     return np.array(kept, dtype=np.int64)

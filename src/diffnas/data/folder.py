@@ -10,6 +10,7 @@ from PIL import Image
 
 from diffnas.data.decode import decode_all
 from diffnas.errors import UserError
+from diffnas.progress import Progress
 
 
 def load_folder(
@@ -20,6 +21,7 @@ def load_folder(
     labelled: bool = False,
     cache: Path | None = None,
     limit: int | None = None,
+    progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, int]:
     """Load a folder's pictures in the order of their paths.
 
@@ -34,7 +36,12 @@ def load_folder(
     files = [files[i] for i in pick(len(files), limit)]
     target = None if cache is None else cache / f"{_key(folder, files, size, channels)}.npy"
     images, kept = decode_all(
-        len(files), lambda i: _open(folder / files[i]), size, channels, target
+        len(files),
+        lambda i: _open(folder / files[i]),
+        size,
+        channels,
+        file=target,
+        progress=progress,
     )
     if not len(kept):
         raise UserError(

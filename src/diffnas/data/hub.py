@@ -12,6 +12,7 @@ from PIL import Image
 from diffnas.data.decode import decode_all
 from diffnas.data.folder import pick
 from diffnas.errors import UserError
+from diffnas.progress import Progress
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -26,6 +27,7 @@ def load_hub(
     label_column: str | None = None,
     cache: Path | None = None,
     limit: int | None = None,
+    progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None, int]:
     """Load 'owner/name', 'owner/name:configuration' or a local folder written by `datasets`.
 
@@ -50,7 +52,7 @@ def load_hub(
         image: Image.Image = pictures[index][column]
         return image
 
-    images, kept = decode_all(len(table), read, size, channels, target)
+    images, kept = decode_all(len(table), read, size, channels, file=target, progress=progress)
     if not len(kept):
         raise UserError(
             f"image_column: no image of column {column!r} in {source!r} can be read; "
@@ -78,10 +80,15 @@ def _open(source: str) -> Dataset:
             name, _, configuration = source.partition(":")
             found = datasets.load_dataset(name, configuration or None)
     except Exception as error:  # the library's own, the Hub client's and the network's
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        if folder.is_dir():
+            raise UserError(
+                f"data: the folder {source!r} holds a data set that cannot be read ({reason}); "
+                "check that its files are whole, or give a folder of images"
+            ) from error
         raise UserError(
             f"data: {source!r} is no folder here, and loading it as a Hub data set failed "
-            f"({reason[0][:200]}); check the name and the connection, or give a folder of images"
+            f"({reason}); check the name and the connection, or give a folder of images"
         ) from error
     if isinstance(found, dict):
         found = found["train"] if "train" in found else next(iter(found.values()))
