@@ -39,7 +39,7 @@ from diffnas.budget import parse_budget
 from diffnas.families import Teacher
 from diffnas.families.unet2d import FAMILY
 from diffnas.measure.latency import latency_ms
-from diffnas.score_table import score
+from diffnas.scoring import score
 from diffnas.select import select
 from diffnas.settings import ScoreSettings, SpaceSettings
 from diffnas.space import make_space

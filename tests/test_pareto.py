@@ -18,7 +18,7 @@ from tests.select.tables import three_blocks
 def run(tmp_path):
     """A run that was left after its scores."""
     write_json(tmp_path / "plan.json", {"format": 1})
-    score_table.save(three_blocks(), tmp_path / "scores.safetensors", "made up", 0.0)
+    score_table.save(three_blocks(), tmp_path / "scores.safetensors", "made up")
     return tmp_path
 
 

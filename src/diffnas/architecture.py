@@ -157,10 +157,11 @@ class BlockScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """The score table of the whole denoiser."""
+    """The score table of the whole denoiser. ``seconds``: what it took, where that is known."""
 
     space: Space
     blocks: dict[str, BlockScores]
+    seconds: float = 0.0
 
 
 def subnet_at(block: BlockSpace, choice: Sequence[int] | npt.NDArray[np.int16]) -> Subnet:

@@ -5,7 +5,6 @@ own whether its result is there, out of date or damaged; nothing else has to be 
 """
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,12 +23,20 @@ from diffnas.device import device_name
 from diffnas.families import Teacher
 from diffnas.fingerprint import fingerprint
 from diffnas.limits import option_metrics, within_latency
-from diffnas.measure.evaluate import cost_rows, protocol, quality_row
+from diffnas.measure.evaluate import (
+    cost_rows,
+    draw,
+    judged_by,
+    protocol,
+    quality_row,
+    takes_classes,
+)
 from diffnas.measure.grid import side_by_side
 from diffnas.model_card import model_card
 from diffnas.names import public_name
 from diffnas.progress import Progress
 from diffnas.retrain import fresh_weights, retrain
+from diffnas.scoring import score
 from diffnas.settings import Settings
 from diffnas.student.modeling import EditedModel
 from diffnas.student.saving import load, save_pipeline
@@ -106,16 +113,19 @@ def scores(job: Job, net: Supernet, supernet_from: str) -> tuple[Scores, str]:
     found = current_tensors(file, made_from, job.progress.say)
     if found is not None:
         return score_table.from_tensors(found, job.space), made_from
-    began = time.monotonic()
-    table = score_table.score(
+    checkpoint = job.path / "scores-checkpoint.safetensors"
+    table = score(
         net,
         job.data,
         job.settings.score,
         job.settings.supernet.block_loss,
         seed=job.settings.seed,
+        checkpoint=checkpoint,
+        fingerprint=made_from,
         progress=job.progress,
     )
-    score_table.save(table, file, made_from, time.monotonic() - began)
+    score_table.save(table, file, made_from)
+    checkpoint.unlink(missing_ok=True)
     return table, made_from
 
 
@@ -210,7 +220,7 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
 def metrics(job: Job, student_from: str) -> dict[str, Any]:
     """The content of ``metrics.json``; ``samples.png`` beside it."""
     settings = job.settings.evaluate
-    judged = settings.model_dump(exclude={"batch_size"})
+    judged = judged_by(job.teacher, settings)
     made_from = fingerprint(student_from, judged, device_name(job.device))
     file, picture = job.student / "metrics.json", job.student / "samples.png"
     found = current_json(file, made_from, job.progress.say)
@@ -225,21 +235,13 @@ def metrics(job: Job, student_from: str) -> dict[str, Any]:
     content = {
         "format": FORMAT,
         "fingerprint": made_from,
-        "protocol": protocol(job.data, settings, job.device),
+        "protocol": protocol(job.data, settings, job.device, classes=takes_classes(job.teacher)),
         "teacher": costs["teacher"] | _teacher_quality(job),
         "student": costs["student"] | quality_row(small, job.data, settings, job.progress),
         "seconds": _seconds(job),
     }
     left, right = (
-        side.family.sample(
-            side.pipeline,
-            side.denoiser,
-            SHOWN,
-            seed=settings.seeds[0],
-            sampler=settings.sampler,
-            steps=settings.sampler_steps,
-            batch_size=SHOWN,
-        )
+        draw(side, job.data, settings, SHOWN, seed=settings.seeds[0])
         for side in (job.teacher, small)
     )
     write_atomically(picture, lambda path: side_by_side(left, right).save(path, format="PNG"))
@@ -264,7 +266,7 @@ def _seconds(job: Job) -> dict[str, float]:
 def _teacher_quality(job: Job) -> dict[str, Any]:
     """Measured once for all students of the run."""
     file = job.path / "teacher.json"
-    judged = job.settings.evaluate.model_dump(exclude={"batch_size"})
+    judged = judged_by(job.teacher, job.settings.evaluate)
     made_from = fingerprint(job.origin, judged)
     found = current_json(file, made_from, job.progress.say)
     if found is None:

@@ -3,9 +3,11 @@
 from functools import cache
 
 import numpy as np
+import pytest
 
-from diffnas import score_table
+from diffnas import scoring
 from diffnas.progress import Progress
+from diffnas.scoring import score
 from diffnas.settings import ScoreSettings
 from tests.engine import tiny_data, tiny_supernet
 
@@ -18,9 +20,8 @@ def supernet():
     return tiny_supernet(layers_per_block=2)
 
 
-def table(settings=SETTINGS, seed=0, progress=None):
-    net, data = supernet(), tiny_data()
-    return score_table.score(net, data, settings, "residual", seed=seed, progress=progress).blocks
+def table(settings=SETTINGS, seed=0, **arguments):
+    return score(supernet(), tiny_data(), settings, "residual", seed=seed, **arguments).blocks
 
 
 def test_small_blocks_are_scored_whole_and_large_ones_searched():
@@ -65,3 +66,46 @@ def test_progress_rises_to_its_total():
         table(settings, progress=heard)
         assert heard.seen == sorted(heard.seen)
         assert heard.seen[-1] == heard.total
+
+
+class Begun(Progress):
+    """Where the bar began and ended."""
+
+    def start(self, stage, total, done=0):
+        self.begun, self.total = done, total
+
+    def update(self, done, **figures):
+        self.last = done
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("settings", [SETTINGS, SEARCHED])
+def test_scoring_goes_on_where_it_was_stopped(tmp_path, settings, threads, monkeypatch):
+    whole, saves = table(settings), []
+    save = scoring.save_state
+
+    def save_and_stop(path, tensors, meta):
+        save(path, tensors, meta)
+        saves.append(path)
+        if len(saves) == len(whole) + 2:  # amid the second half of the batch
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(scoring, "save_state", save_and_stop)
+    kept = {"checkpoint": tmp_path / "c", "fingerprint": "f"}
+    with pytest.raises(KeyboardInterrupt):
+        table(settings, **kept)
+    monkeypatch.setattr(scoring, "workers_for", lambda *_: threads)
+    seen = Begun()
+    found = table(settings, **kept, progress=seen)
+    assert 0 < seen.begun < seen.total == seen.last
+    assert len(saves) == 2 * len(whole)  # each block of each half once
+    for name, block in whole.items():
+        np.testing.assert_array_equal(found[name].choices, block.choices)
+        np.testing.assert_allclose(found[name].losses, block.losses, rtol=1e-6)
+
+
+def test_a_checkpoint_of_other_settings_is_not_gone_on_with(tmp_path):
+    table(checkpoint=tmp_path / "c", fingerprint="f")
+    seen = Begun()
+    table(checkpoint=tmp_path / "c", fingerprint="g", progress=seen)
+    assert seen.begun == 0

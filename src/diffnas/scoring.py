@@ -1,0 +1,229 @@
+"""The scores of all blocks' subnets, made from a trained supernet."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from diffnas.architecture import BlockScores, BlockSpace, Scores, subnet_at
+from diffnas.artifacts import current_tensors
+from diffnas.blocks import Call, capture
+from diffnas.checkpoint import save_state, within
+from diffnas.data import Data, to_float
+from diffnas.families.noise import even_timesteps
+from diffnas.losses import BlockLoss
+from diffnas.parallel import thread_map, twin, workers_for
+from diffnas.progress import Progress
+from diffnas.rng import generator
+from diffnas.scores import Choices, plain_options, score_block
+from diffnas.search import search
+from diffnas.settings import ScoreSettings
+from diffnas.supernet import BlockSupernet, Supernet
+
+Floats = npt.NDArray[np.float64]
+
+
+def score(
+    supernet: Supernet,
+    data: Data,
+    settings: ScoreSettings,
+    kind: BlockLoss,
+    *,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    fingerprint: str = "",
+    progress: Progress | None = None,
+) -> Scores:
+    """Block losses of the subnets of every block over a fixed validation batch.
+
+    Up to ``settings.enumerate`` subnets of a block, all; of more, those that an evolutionary
+    search over the first parts of the batch looks at, ``settings.evaluations`` at most.
+
+    The batch: ``settings.images`` seen images without augmentation (held-out ones are for judging
+    only), timesteps spread evenly over the schedule. It is evaluated in parts of
+    ``settings.batch_size``; a loss is the mean over parts, whatever the number of threads.
+    With a ``checkpoint`` path the work goes on where an earlier one, with the same fingerprint,
+    stopped: after the last block of the last parts.
+    """
+    assert settings.batch_size is not None
+    progress = progress or Progress()
+    parts = _parts(supernet, data, settings, seed)
+    device = next(supernet.teacher.denoiser.parameters()).device
+    macs = supernet.space.teacher.macs * settings.batch_size
+    workers = min(workers_for(device, macs), len(parts))
+    blocks = supernet.space.blocks
+    found = _Found()
+    kept = None if checkpoint is None else current_tensors(checkpoint, fingerprint, progress.say)
+    if kept is not None:
+        found.restore(kept)
+    before, began = found.seconds, time.monotonic()
+
+    def searching(block: BlockSpace) -> int:
+        """Evaluations that find the rows of a block's table, as the progress counts them."""
+        return settings.evaluations * workers if block.size > settings.enumerate else 0
+
+    work = {block.name: subnets_scored(block, settings) for block in blocks}
+    done = sum(len(found.losses[block.name]) * work[block.name] for block in blocks)
+    done += sum(searching(block) for block in blocks if block.name in found.choices)
+    total = len(parts) * sum(work.values()) + sum(searching(block) for block in blocks)
+    progress.start("scores", total, done)
+    # As many parts at a time as there are threads: captured calls of all would fill the memory.
+    for first in range(0, len(parts), workers):
+        ahead = range(first, min(first + workers, len(parts)))
+        if all(len(found.losses[block.name]) >= ahead.stop for block in blocks):
+            continue
+        calls = [_calls(supernet, data, parts[part]) for part in ahead]
+        for block in blocks:
+            own = [call.pop(block.name) for call in calls]
+            # Another number of threads may have ended amid these parts.
+            own = own[max(0, len(found.losses[block.name]) - first) :]
+            if not own:
+                continue
+            losses_of = _losses(supernet.blocks[block.name], own, kind)
+            if block.name not in found.choices:
+                shown = _Offset(progress, done, len(own))
+                found.choices[block.name] = _choices(block, losses_of, settings, seed, shown)
+                done += searching(block)
+            shown = _Offset(progress, done, len(own))
+            found.losses[block.name] += losses_of(found.choices[block.name], shown)
+            done += work[block.name] * len(own)
+            progress.update(done)
+            found.seconds = before + time.monotonic() - began
+            if checkpoint is not None:
+                meta = {"format": "1", "fingerprint": fingerprint}
+                save_state(checkpoint, found.state(), meta)
+    progress.stop()
+    tables = {
+        name: BlockScores(found.choices[name], np.mean(losses, axis=0))
+        for name, losses in found.losses.items()
+    }
+    return Scores(supernet.space, tables, found.seconds)
+
+
+@dataclass
+class _Found:
+    """What is scored so far: each block's rows, their losses on the parts done, and the seconds."""
+
+    choices: dict[str, Choices] = field(default_factory=dict)
+    losses: defaultdict[str, list[Floats]] = field(default_factory=lambda: defaultdict(list))
+    seconds: float = 0.0
+
+    def state(self) -> dict[str, Tensor]:
+        """As named tensors."""
+        rows = {f"choices/{name}": torch.from_numpy(each) for name, each in self.choices.items()}
+        losses = {
+            f"losses/{name}": torch.from_numpy(np.stack(self.losses[name])) for name in self.choices
+        }
+        return {**rows, **losses, "seconds": torch.tensor(self.seconds, dtype=torch.float64)}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what :meth:`state` gave."""
+        for name, rows in within(tensors, "choices/").items():
+            self.choices[name] = rows.numpy()
+        for name, losses in within(tensors, "losses/").items():
+            self.losses[name] = list(losses.numpy())
+        self.seconds = float(tensors["seconds"])
+
+
+def subnets_scored(block: BlockSpace, settings: ScoreSettings) -> int:
+    """How many subnets of a block the table has, at most."""
+    return block.size if block.size <= settings.enumerate else settings.evaluations
+
+
+LossesOf = Callable[[Choices, Progress | None], list[Floats]]
+"""A block's losses of some subnets on each of a few calls."""
+
+
+def _choices(
+    block: BlockSpace, losses_of: LossesOf, settings: ScoreSettings, seed: int, progress: Progress
+) -> Choices:
+    """The rows of a block's table: all its subnets, or those that a search looks at."""
+    if block.size <= settings.enumerate:
+        return block.choices()
+    seen = 0
+
+    def losses(choices: Choices) -> Floats:
+        nonlocal seen
+        seen += len(choices)
+        found: Floats = np.mean(losses_of(choices, None), axis=0)
+        progress.update(seen)
+        return found
+
+    def costs(choices: Choices) -> Floats:
+        subnets = [subnet_at(block, choice) for choice in choices]
+        return np.array([block.cost_of(subnet).macs for subnet in subnets], dtype=float)
+
+    sizes = [len(slot.options) for slot in block.slots]
+    return search(sizes, losses, costs, evaluations=settings.evaluations, seed=seed)
+
+
+def _losses(block: BlockSupernet, calls: list[Call], kind: BlockLoss) -> LossesOf:
+    """In threads on twins: a block runs one subnet at a time."""
+    plain, twins = plain_options(block), [twin(block) for _ in calls]
+
+    def losses_of(choices: Choices, progress: Progress | None) -> list[Floats]:
+        shown = [progress, *[None] * (len(calls) - 1)]
+        work = list(zip(twins, calls, shown, strict=True))
+        return thread_map(
+            lambda each: (
+                score_block(
+                    each[0], [each[1]], kind, progress=each[2], plain=plain, choices=choices
+                ).losses
+            ),
+            work,
+            len(calls),
+        )
+
+    return losses_of
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some of the validation batch: image rows, timesteps, and where the noise comes from."""
+
+    rows: npt.NDArray[np.int64]
+    times: Tensor
+    random: torch.Generator
+
+
+def _parts(supernet: Supernet, data: Data, settings: ScoreSettings, seed: int) -> list[_Part]:
+    """The validation batch cut so that every part spans the whole schedule."""
+    random = generator(seed, "score images", 0)
+    count = min(settings.images, len(data.seen))
+    picks = data.seen[torch.randperm(len(data.seen), generator=random)[:count].numpy()]
+    times = even_timesteps(supernet.teacher.pipeline.scheduler.config, count)
+    assert settings.batch_size is not None
+    number = -(-count // settings.batch_size)
+    return [
+        _Part(picks[part::number], times[part::number], generator(seed, "score noise", part))
+        for part in range(number)
+    ]
+
+
+def _calls(supernet: Supernet, data: Data, part: _Part) -> dict[str, Call]:
+    """The teacher's calls of all blocks on a part."""
+    teacher = supernet.teacher
+    device = next(teacher.denoiser.parameters()).device
+    images = to_float(data.images[part.rows]).to(device)
+    labels = None if data.labels is None else torch.from_numpy(data.labels[part.rows]).to(device)
+    batch = teacher.family.training_batch(teacher.pipeline, images, labels, part.random, part.times)
+    return capture(teacher.denoiser, list(supernet.blocks), batch.inputs)[1]
+
+
+class _Offset(Progress):
+    """Shows one of several equal threads as all of them, after what was done before."""
+
+    def __init__(self, progress: Progress, done: int, threads: int) -> None:
+        self.progress = progress
+        self.done = done
+        self.threads = threads
+
+    def update(self, done: int, **figures: float) -> None:
+        """Count on."""
+        self.progress.update(self.done + self.threads * done, **figures)
