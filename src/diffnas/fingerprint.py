@@ -1,6 +1,7 @@
 """Short names for content: what was made from the same things has the same fingerprint."""
 
 import hashlib
+import inspect
 import json
 from typing import Any
 
@@ -25,9 +26,9 @@ def of_teacher(teacher: Teacher) -> str:
     for name, value in sorted(teacher.denoiser.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(-1).numpy().tobytes())
-    denoiser: Any = teacher.denoiser
-    configs = [_public(denoiser.config), _public(teacher.pipeline.scheduler.config)]
-    return fingerprint(digest.hexdigest(), configs)
+    return fingerprint(
+        digest.hexdigest(), _config(teacher.denoiser), _config(teacher.pipeline.scheduler)
+    )
 
 
 def of_data(data: Data) -> str:
@@ -43,6 +44,21 @@ def of_data(data: Data) -> str:
     return fingerprint(digest.hexdigest(), data.images.shape, data.augment)
 
 
-def _public(config: Any) -> dict[str, Any]:
-    """Without diffusers' notes of where a config came from and which version wrote it."""
-    return {key: value for key, value in dict(config).items() if not key.startswith("_")}
+def _config(component: Any) -> tuple[str, dict[str, Any]]:
+    """A component's class, and what its config says beyond the class's defaults.
+
+    Defaults are left out because a later diffusers has more of them. Entries that the class does
+    not know are in: samplers made from a scheduler's config may. Names with an underscore are
+    diffusers' notes of where a config came from and which version wrote it.
+    """
+    kind = type(component)
+    # As JSON, because a file has lists where a class has tuples.
+    defaults = {
+        name: fingerprint(argument.default)
+        for name, argument in inspect.signature(kind).parameters.items()
+    }
+    return kind.__name__, {
+        key: value
+        for key, value in component.config.items()
+        if not key.startswith("_") and fingerprint(value) != defaults.get(key)
+    }

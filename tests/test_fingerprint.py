@@ -1,0 +1,64 @@
+"""What a teacher's fingerprint depends on, and what it does not."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+
+from diffnas.families.loading import load_teacher
+from diffnas.fingerprint import of_teacher
+from tests.engine import tiny_teacher
+
+
+class Scheduler(ConfigMixin):
+    """As diffusers' are."""
+
+    config_name = "scheduler_config.json"
+
+    @register_to_config
+    def __init__(self, steps=1000, sizes=(1, 2)):
+        pass
+
+
+class LaterScheduler(ConfigMixin):
+    """The same one in a later diffusers: with one more argument."""
+
+    config_name = "scheduler_config.json"
+
+    @register_to_config
+    def __init__(self, steps=1000, sizes=(1, 2), sharp=False):
+        pass
+
+
+LaterScheduler.__name__ = Scheduler.__name__
+
+
+def with_scheduler(scheduler):
+    return of_teacher(replace(tiny_teacher(), pipeline=SimpleNamespace(scheduler=scheduler)))
+
+
+def test_an_argument_that_a_later_diffusers_adds_is_no_change():
+    assert with_scheduler(LaterScheduler()) == with_scheduler(Scheduler())
+    assert with_scheduler(LaterScheduler(steps=5)) == with_scheduler(Scheduler(steps=5))
+    assert with_scheduler(LaterScheduler(sharp=True)) != with_scheduler(Scheduler())
+
+
+def test_a_default_written_out_as_json_has_it_is_no_change():
+    assert with_scheduler(Scheduler(sizes=[1, 2])) == with_scheduler(Scheduler())
+
+
+def test_schedulers_of_two_classes_differ_where_both_have_their_defaults():
+    assert with_scheduler(DDIMScheduler()) != with_scheduler(DDPMScheduler())
+
+
+def test_an_entry_that_only_other_samplers_read_counts():
+    plain = DDPMScheduler()
+    karras = DDPMScheduler.from_config({**plain.config, "use_karras_sigmas": True})
+    assert with_scheduler(karras) != with_scheduler(plain)
+
+
+def test_saving_and_loading_changes_nothing(tmp_path):
+    teacher = tiny_teacher()
+    teacher.pipeline.save_pretrained(tmp_path)
+    assert of_teacher(load_teacher(str(tmp_path))) == of_teacher(teacher)
