@@ -11,7 +11,6 @@ from pymoo.operators.crossover.ux import UniformCrossover
 from pymoo.operators.sampling.rnd import IntegerRandomSampling
 from pymoo.optimize import minimize
 
-from diffnas.select.exact import worst_block
 from diffnas.select.local import local
 from diffnas.select.table import ROUNDING, Limits, Rows, Table, tightened
 
@@ -26,7 +25,8 @@ def global_evolution(table: Table, seed: int) -> tuple[Rows, float]:
     The second figure is the largest block loss over its benchmark.
     """
     rows = tightened(table, partial(_evolve, table, seed))
-    return worst_block(table, rows or local(table, seed)[0])
+    rows = rows or local(table, seed)[0]
+    return rows, table.worst(rows)
 
 
 def _evolve(table: Table, seed: int, limits: Limits) -> Rows | None:

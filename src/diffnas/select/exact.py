@@ -20,12 +20,8 @@ def global_exact(table: Table, seed: int) -> tuple[Rows, float]:
     optimum by HiGHS. The second figure is the largest block loss over its benchmark.
     """
     rows = tightened(table, partial(_optimum, table))
-    return worst_block(table, rows or local(table, seed)[0])
-
-
-def worst_block(table: Table, rows: Rows) -> tuple[Rows, float]:
-    """The rows and the largest of their block losses over their benchmarks."""
-    return rows, max(float(table.losses[name][row]) for name, row in rows.items())
+    rows = rows or local(table, seed)[0]
+    return rows, table.worst(rows)
 
 
 def _optimum(table: Table, limits: Limits) -> Rows | None:

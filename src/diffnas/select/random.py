@@ -26,7 +26,7 @@ def random(table: Table, seed: int) -> tuple[Rows, float]:
         walked = [_cheaper(table, _rows(names, pick), draw) for pick in picks[:WALKS]]
         met = [rows for rows in walked if table.within_limits(rows)]
     rows = min(met, key=lambda rows: _slack(table, rows)) if met else local(table, seed)[0]
-    return rows, max(float(table.losses[name][row]) for name, row in rows.items())
+    return rows, table.worst(rows)
 
 
 def _rows(names: list[str], pick: npt.NDArray[np.int64]) -> Rows:

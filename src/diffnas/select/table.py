@@ -68,6 +68,10 @@ class Table:
             self.total(metric, rows) <= limit * ROUNDING for metric, limit in self.limits.items()
         )
 
+    def worst(self, rows: Mapping[str, int]) -> float:
+        """The largest block loss over its own block's benchmark."""
+        return max(float(self.losses[name][row]) for name, row in rows.items())
+
     def smallest(self, metric: str) -> float:
         """The least share of that metric that any architecture reaches."""
         if metric in self.whole:
