@@ -28,9 +28,9 @@ Ratio = Annotated[float, Field(gt=0, le=1)]
 
 
 class Section(BaseModel):
-    """A group of settings: unknown keys are refused, values are never changed in place."""
+    """A group of settings: no unknown keys, no infinities, and no changes in place."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -111,7 +111,9 @@ class ScoreSettings(Section):
     images: Positive = Field(256, description="images in the fixed validation batch")
     batch_size: Positive | None = Field(None, description="images evaluated at once")
     enumerate: Positive = Field(4096, description="a block of more subnets is searched instead")
-    evaluations: Positive = Field(2000, description="subnets that such a search looks at, at most")
+    evaluations: Annotated[int, Field(ge=20)] = Field(  # block_search.POPULATION
+        2000, description="subnets that such a search looks at, at most"
+    )
 
 
 class SelectSettings(Section):

@@ -16,6 +16,7 @@ from diffnas.space import make_space
 from diffnas.student.modeling import edit_module
 from diffnas.supernet import BlockSupernet
 from tests.engine import tiny_teacher
+from tests.models import tiny_unet
 
 EVERYTHING = SpaceSettings(
     resnet_widths=(0.5,),
@@ -172,6 +173,15 @@ def test_an_attention_layer_that_normalises_queries_and_keys_is_left_alone():
     normed = Attention(query_dim=8, heads=2, dim_head=4, qk_norm="layer_norm")
     block = torch.nn.ModuleDict({"plain": plain, "normed": normed})
     assert [path for path, _, _ in slots.find(block)] == ["plain"]
+
+
+def test_a_resnet_layer_whose_convolutions_were_factored_is_left_alone():
+    wide = {"kind": "resnet", "width": 16, "groups": 4, "kernel": 5}
+    factored = {"kind": "conv", "rank": 2}
+    for name in ("conv1", "conv2"):
+        layer = edit_module(tiny_unet().down_blocks[0].resnets[0], wide)
+        setattr(layer, name, edit_module(layer.get_submodule(name), factored))
+        assert not slots.resnet.matches(layer)
 
 
 def test_a_layer_in_training_mode_hands_its_mode_on_to_no_option():
