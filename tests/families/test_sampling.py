@@ -8,7 +8,13 @@ from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler
 
 from diffnas.errors import UserError
 from diffnas.families.noise import BETA_SCHEDULES, alphas_cumprod
-from diffnas.families.sampling import fresh_scheduler, make_scheduler, sample_images
+from diffnas.families.sampling import (
+    check_sampler,
+    fresh_scheduler,
+    make_scheduler,
+    sample_images,
+)
+from diffnas.parallel import SMALL
 from tests.models import tiny_pipeline
 
 # diffusers' schedulers turn tensors into arrays in ways that numpy 2 deprecates.
@@ -87,6 +93,7 @@ def test_zero_terminal_snr_is_sampled(sampler: str) -> None:
 def test_any_scheduler_is_run_as_it_is(name: str) -> None:
     pipeline = tiny_pipeline(scheduler=getattr(diffusers, name)())
     for sampler in SAMPLERS:
+        check_sampler(pipeline.scheduler, sampler, 4, torch.device("cpu"))
         images = draw(
             pipeline.scheduler,
             lambda noisy, timestep, _: pipeline.unet(noisy, timestep).sample,
@@ -157,6 +164,34 @@ def test_progress_ends_at_the_count() -> None:
     assert seen == [2, 4, 5]
 
 
+@pytest.mark.parametrize(
+    ("count", "macs", "threads"),
+    [
+        (16, 0.0, 1),  # two small batches, side by side
+        (8, 0.0, 2),  # one batch, which has nothing to run beside
+        (16, SMALL / 8, 1),
+        (16, SMALL, 2),  # two large batches, one after the other
+        (12, SMALL / 8 * 1.01, 2),
+    ],
+)
+def test_only_small_batches_that_are_several_run_on_one_thread_each(
+    count: int, macs: float, threads: int
+) -> None:
+    seen: set[int] = set()
+
+    def predict(noisy: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        seen.add(torch.get_num_threads())
+        return noisy
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        draw(DDPMScheduler(), predict, count, steps=1, batch_size=8, macs=macs)
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {threads}
+
+
 def test_more_steps_than_timesteps_are_refused() -> None:
     with pytest.raises(UserError, match="20 timesteps"):
         make_scheduler(DDPMScheduler(num_train_timesteps=20).config, "ddim", 21)
@@ -176,6 +211,16 @@ def test_a_sampler_that_cannot_take_the_steps_is_refused_in_a_line() -> None:
     scheduler = DDPMScheduler(num_train_timesteps=20)
     with pytest.raises(UserError, match=r"evaluate.sampler = own.*DDPMScheduler refuses") as caught:
         fresh_scheduler(scheduler, "own", 21, torch.device("cpu"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["EulerAncestralDiscreteScheduler", "KDPM2DiscreteScheduler", "PNDMScheduler"]
+)
+def test_a_sampler_that_cannot_take_the_prediction_is_refused_in_a_line(name: str) -> None:
+    scheduler = getattr(diffusers, name)(prediction_type="sample")
+    with pytest.raises(UserError, match=rf"evaluate.sampler = own.*{name} refuses") as caught:
+        check_sampler(scheduler, "own", 5, torch.device("cpu"))
     assert "\n" not in str(caught.value)
 
 

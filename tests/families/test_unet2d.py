@@ -9,6 +9,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, UNet2DConditionModel, UNet2D
 from diffnas.errors import RunError, UserError
 from diffnas.families import unet2d
 from diffnas.families.unet2d import FAMILY
+from diffnas.measure.cost import denoiser_cost
 from tests.models import tiny_pipeline, tiny_unet
 
 CPU = torch.device("cpu")
@@ -236,6 +237,22 @@ def test_a_given_class_decides_the_image() -> None:
     pipeline = tiny_pipeline(num_class_embeds=3)
     zeros, ones = (a_sample(pipeline, labels=np.full(3, k), steps=4) for k in (0, 1))
     assert not np.array_equal(zeros, ones)
+
+
+@pytest.mark.parametrize(("classes", "count"), [(3, 3), (None, None)])
+def test_the_family_knows_how_many_classes_a_denoiser_takes(
+    classes: int | None, count: int | None
+) -> None:
+    assert FAMILY.class_count(tiny_unet(num_class_embeds=classes)) == count
+
+
+def test_sampling_is_told_the_macs_of_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(unet2d, "sample_images", lambda *_, **settings: told.update(settings))
+    pipeline = tiny_pipeline(num_class_embeds=3)
+    a_sample(pipeline)
+    inputs = FAMILY.example_inputs(pipeline.unet, 1, CPU)
+    assert told["macs"] == denoiser_cost(pipeline.unet, inputs).macs > 0
 
 
 def test_a_diverged_denoiser_is_told() -> None:

@@ -30,11 +30,13 @@ class Family:
     ``supports``: a line saying why this denoiser cannot be searched, or None if it can.
     ``block_names``: denoiser -> paths of its blocks, in the order in which they run.
     ``image_shape``: denoiser -> (C, H, W) of its images.
+    ``class_count``: denoiser -> how many classes it takes, None if none.
     ``example_inputs``: (denoiser, batch size, device) -> keyword arguments of one call.
     ``training_batch``: (pipeline, images (B, C, H, W) in [-1, 1], labels (B,) or None, CPU
     generator, timesteps or None = uniform) -> :class:`Batch` on the images' device.
     ``prediction``: the denoiser's output -> the predicted tensor.
-    ``sample``: (pipeline, denoiser, count, seed, sampler, steps, batch size) -> uint8 (N, C, H, W).
+    ``sample``: (pipeline, denoiser, count, seed, sampler, steps, batch size, labels (N,) or None =
+    uniform) -> uint8 (N, C, H, W).
     """
 
     name: str
@@ -42,6 +44,7 @@ class Family:
     supports: Callable[[Any], str | None]
     block_names: Callable[[nn.Module], list[str]]
     image_shape: Callable[[nn.Module], tuple[int, int, int]]
+    class_count: Callable[[nn.Module], int | None]
     example_inputs: Callable[[nn.Module, int, torch.device], dict[str, Any]]
     training_batch: Callable[[Any, Tensor, Tensor | None, torch.Generator, Tensor | None], Batch]
     prediction: Callable[[Any], Tensor]

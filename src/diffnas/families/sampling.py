@@ -74,12 +74,38 @@ def fresh_scheduler(scheduler: Any, sampler: str, steps: int, device: torch.devi
             kind = type(fresh)
         fresh.set_timesteps(steps, device=device)
     except _UNFIT as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise UserError(
-            f"evaluate.sampler = {sampler}, evaluate.sampler_steps = {steps}: {kind.__name__} "
-            f"refuses ({reason}); choose another sampler or number of steps"
-        ) from error
+        raise _refusal(kind, sampler, steps, error) from error
     return fresh
+
+
+def check_sampler(scheduler: Any, sampler: str, steps: int, device: torch.device) -> None:
+    """Take all steps with an image of one pixel and a model that predicts zeros.
+
+    Some schedulers say only in a step that they do not take what the model predicts.
+
+    Raises:
+        UserError: the sampler is unknown, or does not fit the scheduler or the number of steps.
+    """
+    fresh = fresh_scheduler(scheduler, sampler, steps, device)
+    pixel = torch.zeros(1, 1, 1, 1, device=device)
+    try:
+        _denoise(
+            fresh,
+            lambda noisy, *_: torch.zeros_like(noisy),
+            pixel,
+            torch.arange(1),
+            [generator(0, "check", 0)],
+        )
+    except _UNFIT as error:
+        raise _refusal(type(fresh), sampler, steps, error) from error
+
+
+def _refusal(kind: type, sampler: str, steps: int, error: Exception) -> UserError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return UserError(
+        f"evaluate.sampler = {sampler}, evaluate.sampler_steps = {steps}: {kind.__name__} "
+        f"refuses ({reason}); choose another sampler or number of steps"
+    )
 
 
 def _dpmsolver(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,12 +138,14 @@ def sample_images(
     steps: int,
     batch_size: int,
     device: torch.device,
+    macs: float = 0.0,
     progress: Callable[[int], None] | None = None,
 ) -> npt.NDArray[np.uint8]:
     """``count`` images, uint8 (count, C, H, W).
 
-    ``scheduler``: the pipeline's own; it is left as it is. ``progress`` is called with the number
-    of images made so far.
+    ``scheduler``: the pipeline's own; it is left as it is. ``macs``: of ``predict`` for one image;
+    small batches are made side by side, large ones one after the other. ``progress`` is called with
+    the number of images made so far.
 
     Raises:
         UserError: the sampler does not fit the scheduler.
@@ -138,7 +166,9 @@ def sample_images(
         if progress is not None:
             progress(min(done * batch_size, count))
 
-    return np.concatenate(thread_map(run, batches, workers_for(device), report))
+    # A single batch has no other to run beside, so it gets all threads.
+    workers = min(workers_for(device, macs * min(batch_size, count)), len(batches))
+    return np.concatenate(thread_map(run, batches, workers, report))
 
 
 def _denoise(

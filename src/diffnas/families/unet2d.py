@@ -13,6 +13,7 @@ from diffnas.errors import UserError
 from diffnas.families import Batch, Family
 from diffnas.families.noise import add_noise, train_timesteps
 from diffnas.families.sampling import sample_images
+from diffnas.measure.cost import denoiser_cost
 from diffnas.rng import generator
 from diffnas.student.modeling import DiffNASUNet2DModel
 
@@ -62,13 +63,19 @@ def image_shape(denoiser: nn.Module) -> tuple[int, int, int]:
     return config.in_channels, height, width
 
 
+def class_count(denoiser: nn.Module) -> int | None:
+    """How many classes the denoiser takes; None if it takes none."""
+    classes: int | None = _unet(denoiser).config.num_class_embeds
+    return classes
+
+
 def example_inputs(denoiser: nn.Module, batch_size: int, device: torch.device) -> dict[str, Any]:
     """Keyword arguments of one call on images of zeros."""
     inputs = {
         "sample": torch.zeros(batch_size, *image_shape(denoiser), device=device),
         "timestep": torch.zeros(batch_size, dtype=torch.long, device=device),
     }
-    if _classes(denoiser) is not None:
+    if class_count(denoiser) is not None:
         inputs["class_labels"] = torch.zeros(batch_size, dtype=torch.long, device=device)
     return inputs
 
@@ -95,7 +102,7 @@ def training_batch(
         timesteps = torch.randint(train_timesteps(config), (len(images),), generator=noise_from)
     noisy, target = add_noise(config, images, noise, timesteps)
     inputs: dict[str, Any] = {"sample": noisy, "timestep": timesteps.to(images.device)}
-    if (classes := _classes(pipeline.unet)) is not None:
+    if (classes := class_count(pipeline.unet)) is not None:
         inputs["class_labels"] = _checked(labels, classes).to(images.device)
     return Batch(inputs, target)
 
@@ -127,7 +134,7 @@ def sample(
         RunError: the denoiser gave values that are not finite.
     """
     device = next(denoiser.parameters()).device
-    classes = _classes(denoiser)
+    classes = class_count(denoiser)
     chosen = None
     if classes is not None:
         chosen = (
@@ -150,17 +157,13 @@ def sample(
         steps=steps,
         batch_size=batch_size,
         device=device,
+        macs=denoiser_cost(denoiser, example_inputs(denoiser, 1, device)).macs,
         progress=progress,
     )
 
 
 def _unet(denoiser: nn.Module) -> Any:
     return denoiser  # untyped: diffusers' configs are
-
-
-def _classes(denoiser: nn.Module) -> int | None:
-    classes: int | None = _unet(denoiser).config.num_class_embeds
-    return classes
 
 
 def _checked(labels: Tensor | None, classes: int) -> Tensor:
@@ -183,6 +186,7 @@ FAMILY = Family(
     supports=supports,
     block_names=block_names,
     image_shape=image_shape,
+    class_count=class_count,
     example_inputs=example_inputs,
     training_batch=training_batch,
     prediction=prediction,
