@@ -11,6 +11,8 @@ from diffusers import DDPMPipeline, DiffusionPipeline
 import diffnas
 from diffnas import training
 from diffnas.cli import main
+from diffnas.families import unet2d
+from diffnas.families.sampling import sample_images
 from tests.end_to_end.runs import compress
 from tests.models import tiny_pipeline
 
@@ -237,6 +239,20 @@ def test_a_diverging_training_stops_names_its_step_and_keeps_what_was_good(run, 
     assert status == 1
     assert "retrain step" in capsys.readouterr().err
     assert times(run, "supernet/supernet.safetensors") == before
+
+
+def test_no_more_samples_are_drawn_at_once_than_the_evaluation_batch(run, teacher, monkeypatch):
+    batches = []
+
+    def recorded(*given, batch_size, **settings):
+        batches.append(batch_size)
+        return sample_images(*given, batch_size=batch_size, **settings)
+
+    monkeypatch.setattr(unet2d, "sample_images", recorded)
+    (run / "students" / NAME / "samples.png").unlink()
+    assert compress(teacher, run, "--macs", "0.6", evaluate__batch_size="24") == 0
+    assert set(batches) == {24}
+    assert (run / "students" / NAME / "samples.png").exists()
 
 
 def test_report_is_made_again_by_its_own_command(run, capsys):

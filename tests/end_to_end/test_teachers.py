@@ -123,7 +123,10 @@ def test_classes_from_folders_and_a_model_that_predicts_images(tmp_path, capsys)
     settings = {"data": data, **FOLDER, "data__label_column": "class"}
     status = compress(tmp_path / "teacher", tmp_path / "run", "--macs", "0.6", **settings)
     assert status == 0, capsys.readouterr().err
-    pipeline = loaded(student(tmp_path / "run"), trust_remote_code=True)
+    folder = student(tmp_path / "run")
+    metrics = json.loads((folder.parent / "metrics.json").read_text())
+    assert metrics["protocol"]["classes"] == "as in the held-out images"
+    pipeline = loaded(folder, trust_remote_code=True)
     assert_within(pipeline.unet, teacher.unet, macs=0.6)
     # diffusers' own pipelines of pixels hand no classes on: one call stands for them.
     noise = torch.randn(1, 3, 8, 8, generator=torch.manual_seed(0)).expand(3, -1, -1, -1)

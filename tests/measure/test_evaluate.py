@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, EulerAncestralDiscreteScheduler
 
 from diffnas.data import Data, load_data
 from diffnas.errors import UserError
@@ -14,7 +14,9 @@ from diffnas.families.unet2d import FAMILY
 from diffnas.measure.evaluate import (
     check,
     cost_rows,
+    draw,
     evaluate,
+    judged_by,
     protocol,
     quality_row,
 )
@@ -136,6 +138,59 @@ def test_classes_reach_a_conditional_model(data: Data) -> None:
         quality_row(conditional, replace(data, labels=None), FAST)
 
 
+def test_samples_are_of_the_classes_of_held_out_images(data: Data) -> None:
+    asked: list[np.ndarray] = []
+
+    def sample(*_: Any, labels: np.ndarray, **__: Any) -> None:
+        asked.append(labels)
+
+    def classes(data: Data, count: int = 400, seed: int = 0) -> np.ndarray:
+        pipeline = tiny(num_class_embeds=10)
+        recording = replace(pipeline, family=replace(FAMILY, sample=sample))
+        draw(recording, data, FAST, count, seed=seed)
+        return asked[-1]
+
+    # Three held-out images of class 7 for one of class 2; the seen ones are of all classes.
+    of = {number: np.flatnonzero(data.labels == number) for number in (2, 7)}
+    uneven = replace(data, held_out=np.concatenate([of[2][:10], of[7][:30]]))
+    found = classes(uneven)
+    assert set(found) == {2, 7}
+    assert (found == 7).mean() == pytest.approx(0.75, abs=0.07)
+    assert np.array_equal(classes(uneven), found)
+    assert np.array_equal(classes(uneven, 32), found[:32])
+    assert not np.array_equal(classes(uneven, seed=1), found)
+    assert classes(replace(data, labels=None)) is None
+
+
+def test_quality_is_that_of_the_drawn_samples(data: Data) -> None:
+    pipeline = tiny(num_class_embeds=10)
+    found = quality_row(pipeline, data, FAST)["frechet_distance"]["mean"]
+    images = draw(pipeline, data, FAST, FAST.samples, seed=0)
+    held_out = data.images[data.held_out]
+    assert found == quality(images, held_out, "digits")["frechet_distance"]
+
+
+def test_protocol_and_fingerprints_name_the_classes_of_models_that_take_some(data: Data) -> None:
+    plain, conditional = tiny(), tiny(num_class_embeds=10)
+    found = [evaluate({"row": row}, data, FAST)["protocol"] for row in (plain, conditional)]
+    assert found[1] == {**found[0], "classes": "as in the held-out images"}
+    assert judged_by(plain, FAST) == FAST.model_dump(exclude={"batch_size"})
+    assert judged_by(conditional, FAST) != judged_by(plain, FAST)
+
+
+@pytest.mark.parametrize(("count", "batch"), [(3, 3), (80, 40)])
+def test_no_more_images_are_drawn_at_once_than_the_evaluation_batch(
+    data: Data, count: int, batch: int
+) -> None:
+    asked: list[int] = []
+
+    def sample(*_: Any, batch_size: int, **__: Any) -> None:
+        asked.append(batch_size)
+
+    draw(replace(tiny(), family=replace(FAMILY, sample=sample)), data, FAST, count, seed=0)
+    assert asked == [batch]
+
+
 def test_costs_are_those_of_one_call_at_batch_1(teacher: Teacher) -> None:
     rows = cost_rows({"large": teacher, "small": tiny()})
     large, small = rows["large"], rows["small"]
@@ -203,6 +258,13 @@ def test_a_sampler_that_does_not_fit_is_refused_before_sampling(sampler: str, da
     settings = FAST.model_copy(update={"sampler": sampler, "sampler_steps": 21})
     with pytest.raises(UserError, match=r"evaluate\.sampler"):
         check(tiny(scheduler=DDPMScheduler(num_train_timesteps=20)), data, settings)
+
+
+def test_a_sampler_that_cannot_take_the_prediction_is_refused_before_sampling(data: Data) -> None:
+    scheduler = EulerAncestralDiscreteScheduler(prediction_type="sample")
+    settings = FAST.model_copy(update={"sampler": "own"})
+    with pytest.raises(UserError, match=r"evaluate\.sampler = own"):
+        check(tiny(scheduler=scheduler), data, settings)
 
 
 def test_images_of_another_shape_are_refused(data: Data) -> None:

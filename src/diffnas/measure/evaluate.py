@@ -4,18 +4,20 @@ References are the held-out images, and beside them the seen ones: a model that 
 near to those only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from diffnas.data import Data, to_float
 from diffnas.defaults import evaluation_batch
 from diffnas.errors import UserError
 from diffnas.families import Teacher
-from diffnas.families.sampling import fresh_scheduler
+from diffnas.families.sampling import check_sampler
 from diffnas.measure import features as extractors
 from diffnas.measure.cost import denoiser_cost
 from diffnas.measure.denoising import denoising_loss
@@ -26,6 +28,9 @@ from diffnas.measure.references import Images, check_counts, features_of, refere
 from diffnas.progress import Progress
 from diffnas.rng import generator
 from diffnas.settings import EvaluateSettings
+
+CLASSES = "as in the held-out images"
+"""How the classes of samples are chosen, in words for the protocol."""
 
 
 def evaluate(
@@ -45,7 +50,12 @@ def evaluate(
         check(pipeline, data, settings)
     costs = cost_rows(pipelines)
     return {
-        "protocol": protocol(data, settings, _device(next(iter(pipelines.values())))),
+        "protocol": protocol(
+            data,
+            settings,
+            _device(next(iter(pipelines.values()))),
+            classes=any(map(takes_classes, pipelines.values())),
+        ),
         "rows": {
             name: costs[name] | quality_row(pipeline, data, settings, progress)
             for name, pipeline in pipelines.items()
@@ -100,7 +110,11 @@ def quality_row(
     found: dict[str, list[float]] = {}
     nearest = []
     for seed in settings.seeds:
-        images = _sample(pipeline, settings, seed, progress)
+        progress.start("sample", settings.samples)
+        images = draw(
+            pipeline, data, settings, settings.samples, seed=seed, progress=progress.update
+        )
+        progress.stop()
         for suffix, reference in (("", held_out), ("_seen", seen)):
             for key, value in quality(images, reference, name, device=device).items():
                 found.setdefault(key + suffix, []).append(value)
@@ -112,10 +126,64 @@ def quality_row(
     }
 
 
-def protocol(data: Data, settings: EvaluateSettings, device: str | torch.device) -> dict[str, Any]:
+def draw(
+    pipeline: Teacher,
+    data: Data,
+    settings: EvaluateSettings,
+    count: int,
+    *,
+    seed: int,
+    progress: Callable[[int], None] | None = None,
+) -> Images:
+    """``count`` samples as they are measured: few are the first of many.
+
+    A model of classes is given those of held-out images, drawn at random by the seed: the samples
+    are compared with these images, whose classes are rarely equally frequent.
+
+    Raises:
+        RunError: samples are not finite.
+    """
+    images: Images = pipeline.family.sample(
+        pipeline.pipeline,
+        pipeline.denoiser,
+        count,
+        seed=seed,
+        sampler=settings.sampler,
+        steps=settings.sampler_steps,
+        batch_size=min(count, _batch_size(pipeline, settings)),
+        labels=_drawn_classes(data, count, seed),
+        progress=progress,
+    )
+    return images
+
+
+def _drawn_classes(data: Data, count: int, seed: int) -> npt.NDArray[np.int64] | None:
+    if data.labels is None:
+        return None
+    random = generator(seed, "sample classes", 0)
+    picks = torch.randint(len(data.held_out), (count,), generator=random).numpy()
+    classes: npt.NDArray[np.int64] = data.labels[data.held_out[picks]]
+    return classes
+
+
+def takes_classes(pipeline: Teacher) -> bool:
+    """Whether the pipeline's samples are of classes that it is given."""
+    return pipeline.family.class_count(pipeline.denoiser) is not None
+
+
+def judged_by(pipeline: Teacher, settings: EvaluateSettings) -> dict[str, Any]:
+    """What a row of quality depends on beside pipeline, data and device, for fingerprints."""
+    named = {"classes": CLASSES} if takes_classes(pipeline) else {}
+    return settings.model_dump(exclude={"batch_size"}) | named
+
+
+def protocol(
+    data: Data, settings: EvaluateSettings, device: str | torch.device, *, classes: bool = False
+) -> dict[str, Any]:
     """How things are measured; ``real_frechet_distance`` is that of seen to held-out images.
 
     The latter is taken with as many seen as held-out images: what a perfect model would get.
+    ``classes``: whether a pipeline takes classes.
 
     Raises:
         UserError: images are too few.
@@ -131,6 +199,7 @@ def protocol(data: Data, settings: EvaluateSettings, device: str | torch.device)
         "steps": settings.sampler_steps,
         "samples": settings.samples,
         "seeds": list(settings.seeds),
+        **({"classes": CLASSES} if classes else {}),
         "features": extractors.features(name)[1],
         "reference": data.name,
         "held_out_images": len(held_out),
@@ -156,7 +225,7 @@ def check(pipeline: Teacher, data: Data, settings: EvaluateSettings) -> None:
         )
     check_counts(data, settings)
     _check_classes(pipeline, data)
-    fresh_scheduler(
+    check_sampler(
         pipeline.pipeline.scheduler,
         settings.sampler,
         settings.sampler_steps,
@@ -177,22 +246,6 @@ def _check_classes(pipeline: Teacher, data: Data) -> None:
 def _batch_size(pipeline: Teacher, settings: EvaluateSettings) -> int:
     _, height, width = pipeline.family.image_shape(pipeline.denoiser)
     return evaluation_batch(settings, (height, width))
-
-
-def _sample(pipeline: Teacher, settings: EvaluateSettings, seed: int, progress: Progress) -> Images:
-    progress.start("sample", settings.samples)
-    images: Images = pipeline.family.sample(
-        pipeline.pipeline,
-        pipeline.denoiser,
-        settings.samples,
-        seed=seed,
-        sampler=settings.sampler,
-        steps=settings.sampler_steps,
-        batch_size=_batch_size(pipeline, settings),
-        progress=progress.update,
-    )
-    progress.stop()
-    return images
 
 
 def _over_seeds(values: list[float]) -> dict[str, Any]:
