@@ -96,17 +96,22 @@ def compress(
         variant=variant,
         trust_remote_code=trust_remote_code,
     )
+    # Whatever costs seconds to refuse, before images that take hours and gigabytes to decode.
+    space = make_space(teacher.denoiser, teacher.family, settings.space)
+    check_budget(teacher, space, budget)
+    of_this = of_teacher(teacher)
+    _check_same_teacher(out, teacher.source, of_this)
     channels, height, width = teacher.family.image_shape(teacher.denoiser)
     images = load_data(
         data,
         size=(height, width),
         channels=channels,
         cache=out / "data",
+        progress=progress,
         **settings.data.model_dump(),
     )
     if images.remark is not None:
         progress.say(images.remark)
-    space = make_space(teacher.denoiser, teacher.family, settings.space)
     resolved, reasons = resolve(
         settings, params=space.teacher.params, size=(height, width), images=len(images.seen)
     )
@@ -115,15 +120,12 @@ def compress(
     resolved = resolved.model_copy(
         update={"evaluate": settings.evaluate.model_copy(update={"features": named})}
     )
-    check_budget(teacher, space, budget)
     check_evaluation(teacher, images, resolved.evaluate)
-    of_this = of_teacher(teacher)
     origin = fingerprint(of_this, of_data(images))
     out.mkdir(parents=True, exist_ok=True)
     with _Log(out / "log.jsonl", progress) as log:
         job = Job(out, teacher, origin, images, space, resolved, budget, log)
         run = Run(out, job.student.name)
-        _check_same_teacher(out, teacher.source, of_this)
         _note_settings(out / "settings.yaml", resolved, log)
         plan = {
             "format": FORMAT,

@@ -106,6 +106,13 @@ def test_unreadable_images_are_counted(capsys, measured, tmp_path):
     assert "data: 1 unreadable file skipped" in capsys.readouterr().err
 
 
+def test_decoding_is_shown(capsys, measured, tmp_path):
+    for index in range(3):
+        Image.new("L", (8, 8)).save(tmp_path / f"{index}.png")
+    assert main(["evaluate", "a", "--data", str(tmp_path)]) == 0
+    assert "decode of 3" in capsys.readouterr().err
+
+
 def test_pipelines_of_different_image_shapes_are_refused(capsys, measured):
     assert main(["evaluate", "small", "large", "--data", "digits"]) == 2
     told = capsys.readouterr().err

@@ -95,10 +95,14 @@ def measure(
         for name, source in zip(names(pipelines), pipelines, strict=True)
     }
     channels, *size = common_shape(loaded)
-    images = load_data(
-        data, size=(size[0], size[1]), channels=channels, **settings.data.model_dump()
-    )
     with show_progress() as progress:
+        images = load_data(
+            data,
+            size=(size[0], size[1]),
+            channels=channels,
+            progress=progress,
+            **settings.data.model_dump(),
+        )
         if images.remark is not None:
             progress.say(images.remark)
         return evaluate_(loaded, images, settings.evaluate, progress=progress)
