@@ -3,12 +3,17 @@
 import json
 
 import pytest
+import torch
 from torch.nn import Conv2d, Linear
 
 from diffnas.budget import parse_budget
 from diffnas.errors import UserError
+from diffnas.families.loading import load_skeleton
+from diffnas.forecast import macs_per_second
+from diffnas.parallel import workers_for
 from diffnas.plan import make_plan
-from diffnas.settings import parse
+from diffnas.settings import SpaceSettings, parse
+from diffnas.space import make_space
 from tests.models import tiny_pipeline
 
 NO_RESNETS = {"space": {"resnet_widths": [], "resnet_kernels": [], "resnet_skip": False}}
@@ -60,6 +65,37 @@ def test_hours_and_memory_grow_with_steps_and_batch(configs):
     longer = plan(configs, {"max_steps": 1000, "retrain": {"batch_size": 128}})
     assert longer["hours"]["retrain"] > 10 * short["hours"]["retrain"]
     assert longer["memory_bytes"]["retrain"] > short["memory_bytes"]["retrain"]
+
+
+@pytest.fixture
+def steady(monkeypatch):
+    """A device on which every call takes two seconds."""
+    monkeypatch.setattr("diffnas.measure.latency._time_ms", lambda call, device: 2000.0)
+
+
+def test_the_pass_is_timed_as_latencies_are(configs, steady):
+    # Its own clock would not wait for the work of every kind of device.
+    teacher = load_skeleton(str(configs))
+    space = make_space(teacher.denoiser, teacher.family, SpaceSettings())
+    settings = parse({"supernet": {"batch_size": 8}})
+    rate = macs_per_second(teacher, space, settings, torch.device("cpu"))
+    workers = workers_for(torch.device("cpu"), 8 * space.teacher.macs)
+    assert rate == workers * 8 * space.teacher.macs / 2
+
+
+def test_a_smaller_budget_takes_fewer_hours(configs, steady):
+    half, quarter = plan(configs)["hours"], plan(configs, macs=0.25)["hours"]
+    assert quarter["retrain"] / half["retrain"] == pytest.approx((1 + 3 * 0.25) / (1 + 3 * 0.5))
+    assert quarter["evaluate"] < half["evaluate"]
+    assert plan(configs, params=0.25)["hours"] == half  # its MACs are not known yet
+
+
+def test_blocks_that_are_searched_take_the_hours_of_their_evaluations(configs, steady):
+    few, many = (
+        plan(configs, {"score": {"enumerate": 1, "evaluations": count}})["hours"]["scores"]
+        for count in (100, 1000)
+    )
+    assert many == pytest.approx(10 * few)
 
 
 def test_what_no_slot_reaches_is_named_with_its_share(configs):

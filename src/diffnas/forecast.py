@@ -4,7 +4,6 @@ Hours: MACs of each stage over the rate at which this device does such MACs, whi
 forward pass with random weights. Memory: what each stage holds at once, counted on the meta device.
 """
 
-import time
 from typing import Any
 
 import torch
@@ -13,9 +12,12 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from diffnas.architecture import Space
 from diffnas.blocks import capture
+from diffnas.budget import Budget
 from diffnas.families import Teacher
 from diffnas.measure.cost import to_meta
+from diffnas.measure.latency import latency_ms
 from diffnas.parallel import single_threaded, workers_for
+from diffnas.scoring import subnets_scored
 from diffnas.settings import Settings
 from diffnas.space import smallest_cost
 from diffnas.training import autocast
@@ -34,9 +36,13 @@ SCORED_PREFIXES = 0.5
 
 
 def hours(
-    teacher: Teacher, space: Space, settings: Settings, device: torch.device
+    teacher: Teacher, space: Space, budget: Budget, settings: Settings, device: torch.device
 ) -> dict[str, float]:
-    """Hours of each stage on this device, and their sum; other work on it is not foreseen."""
+    """Hours of each stage on this device, and their sum; other work on it is not foreseen.
+
+    The student is as large as ``budget.macs``. What budgets of another kind leave of the MACs is
+    known only once a student is chosen: half is assumed.
+    """
     assert settings.supernet.steps is not None
     assert settings.supernet.batch_size is not None
     assert settings.retrain.steps is not None
@@ -46,7 +52,7 @@ def hours(
     blocks = float(sum(block.cost.macs for block in space.blocks))
     smallest = float(smallest_cost(space).macs) - (whole - blocks)
     ends = (blocks + smallest) / 2 if settings.supernet.sandwich else 0.0
-    student = 0.5 * whole  # the default budget
+    student = 0.5 * whole if budget.macs is None else min(budget.macs.of(whole), whole)
     image_steps = (
         len(settings.evaluate.seeds) * settings.evaluate.samples * settings.evaluate.sampler_steps
     )
@@ -56,9 +62,7 @@ def hours(
         * (whole + (1 + BACKWARD) * (random + ends)),
         "scores": settings.score.images
         * SCORED_PREFIXES
-        * sum(
-            min(block.size, settings.score.enumerate) * _mean_macs(block) for block in space.blocks
-        ),
+        * sum(subnets_scored(block, settings.score) * _mean_macs(block) for block in space.blocks),
         "retrain": settings.retrain.steps
         * settings.retrain.batch_size
         * (whole + (1 + BACKWARD) * student),
@@ -79,16 +83,10 @@ def macs_per_second(
     denoiser = _random_weights(teacher.denoiser, device)
     inputs = teacher.family.example_inputs(denoiser, size, device)
     workers = workers_for(device, space.teacher.macs * batch_size)
-    times = []
-    mixed = autocast(settings.precision, device)
-    with torch.no_grad(), single_threaded(workers > 1), mixed:
-        for _ in range(4):
-            began = time.perf_counter()
-            denoiser(**inputs)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times.append(time.perf_counter() - began)
-    return workers * size * space.teacher.macs / sorted(times[1:])[1]
+    calls = {"pass": lambda: denoiser(**inputs)}
+    with single_threaded(workers > 1), autocast(settings.precision, device):
+        seconds = latency_ms(calls, device=device, repeats=3, warmup=1)["pass"] / 1e3
+    return workers * size * space.teacher.macs / seconds
 
 
 def training_bytes(

@@ -57,7 +57,7 @@ def make_plan(
     )
     return {
         **describe(teacher, space, budget, resolved, reasons),
-        "hours": hours(teacher, space, resolved, device),
+        "hours": hours(teacher, space, budget, resolved, device),
         "memory_bytes": training_bytes(teacher, space, resolved, device),
     }
 
