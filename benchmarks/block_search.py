@@ -22,9 +22,9 @@ from pymoo.indicators.hv import HV
 from timing import RESULTS
 
 from diffnas.architecture import BlockScores, BlockSpace, subnet_at
+from diffnas.block_search import search
 from diffnas.checkpoint import write_json
 from diffnas.pareto import read_scores
-from diffnas.search import search
 
 SHARE = 0.1
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffnas.architecture import BlockScores, BlockSpace, Scores, subnet_at
 from diffnas.artifacts import current_tensors
+from diffnas.block_search import search
 from diffnas.blocks import Call, capture
 from diffnas.checkpoint import save_state, within
 from diffnas.data import Data, to_float
@@ -22,7 +23,6 @@ from diffnas.parallel import thread_map, twin, workers_for
 from diffnas.progress import Progress
 from diffnas.rng import generator
 from diffnas.scores import Choices, plain_options, score_block
-from diffnas.search import search
 from diffnas.settings import ScoreSettings
 from diffnas.supernet import BlockSupernet, Supernet
 

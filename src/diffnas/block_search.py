@@ -15,6 +15,7 @@ Choices = npt.NDArray[np.int16]
 Floats = npt.NDArray[np.float64]
 
 POPULATION = 20
+"""Subnets of a generation. ``score.evaluations`` is as many at least: the first has both ends."""
 SPREAD = 0.15
 """Deviation, in shares of a slot's options, of the first population from the diagonal."""
 IDLE = 20
@@ -33,8 +34,8 @@ def search(
 
     ``sizes``: options of each slot, from the teacher's own to the cheapest; ``losses`` and
     ``costs``: both objectives of rows of option indices. Each subnet is evaluated once, and at most
-    ``evaluations`` of them. The first population lies along the diagonal from the teacher's own
-    subnet to the cheapest, which are always among the results.
+    ``evaluations`` of them, which are at least :data:`POPULATION`. The first population lies along
+    the diagonal from the teacher's own subnet to the cheapest: these are always among the results.
     """
     algorithm = NSGA2(
         pop_size=POPULATION,

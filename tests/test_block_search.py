@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from pymoo.indicators.hv import HV
 
-from diffnas.search import search
+from diffnas.block_search import POPULATION, search
+from diffnas.errors import UserError
+from diffnas.settings import parse
 
 SIZES = (6, 2, 6, 3, 6, 4)
 
@@ -55,6 +57,13 @@ def test_results_are_in_order_from_the_teachers_own_subnet_to_the_cheapest():
     choices = found(60)
     assert list(map(tuple, choices)) == sorted(map(tuple, choices))
     assert not choices[0].any()
+    assert tuple(choices[-1]) == tuple(size - 1 for size in SIZES)
+
+
+def test_the_fewest_evaluations_that_can_be_set_reach_the_cheapest_subnet():
+    with pytest.raises(UserError, match=r"score\.evaluations"):
+        parse({"score": {"evaluations": POPULATION - 1}})
+    choices = found(parse({"score": {"evaluations": POPULATION}}).score.evaluations)
     assert tuple(choices[-1]) == tuple(size - 1 for size in SIZES)
 
 
