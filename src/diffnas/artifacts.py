@@ -63,7 +63,7 @@ def check_format(file: Path, content: Any) -> None:
     if written > FORMAT:
         raise UserError(
             f"{file}: its format {written} is newer than this DiffNAS reads ({FORMAT}); "
-            "pip install --upgrade diffnas, or give another --out"
+            "upgrade diffnas, or give another --out"
         )
 
 

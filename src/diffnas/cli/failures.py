@@ -46,7 +46,7 @@ _OUT_OF_MEMORY = "out of memory; try a smaller --batch-size, --precision bf16 or
 def _missing_package(name: str) -> str:
     package = name.partition(".")[0]
     if package in EXTRAS:
-        return f"{package} is not installed; pip install 'diffnas[{EXTRAS[package]}]'"
+        return f"{package} is not installed; install DiffNAS with its extra '{EXTRAS[package]}'"
     return f"{package} is not installed; pip install {package.replace('_', '-')}"
 
 

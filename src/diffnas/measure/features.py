@@ -127,7 +127,7 @@ def inception_features() -> int:
     """Name, for torchmetrics, Inception's 2 048 pooled features (needs torch-fidelity)."""
     if importlib.util.find_spec("torch_fidelity") is None:
         raise UserError(
-            "features: 'inception' needs torch-fidelity; pip install 'diffnas[fid]' "
+            "features: 'inception' needs torch-fidelity; install DiffNAS with its extra 'fid', "
             "or choose 'patches'"
         )
     return 2048

@@ -1,0 +1,32 @@
+"""That the guide quotes messages as they are printed."""
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def words(text: str) -> set[str]:
+    """Its words; numbers, and what is too short to tell, are left out."""
+    return set(re.findall("[a-z]{3,}", text))
+
+
+def said() -> list[set[str]]:
+    """Words of every string in the source."""
+    files = [ast.parse(file.read_text("utf-8")) for file in (ROOT / "src").rglob("*.py")]
+    nodes = [node for file in files for node in ast.walk(file)]
+    return [
+        words(ast.unparse(node)) for node in nodes if isinstance(node, ast.JoinedStr | ast.Constant)
+    ]
+
+
+def test_messages_in_troubleshooting_are_printed_somewhere() -> None:
+    table = (ROOT / "docs" / "guide.md").read_text("utf-8").split("## Troubleshooting")[1]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    messages = [message for cell in cells for message in re.findall("`([^`]+)`", cell)]
+    assert messages
+    known = said()
+    # One word may be what a message is about, such as the name of a component.
+    lost = [text for text in messages if min(len(words(text) - each) for each in known) > 1]
+    assert lost == []
