@@ -18,7 +18,7 @@ from diffnas.device import resolve_device
 from diffnas.families import Teacher
 from diffnas.families.loading import load_teacher
 from diffnas.fingerprint import fingerprint, of_data, of_teacher
-from diffnas.measure.cost import denoiser_cost
+from diffnas.measure.cost import call_cost
 from diffnas.measure.evaluate import protocol, quality_row
 from diffnas.progress import Progress
 from diffnas.retrain import retrain
@@ -54,7 +54,7 @@ class Bench:
         """MACs of one call, and parameters."""
         device = next(model.parameters()).device
         inputs = self.teacher.family.example_inputs(self.teacher.denoiser, 1, device)
-        cost = denoiser_cost(model, inputs)
+        cost = call_cost(model, kwargs=inputs)
         return cost.macs, cost.params
 
 

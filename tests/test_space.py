@@ -3,7 +3,7 @@ import torch
 
 from diffnas.architecture import Architecture, Cost, Option, SlotSpace, Space, subnet_at
 from diffnas.errors import UserError
-from diffnas.measure.cost import denoiser_cost, to_meta
+from diffnas.measure.cost import call_cost, to_meta
 from diffnas.settings import SpaceSettings
 from diffnas.space import make_space, smallest_cost, thin
 from diffnas.student.modeling import apply_edits
@@ -38,7 +38,7 @@ def test_the_smallest_cost_is_the_measured_one():
             edit = slot.option(block.smallest[slot.path]).edit
             apply_edits(student, {f"{block.name}.{slot.path}": edit})
     inputs = teacher.family.example_inputs(student, 1, torch.device("meta"))
-    assert smallest_cost(space) == denoiser_cost(student, inputs)
+    assert smallest_cost(space) == call_cost(student, kwargs=inputs)
 
 
 def test_a_lone_convolution_of_little_cost_is_no_slot():

@@ -9,7 +9,7 @@ from diffnas.architecture import Architecture
 from diffnas.blocks import capture
 from diffnas.checkpoint import load_state
 from diffnas.errors import RunError
-from diffnas.measure.cost import denoiser_cost
+from diffnas.measure.cost import call_cost
 from diffnas.rng import generator
 from diffnas.settings import SupernetSettings
 from diffnas.student.stock import as_model
@@ -87,7 +87,7 @@ def test_the_foretold_cost_is_the_measured_one(seed):
     supernet = untrained()
     architecture = random_architecture(supernet.space, seed)
     inputs = teacher_inputs(supernet, 1)
-    measured = denoiser_cost(supernet.build(architecture), inputs)
+    measured = call_cost(supernet.build(architecture), kwargs=inputs)
     assert supernet.space.cost_of(architecture) == measured
 
 

@@ -3,10 +3,10 @@
 from torch import nn
 
 from diffnas.families import Teacher
-from diffnas.measure.cost import denoiser_cost
+from diffnas.measure.cost import call_cost
 
 
 def macs_of(teacher: Teacher, model: nn.Module) -> int:
     """MACs of one call of a model with the teacher's inputs."""
     device = next(model.parameters()).device
-    return denoiser_cost(model, teacher.family.example_inputs(teacher.denoiser, 1, device)).macs
+    return call_cost(model, kwargs=teacher.family.example_inputs(teacher.denoiser, 1, device)).macs

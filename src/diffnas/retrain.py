@@ -13,7 +13,7 @@ from diffnas.checkpoint import within
 from diffnas.data import Data, batch
 from diffnas.families import Batch, Family, Teacher
 from diffnas.losses import beta, block_loss, block_target, joint_loss
-from diffnas.measure.cost import denoiser_cost
+from diffnas.measure.cost import call_cost
 from diffnas.parallel import single_threaded, thread_map, twin, workers_for
 from diffnas.progress import Progress
 from diffnas.rng import generator
@@ -44,7 +44,7 @@ class Retraining:
         self.average = Average(self.parameters, settings.ema_decay)
         inputs = teacher.family.example_inputs(teacher.denoiser, 1, self.device)
         size = self.pace.batch_size
-        work = denoiser_cost(teacher.denoiser, inputs).macs * size
+        work = call_cost(teacher.denoiser, kwargs=inputs).macs * size
         self.workers = min(workers_for(self.device, work), max(1, size // 8))
         # Threads record the calls of modules of their own, which share their weights.
         self.pairs = [(twin(student), twin(teacher.denoiser)) for _ in range(self.workers)]

@@ -15,7 +15,7 @@ from diffnas.architecture import BlockSpace, Cost, Option, SlotSpace, Space
 from diffnas.blocks import Call, capture
 from diffnas.errors import UserError
 from diffnas.families import Family
-from diffnas.measure.cost import call_cost, denoiser_cost, to_meta
+from diffnas.measure.cost import call_cost, to_meta
 from diffnas.settings import SpaceSettings
 from diffnas.student.modeling import edit_module
 from diffnas.student.stock import stock_config
@@ -36,7 +36,7 @@ def make_space(denoiser: nn.Module, family: Family, settings: SpaceSettings) -> 
             "express; use 'full' or 'paper'"
         )
     inputs = family.example_inputs(meta, 1, torch.device("meta"))
-    teacher = denoiser_cost(meta, inputs)
+    teacher = call_cost(meta, kwargs=inputs)
     names = family.block_names(meta)
     found = _wanted(
         {

@@ -21,7 +21,7 @@ from diffusers import (
 
 import diffnas
 from diffnas.families import unet2d
-from diffnas.measure.cost import denoiser_cost
+from diffnas.measure.cost import call_cost
 from tests.end_to_end.pictures import mixed_pictures, pictures
 from tests.end_to_end.runs import compress
 from tests.models import tiny_pipeline, tiny_unet
@@ -61,7 +61,7 @@ def assert_samples(pipeline: Any) -> None:
 def assert_within(unet: UNet2DModel, teacher: UNet2DModel, **shares: float) -> None:
     """Costs, counted anew on both models, keep the shares; neither model is the other."""
     own, whole = (
-        denoiser_cost(model, unet2d.example_inputs(model, 1, CPU)) for model in (unet, teacher)
+        call_cost(model, kwargs=unet2d.example_inputs(model, 1, CPU)) for model in (unet, teacher)
     )
     for kind, share in shares.items():
         assert getattr(own, kind) <= share * getattr(whole, kind)

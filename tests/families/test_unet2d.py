@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, UNet2DConditionModel, UNet2D
 from diffnas.errors import RunError, UserError
 from diffnas.families import unet2d
 from diffnas.families.unet2d import FAMILY
-from diffnas.measure.cost import denoiser_cost
+from diffnas.measure.cost import call_cost
 from tests.models import tiny_pipeline, tiny_unet
 
 CPU = torch.device("cpu")
@@ -252,7 +252,7 @@ def test_sampling_is_told_the_macs_of_an_image(monkeypatch: pytest.MonkeyPatch) 
     pipeline = tiny_pipeline(num_class_embeds=3)
     a_sample(pipeline)
     inputs = FAMILY.example_inputs(pipeline.unet, 1, CPU)
-    assert told["macs"] == denoiser_cost(pipeline.unet, inputs).macs > 0
+    assert told["macs"] == call_cost(pipeline.unet, kwargs=inputs).macs > 0
 
 
 def test_a_diverged_denoiser_is_told() -> None:

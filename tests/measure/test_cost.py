@@ -3,7 +3,7 @@ from diffusers import UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import nn
 
-from diffnas.measure.cost import call_cost, denoiser_cost, to_meta
+from diffnas.measure.cost import call_cost, to_meta
 from tests.models import tiny_unet
 
 
@@ -25,7 +25,7 @@ def test_ddpm_cifar10_costs_what_is_published() -> None:
             attention_head_dim=None,
             downsample_padding=0,
         )
-    cost = denoiser_cost(denoiser, inputs(32, 3))
+    cost = call_cost(denoiser, kwargs=inputs(32, 3))
     assert cost.params == 35_746_307
     assert round(cost.macs / 1e9, 4) == 6.2219
     assert round(cost.macs_without_attention / 1e9, 4) == 6.0540
@@ -51,13 +51,13 @@ def test_fused_and_plain_attention_cost_the_same() -> None:
     for module in plain.modules():
         if isinstance(module, Attention):
             module.set_processor(AttnProcessor())
-    assert denoiser_cost(fused, inputs()) == denoiser_cost(plain, inputs())
+    assert call_cost(fused, kwargs=inputs()) == call_cost(plain, kwargs=inputs())
 
 
 def test_counting_leaves_the_module_where_it_is() -> None:
     denoiser = tiny_unet()
     before = {name: value.clone() for name, value in denoiser.state_dict().items()}
-    denoiser_cost(denoiser, inputs())
+    call_cost(denoiser, kwargs=inputs())
     assert all(torch.equal(before[name], value) for name, value in denoiser.state_dict().items())
 
 

@@ -13,7 +13,7 @@ from diffnas.errors import UserError
 from diffnas.families import Batch, Family
 from diffnas.families.noise import add_noise, train_timesteps
 from diffnas.families.sampling import sample_images
-from diffnas.measure.cost import denoiser_cost
+from diffnas.measure.cost import call_cost
 from diffnas.rng import generator
 from diffnas.student.modeling import DiffNASUNet2DModel
 
@@ -157,7 +157,7 @@ def sample(
         steps=steps,
         batch_size=batch_size,
         device=device,
-        macs=denoiser_cost(denoiser, example_inputs(denoiser, 1, device)).macs,
+        macs=call_cost(denoiser, kwargs=example_inputs(denoiser, 1, device)).macs,
         progress=progress,
     )
 

@@ -44,11 +44,6 @@ def call_cost(
     )
 
 
-def denoiser_cost(denoiser: nn.Module, inputs: Mapping[str, Any]) -> Cost:
-    """Cost of one denoiser call with those keyword arguments (batch 1)."""
-    return call_cost(denoiser, (), inputs)
-
-
 def to_meta(module: nn.Module) -> nn.Module:
     """Copy without data on the meta device; the module itself when it is there already."""
     tensors = [*module.parameters(), *module.buffers()]

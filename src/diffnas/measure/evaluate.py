@@ -19,7 +19,7 @@ from diffnas.errors import UserError
 from diffnas.families import Teacher
 from diffnas.families.sampling import check_sampler
 from diffnas.measure import features as extractors
-from diffnas.measure.cost import denoiser_cost
+from diffnas.measure.cost import call_cost
 from diffnas.measure.denoising import denoising_loss
 from diffnas.measure.latency import latency_ms
 from diffnas.measure.memory import memory_bytes
@@ -75,7 +75,7 @@ def cost_rows(pipelines: Mapping[str, Teacher]) -> dict[str, dict[str, float]]:
     )
     rows = {}
     for name, pipeline in pipelines.items():
-        cost = denoiser_cost(pipeline.denoiser, inputs[name])
+        cost = call_cost(pipeline.denoiser, kwargs=inputs[name])
         rows[name] = {
             "params": cost.params,
             "macs": cost.macs,
