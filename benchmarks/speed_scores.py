@@ -93,7 +93,7 @@ def score_row(
     """Times of all blocks together, and each block's ratios."""
     teacher, random = supernet.teacher, generator(0, "speed", 0)
     images, labels = batch(data, batch_size, random)
-    noisy = teacher.family.training_batch(teacher.pipeline, images, labels, random, None)
+    noisy = teacher.training_batch(images, labels, random)
     found = [
         f"{name}.{path}"
         for name in supernet.blocks

@@ -39,7 +39,7 @@ def draw(supernet: Supernet, data: Data, index: int, batch_size: int, workers: i
     """A step's images, noise and subnets, as :func:`diffnas.supernet_training.fit` draws them."""
     random, teacher = generator(0, "supernet", index), supernet.teacher
     images, labels = batch(data, batch_size, random)
-    noisy = teacher.family.training_batch(teacher.pipeline, images, labels, random, None)
+    noisy = teacher.training_batch(images, labels, random)
     subnets = {
         block.name: list(subnets_of_step(block, index, random, True))
         for block in supernet.space.blocks

@@ -128,19 +128,13 @@ def with_gradients(
     """Gives a model the gradients of its loss, summed over timesteps."""
 
     def prepare(model: nn.Module) -> None:
-        family, device = teacher.family, next(model.parameters()).device
+        family = teacher.family
         random = generator(seed, "pruning", 0)
         images, labels = batch(data, IMAGES, random)
         count = train_timesteps(teacher.pipeline.scheduler.config)
         largest = 0.0
         for time in torch.arange(0, count, max(1, count // TIMESTEPS)):
-            noisy = family.training_batch(
-                teacher.pipeline,
-                images.to(device),
-                None if labels is None else labels.to(device),
-                random,
-                time.expand(len(images)),
-            )
+            noisy = teacher.training_batch(images, labels, random, time.expand(len(images)))
             loss = F.mse_loss(family.prediction(model(**noisy.inputs)), noisy.target)
             largest = max(largest, loss.item())
             if loss.item() < least * largest:

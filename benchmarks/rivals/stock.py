@@ -64,7 +64,7 @@ def shallow(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
 
 def on_device(teacher: Teacher, model: nn.Module) -> nn.Module:
     """Where the teacher is, in eval mode."""
-    return model.to(next(teacher.denoiser.parameters()).device).eval()
+    return model.to(teacher.device).eval()
 
 
 def config_of(teacher: Teacher) -> dict[str, Any]:

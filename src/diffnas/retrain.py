@@ -37,7 +37,7 @@ class Retraining:
         assert settings.ema_decay is not None
         self.student, self.teacher, self.data, self.settings = student, teacher, data, settings
         self.pace, self.seed, self.precision = Pace.of(settings), seed, precision
-        self.device = next(teacher.denoiser.parameters()).device
+        self.device = teacher.device
         student.eval().requires_grad_(True)  # eval: dropout off, as in the supernet
         self.parameters = list(student.parameters())
         self.optimizer = Optimizer(self.parameters, settings.weight_decay, precision)
@@ -49,14 +49,11 @@ class Retraining:
         # Threads record the calls of modules of their own, which share their weights.
         self.pairs = [(twin(student), twin(teacher.denoiser)) for _ in range(self.workers)]
 
-    def batch(self, index: int) -> Batch:
+    def noisy(self, index: int) -> Batch:
         """The noisy images of a step, and what is to be predicted."""
         random = generator(self.seed, "retrain", index)
         images, labels = batch(self.data, self.pace.batch_size, random)
-        labels = None if labels is None else labels.to(self.device)
-        return self.teacher.family.training_batch(
-            self.teacher.pipeline, images.to(self.device), labels, random, None
-        )
+        return self.teacher.training_batch(images, labels, random)
 
     def gradients(
         self, models: tuple[nn.Module, nn.Module], part: Batch, weight: float
@@ -75,7 +72,7 @@ class Retraining:
         """Train on one batch, its parts side by side in threads where there are any."""
         ramp = self.settings.ramp * (self.pace.steps - 1)
         weight = beta(self.settings.schedule, min(1.0, index / max(1, ramp)))
-        parts = split(self.batch(index), self.workers)
+        parts = split(self.noisy(index), self.workers)
         results = thread_map(
             lambda each: self.gradients(*each, weight),
             list(zip(self.pairs, parts, strict=False)),

@@ -54,7 +54,7 @@ def score(
     assert settings.batch_size is not None
     progress = progress or Progress()
     parts = _parts(supernet, data, settings, seed)
-    device = next(supernet.teacher.denoiser.parameters()).device
+    device = supernet.teacher.device
     macs = supernet.space.teacher.macs * settings.batch_size
     workers = min(workers_for(device, macs), len(parts))
     blocks = supernet.space.blocks
@@ -209,10 +209,9 @@ def _parts(supernet: Supernet, data: Data, settings: ScoreSettings, seed: int) -
 def _calls(supernet: Supernet, data: Data, part: _Part) -> dict[str, Call]:
     """The teacher's calls of all blocks on a part."""
     teacher = supernet.teacher
-    device = next(teacher.denoiser.parameters()).device
-    images = to_float(data.images[part.rows]).to(device)
-    labels = None if data.labels is None else torch.from_numpy(data.labels[part.rows]).to(device)
-    batch = teacher.family.training_batch(teacher.pipeline, images, labels, part.random, part.times)
+    images = to_float(data.images[part.rows])
+    labels = None if data.labels is None else torch.from_numpy(data.labels[part.rows])
+    batch = teacher.training_batch(images, labels, part.random, part.times)
     return capture(teacher.denoiser, list(supernet.blocks), batch.inputs)[1]
 
 

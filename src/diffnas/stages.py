@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 
 from diffnas import score_table
@@ -60,11 +59,6 @@ class Job:
     settings: Settings
     budget: Budget
     progress: Progress
-
-    @property
-    def device(self) -> torch.device:
-        """Where the teacher is and all work runs."""
-        return next(self.teacher.denoiser.parameters()).device
 
     @property
     def student(self) -> Path:
@@ -133,7 +127,7 @@ def architecture(job: Job, table: Scores, scores_from: str) -> dict[str, Any]:
     """The content of ``architecture.json``: the chosen subnets, their edits, losses and costs."""
     rule, seed = job.settings.select.rule, job.settings.seed
     # A latency holds on the device it was measured on.
-    where = device_name(job.device) if job.budget.latency is not None else None
+    where = device_name(job.teacher.device) if job.budget.latency is not None else None
     made_from = fingerprint(scores_from, rule, asdict(job.budget), seed, where)
     file = job.student / "architecture.json"
     found = current_json(file, made_from, job.progress.say)
@@ -221,12 +215,12 @@ def metrics(job: Job, student_from: str) -> dict[str, Any]:
     """The content of ``metrics.json``; ``samples.png`` beside it."""
     settings = job.settings.evaluate
     judged = judged_by(job.teacher, settings)
-    made_from = fingerprint(student_from, judged, device_name(job.device))
+    made_from = fingerprint(student_from, judged, device_name(job.teacher.device))
     file, picture = job.student / "metrics.json", job.student / "samples.png"
     found = current_json(file, made_from, job.progress.say)
     if found is not None and picture.exists():
         return found
-    pipeline = load(job.student / "pipeline").to(job.device)
+    pipeline = load(job.student / "pipeline").to(job.teacher.device)
     denoiser = getattr(pipeline, job.teacher.family.component).eval().requires_grad_(False)
     small = replace(
         job.teacher, source=str(job.student / "pipeline"), pipeline=pipeline, denoiser=denoiser
@@ -235,7 +229,9 @@ def metrics(job: Job, student_from: str) -> dict[str, Any]:
     content = {
         "format": FORMAT,
         "fingerprint": made_from,
-        "protocol": protocol(job.data, settings, job.device, classes=takes_classes(job.teacher)),
+        "protocol": protocol(
+            job.data, settings, job.teacher.device, classes=takes_classes(job.teacher)
+        ),
         "teacher": costs["teacher"] | _teacher_quality(job),
         "student": costs["student"] | quality_row(small, job.data, settings, job.progress),
         "seconds": _seconds(job),

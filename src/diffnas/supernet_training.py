@@ -85,7 +85,7 @@ class BlockTraining:
     ) -> None:
         self.supernet, self.data, self.settings = supernet, data, settings
         self.pace, self.seed, self.precision = Pace.of(settings), seed, precision
-        self.device = next(supernet.teacher.denoiser.parameters()).device
+        self.device = supernet.teacher.device
         # The dearest block first, so that threads finish together.
         names = sorted(supernet.blocks, key=lambda name: -supernet.blocks[name].space.cost.macs)
         # A student as the teacher may have a block of which nothing is left.
@@ -101,11 +101,8 @@ class BlockTraining:
         """The teacher's pass of a step."""
         random = generator(self.seed, "supernet", index)
         images, labels = batch(self.data, self.pace.batch_size, random)
-        labels = None if labels is None else labels.to(self.device)
         teacher = self.supernet.teacher
-        noisy = teacher.family.training_batch(
-            teacher.pipeline, images.to(self.device), labels, random, None
-        )
+        noisy = teacher.training_batch(images, labels, random)
         subnets = {
             block.name: list(subnets_of_step(block, index, random, self.settings.sandwich))
             for block in self.supernet.space.blocks

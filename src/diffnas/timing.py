@@ -32,7 +32,7 @@ class Timed:
 
 def teacher_ms(teacher: Teacher) -> float:
     """Milliseconds of one call of the teacher at batch 1 on its device."""
-    device = next(teacher.denoiser.parameters()).device
+    device = teacher.device
     inputs = teacher.family.example_inputs(teacher.denoiser, 1, device)
     timed = latency_ms({"teacher": partial(teacher.denoiser, **inputs)}, device=device)
     return timed["teacher"]
@@ -43,7 +43,7 @@ def options_ms(teacher: Teacher, space: Space) -> dict[Any, float]:
 
     Options of one slot take turns, on the teacher's own inputs.
     """
-    device = next(teacher.denoiser.parameters()).device
+    device = teacher.device
     paths = [f"{block.name}.{slot.path}" for block in space.blocks for slot in block.slots]
     inputs = teacher.family.example_inputs(teacher.denoiser, 1, device)
     _, calls = capture(teacher.denoiser, paths, inputs)
@@ -70,7 +70,7 @@ def options_ms(teacher: Teacher, space: Space) -> dict[Any, float]:
 
 def paired_ms(teacher: Teacher, architecture: Architecture, space: Space) -> Timed:
     """Latency of one call at batch 1 of a whole student and of the teacher, on its device."""
-    device = next(teacher.denoiser.parameters()).device
+    device = teacher.device
     inputs = teacher.family.example_inputs(teacher.denoiser, 1, device)
     calls = {"teacher": partial(teacher.denoiser, **inputs)}
     if architecture.edits(space):  # else it is the teacher: the same by definition

@@ -59,3 +59,24 @@ class Teacher:
     pipeline: Any
     denoiser: nn.Module
     family: Family
+
+    @property
+    def device(self) -> torch.device:
+        """Where the denoiser is and all work runs."""
+        return next(self.denoiser.parameters()).device
+
+    def training_batch(
+        self,
+        images: Tensor,
+        labels: Tensor | None,
+        random: torch.Generator,
+        timesteps: Tensor | None = None,
+    ) -> Batch:
+        """Images (B, C, H, W) in [-1, 1] made noisy, on the denoiser's device.
+
+        ``timesteps`` (B,): uniform unless given; they and the noise are drawn on the CPU.
+        """
+        labels = None if labels is None else labels.to(self.device)
+        return self.family.training_batch(
+            self.pipeline, images.to(self.device), labels, random, timesteps
+        )

@@ -32,7 +32,7 @@ def denoising_loss(pipeline: Teacher, data: Data, batch_size: int) -> float:
     fixed = generator(0, "denoising loss", 0)
     timesteps = even_timesteps(pipeline.pipeline.scheduler.config, len(picks))
     timesteps = timesteps[torch.randperm(len(picks), generator=fixed)]
-    device, total, count = next(pipeline.denoiser.parameters()).device, 0.0, 0
+    device, total, count = pipeline.device, 0.0, 0
     for start in range(0, len(picks), PART):
         rows = picks[start : start + PART]
         labels = None if data.labels is None else torch.from_numpy(data.labels[rows])

@@ -53,7 +53,7 @@ def evaluate(
         "protocol": protocol(
             data,
             settings,
-            _device(next(iter(pipelines.values()))),
+            next(iter(pipelines.values())).device,
             classes=any(map(takes_classes, pipelines.values())),
         ),
         "rows": {
@@ -66,12 +66,12 @@ def evaluate(
 def cost_rows(pipelines: Mapping[str, Teacher]) -> dict[str, dict[str, float]]:
     """Cost of one denoiser call at batch 1; latencies are taken in turns, on each one's device."""
     inputs = {
-        name: pipeline.family.example_inputs(pipeline.denoiser, 1, _device(pipeline))
+        name: pipeline.family.example_inputs(pipeline.denoiser, 1, pipeline.device)
         for name, pipeline in pipelines.items()
     }
     latency = latency_ms(
         {name: partial(pipeline.denoiser, **inputs[name]) for name, pipeline in pipelines.items()},
-        device=_device(next(iter(pipelines.values()))),
+        device=next(iter(pipelines.values())).device,
     )
     rows = {}
     for name, pipeline in pipelines.items():
@@ -104,7 +104,7 @@ def quality_row(
     check(pipeline, data, settings)
     progress = progress or Progress()
     held_out, seen = references(data)
-    name, device = features_of(data, settings), _feature_device(_device(pipeline))
+    name, device = features_of(data, settings), _feature_device(pipeline.device)
     loss = denoising_loss(pipeline, data, _batch_size(pipeline, settings))
     shrunk = shrink(seen)
     found: dict[str, list[float]] = {}
@@ -229,7 +229,7 @@ def check(pipeline: Teacher, data: Data, settings: EvaluateSettings) -> None:
         pipeline.pipeline.scheduler,
         settings.sampler,
         settings.sampler_steps,
-        _device(pipeline),
+        pipeline.device,
     )
 
 
@@ -238,9 +238,7 @@ def _check_classes(pipeline: Teacher, data: Data) -> None:
     extremes = None if data.labels is None else [int(data.labels.min()), int(data.labels.max())]
     labels = None if extremes is None else torch.tensor(extremes)
     images = to_float(data.images[[0, 0]])
-    pipeline.family.training_batch(
-        pipeline.pipeline, images, labels, generator(0, "check", 0), None
-    )
+    pipeline.training_batch(images, labels, generator(0, "check", 0))
 
 
 def _batch_size(pipeline: Teacher, settings: EvaluateSettings) -> int:
@@ -251,10 +249,6 @@ def _batch_size(pipeline: Teacher, settings: EvaluateSettings) -> int:
 def _over_seeds(values: list[float]) -> dict[str, Any]:
     several = {"std": stdev(values), "each": values} if len(values) > 1 else {}
     return {"mean": mean(values), **several}
-
-
-def _device(pipeline: Teacher) -> torch.device:
-    return next(pipeline.denoiser.parameters()).device
 
 
 def _feature_device(device: torch.device) -> str:
