@@ -19,7 +19,8 @@ from diffnas.families import Teacher
 from diffnas.families.loading import load_teacher
 from diffnas.fingerprint import fingerprint, of_data, of_teacher
 from diffnas.measure.cost import call_cost
-from diffnas.measure.evaluate import protocol, quality_row
+from diffnas.measure.evaluate import quality_row
+from diffnas.measure.protocol import protocol
 from diffnas.progress import Progress
 from diffnas.retrain import retrain
 from diffnas.settings import Settings

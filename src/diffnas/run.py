@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from diffnas import stages
+from diffnas import judging, stages
 from diffnas.architecture import FORMAT, space_to_json
 from diffnas.artifacts import check_format, read_json
 from diffnas.budget import Budget
@@ -19,7 +19,7 @@ from diffnas.device import resolve_device
 from diffnas.errors import UserError
 from diffnas.families.loading import load_teacher
 from diffnas.fingerprint import fingerprint, of_data, of_teacher
-from diffnas.measure.evaluate import check as check_evaluation
+from diffnas.measure.protocol import check as check_evaluation
 from diffnas.measure.references import features_of
 from diffnas.names import STAGES
 from diffnas.plan import check_budget, describe
@@ -155,7 +155,7 @@ def _stages(job: Job, until: str | None) -> None:
     student_from = stages.student(job, net, made_from, chosen)
     if last < 5:
         return
-    stages.metrics(job, student_from)
+    judging.metrics(job, student_from)
     if last < 6:
         return
     write_report(job.path)

@@ -4,33 +4,21 @@ A file says in its own metadata what it was made from (a fingerprint), so a stag
 own whether its result is there, out of date or damaged; nothing else has to be kept in step.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-from safetensors import safe_open
 
 from diffnas import score_table
 from diffnas.architecture import FORMAT, Architecture, Cost, Scores, Space, space_to_json
 from diffnas.artifacts import current_json, current_tensors, whole_pipeline
 from diffnas.budget import Budget
-from diffnas.checkpoint import save_state, write_atomically, write_json
+from diffnas.checkpoint import save_state, write_json
 from diffnas.data import Data
 from diffnas.device import device_name
 from diffnas.families import Teacher
 from diffnas.fingerprint import fingerprint
 from diffnas.limits import option_metrics, within_latency
-from diffnas.measure.evaluate import (
-    cost_rows,
-    draw,
-    judged_by,
-    protocol,
-    quality_row,
-    takes_classes,
-)
-from diffnas.measure.grid import side_by_side
 from diffnas.model_card import model_card
 from diffnas.names import public_name
 from diffnas.progress import Progress
@@ -38,13 +26,10 @@ from diffnas.retrain import fresh_weights, retrain
 from diffnas.scoring import score
 from diffnas.settings import Settings
 from diffnas.student.modeling import EditedModel
-from diffnas.student.saving import load, save_pipeline
+from diffnas.student.saving import save_pipeline
 from diffnas.student.stock import as_model
 from diffnas.supernet import Supernet
 from diffnas.supernet_training import fit
-
-SHOWN = 32
-"""Images on each side of samples.png."""
 
 
 @dataclass(frozen=True)
@@ -209,68 +194,6 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
     write_json(note, content)
     checkpoint.unlink(missing_ok=True)
     return made_from
-
-
-def metrics(job: Job, student_from: str) -> dict[str, Any]:
-    """The content of ``metrics.json``; ``samples.png`` beside it."""
-    settings = job.settings.evaluate
-    judged = judged_by(job.teacher, settings)
-    made_from = fingerprint(student_from, judged, device_name(job.teacher.device))
-    file, picture = job.student / "metrics.json", job.student / "samples.png"
-    found = current_json(file, made_from, job.progress.say)
-    if found is not None and picture.exists():
-        return found
-    pipeline = load(job.student / "pipeline").to(job.teacher.device)
-    denoiser = getattr(pipeline, job.teacher.family.component).eval().requires_grad_(False)
-    small = replace(
-        job.teacher, source=str(job.student / "pipeline"), pipeline=pipeline, denoiser=denoiser
-    )
-    costs = cost_rows({"teacher": job.teacher, "student": small})
-    content = {
-        "format": FORMAT,
-        "fingerprint": made_from,
-        "protocol": protocol(
-            job.data, settings, job.teacher.device, classes=takes_classes(job.teacher)
-        ),
-        "teacher": costs["teacher"] | _teacher_quality(job),
-        "student": costs["student"] | quality_row(small, job.data, settings, job.progress),
-        "seconds": _seconds(job),
-    }
-    left, right = (
-        draw(side, job.data, settings, SHOWN, seed=settings.seeds[0])
-        for side in (job.teacher, small)
-    )
-    write_atomically(picture, lambda path: side_by_side(left, right).save(path, format="PNG"))
-    write_json(file, content)
-    return content
-
-
-def _seconds(job: Job) -> dict[str, float]:
-    """What the long stages took, over all the commands that worked on them."""
-    states = {
-        "supernet": job.path / "supernet" / "supernet.safetensors",
-        "scores": job.path / "scores.safetensors",
-    }
-    found = {}
-    for stage, file in states.items():
-        with safe_open(file, framework="pt") as state:
-            found[stage] = float(state.metadata()["seconds"])
-    note = json.loads((job.student / "student.json").read_text(encoding="utf-8"))
-    return {**found, "retrain": note["seconds"]}
-
-
-def _teacher_quality(job: Job) -> dict[str, Any]:
-    """Measured once for all students of the run."""
-    file = job.path / "teacher.json"
-    judged = judged_by(job.teacher, job.settings.evaluate)
-    made_from = fingerprint(job.origin, judged)
-    found = current_json(file, made_from, job.progress.say)
-    if found is None:
-        row = quality_row(job.teacher, job.data, job.settings.evaluate, job.progress)
-        found = {"format": FORMAT, "fingerprint": made_from, "row": row}
-        write_json(file, found)
-    row = found["row"]
-    return dict(row)
 
 
 def _initial(job: Job, net: Supernet, chosen: Mapping[str, Any]) -> Any:

@@ -1,4 +1,6 @@
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,15 +13,8 @@ from diffnas.errors import UserError
 from diffnas.families import Teacher
 from diffnas.families.loading import load_teacher
 from diffnas.families.unet2d import FAMILY
-from diffnas.measure.evaluate import (
-    check,
-    cost_rows,
-    draw,
-    evaluate,
-    judged_by,
-    protocol,
-    quality_row,
-)
+from diffnas.measure.evaluate import cost_rows, draw, evaluate, quality_row
+from diffnas.measure.protocol import check, judged_by, protocol
 from diffnas.measure.quality import nearest_distance, quality
 from diffnas.measure.references import NEAREST_SIDE, references, shrink, spread
 from diffnas.progress import Progress
@@ -77,6 +72,27 @@ def test_the_same_call_gives_the_same_row(
     row: dict[str, Any], teacher: Teacher, data: Data
 ) -> None:
     assert quality_row(teacher, data, FAST) == row
+
+
+def test_seeds_measured_before_an_interrupt_are_not_sampled_again(
+    data: Data, tmp_path: Path
+) -> None:
+    pipeline, several = tiny(), FAST.model_copy(update={"seeds": [0, 1]})
+    whole, began = quality_row(pipeline, data, several), []
+
+    class Stopping(Progress):
+        def start(self, stage: str, total: int, done: int = 0) -> None:
+            began.append(stage)
+            if len(began) == 2:
+                raise KeyboardInterrupt
+
+    again = partial(
+        quality_row, pipeline, data, several, Stopping(), checkpoint=tmp_path / "c", fingerprint="f"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        again()
+    assert again() == whole
+    assert len(began) == 3
 
 
 def test_one_seed_has_no_spread_and_several_have(

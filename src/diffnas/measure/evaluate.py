@@ -6,6 +6,7 @@ near to those only.
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
@@ -13,24 +14,27 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from diffnas.data import Data, to_float
-from diffnas.defaults import evaluation_batch
-from diffnas.errors import UserError
+from diffnas.architecture import FORMAT
+from diffnas.artifacts import current_json
+from diffnas.checkpoint import write_json
+from diffnas.data import Data
 from diffnas.families import Teacher
-from diffnas.families.sampling import check_sampler
-from diffnas.measure import features as extractors
 from diffnas.measure.cost import call_cost
 from diffnas.measure.denoising import denoising_loss
 from diffnas.measure.latency import latency_ms
 from diffnas.measure.memory import memory_bytes
+from diffnas.measure.protocol import (
+    batch_size,
+    check,
+    feature_device,
+    protocol,
+    takes_classes,
+)
 from diffnas.measure.quality import nearest_distance, quality
-from diffnas.measure.references import Images, check_counts, features_of, references, shrink, spread
+from diffnas.measure.references import Images, features_of, references, shrink
 from diffnas.progress import Progress
 from diffnas.rng import generator
 from diffnas.settings import EvaluateSettings
-
-CLASSES = "as in the held-out images"
-"""How the classes of samples are chosen, in words for the protocol."""
 
 
 def evaluate(
@@ -87,7 +91,13 @@ def cost_rows(pipelines: Mapping[str, Teacher]) -> dict[str, dict[str, float]]:
 
 
 def quality_row(
-    pipeline: Teacher, data: Data, settings: EvaluateSettings, progress: Progress | None = None
+    pipeline: Teacher,
+    data: Data,
+    settings: EvaluateSettings,
+    progress: Progress | None = None,
+    *,
+    checkpoint: Path | None = None,
+    fingerprint: str = "",
 ) -> dict[str, Any]:
     """Distances of samples to held-out and seen images, and the denoising loss.
 
@@ -96,6 +106,8 @@ def quality_row(
     one protocol share their seeds, so they can be compared seed by seed. ``denoising_loss`` is the
     mean squared error to the training target on a fixed batch of held-out images; ``nearest_seen``
     the mean distance from samples to the nearest seen image (RMS per pixel, in 0..1).
+    With a ``checkpoint`` path, seeds that an earlier call with that fingerprint has measured are
+    not sampled again.
 
     Raises:
         UserError: images are too few, or have another shape than the pipeline's.
@@ -104,25 +116,30 @@ def quality_row(
     check(pipeline, data, settings)
     progress = progress or Progress()
     held_out, seen = references(data)
-    name, device = features_of(data, settings), _feature_device(pipeline.device)
-    loss = denoising_loss(pipeline, data, _batch_size(pipeline, settings))
+    name, device = features_of(data, settings), feature_device(pipeline.device)
+    loss = denoising_loss(pipeline, data, batch_size(pipeline, settings))
     shrunk = shrink(seen)
-    found: dict[str, list[float]] = {}
-    nearest = []
-    for seed in settings.seeds:
+    kept = None if checkpoint is None else current_json(checkpoint, fingerprint, progress.say)
+    rows: list[dict[str, float]] = kept["rows"] if kept else []
+    for seed in settings.seeds[len(rows) :]:
         progress.start("sample", settings.samples)
         images = draw(
             pipeline, data, settings, settings.samples, seed=seed, progress=progress.update
         )
         progress.stop()
+        row = {"nearest_seen": nearest_distance(shrink(images), shrunk)}
         for suffix, reference in (("", held_out), ("_seen", seen)):
-            for key, value in quality(images, reference, name, device=device).items():
-                found.setdefault(key + suffix, []).append(value)
-        nearest.append(nearest_distance(shrink(images), shrunk))
+            found = quality(images, reference, name, device=device)
+            row |= {key + suffix: value for key, value in found.items()}
+        rows.append(row)
+        if checkpoint is not None:
+            write_json(checkpoint, {"format": FORMAT, "fingerprint": fingerprint, "rows": rows})
+    by_key = {key: [row[key] for row in rows] for key in rows[0]}
+    nearest = mean(by_key.pop("nearest_seen"))
     return {
-        **{key: _over_seeds(values) for key, values in found.items()},
+        **{key: _over_seeds(values) for key, values in by_key.items()},
         "denoising_loss": loss,
-        "nearest_seen": mean(nearest),
+        "nearest_seen": nearest,
     }
 
 
@@ -150,7 +167,7 @@ def draw(
         seed=seed,
         sampler=settings.sampler,
         steps=settings.sampler_steps,
-        batch_size=min(count, _batch_size(pipeline, settings)),
+        batch_size=min(count, batch_size(pipeline, settings)),
         labels=_drawn_classes(data, count, seed),
         progress=progress,
     )
@@ -166,91 +183,6 @@ def _drawn_classes(data: Data, count: int, seed: int) -> npt.NDArray[np.int64] |
     return classes
 
 
-def takes_classes(pipeline: Teacher) -> bool:
-    """Whether the pipeline's samples are of classes that it is given."""
-    return pipeline.family.class_count(pipeline.denoiser) is not None
-
-
-def judged_by(pipeline: Teacher, settings: EvaluateSettings) -> dict[str, Any]:
-    """What a row of quality depends on beside pipeline, data and device, for fingerprints."""
-    named = {"classes": CLASSES} if takes_classes(pipeline) else {}
-    return settings.model_dump(exclude={"batch_size"}) | named
-
-
-def protocol(
-    data: Data, settings: EvaluateSettings, device: str | torch.device, *, classes: bool = False
-) -> dict[str, Any]:
-    """How things are measured; ``real_frechet_distance`` is that of seen to held-out images.
-
-    The latter is taken with as many seen as held-out images: what a perfect model would get.
-    ``classes``: whether a pipeline takes classes.
-
-    Raises:
-        UserError: images are too few.
-    """
-    check_counts(data, settings)
-    device = torch.device(device)
-    held_out, seen = references(data)
-    name = features_of(data, settings)
-    real = quality(spread(seen, len(held_out)), held_out, name, device=_feature_device(device))
-    cuda = device.type == "cuda"
-    return {
-        "sampler": settings.sampler,
-        "steps": settings.sampler_steps,
-        "samples": settings.samples,
-        "seeds": list(settings.seeds),
-        **({"classes": CLASSES} if classes else {}),
-        "features": extractors.features(name)[1],
-        "reference": data.name,
-        "held_out_images": len(held_out),
-        "seen_images": len(seen),
-        "real_frechet_distance": round(real["frechet_distance"], 4),
-        "device": torch.cuda.get_device_name(device) if cuda else device.type,
-        "torch": torch.__version__,
-    }
-
-
-def check(pipeline: Teacher, data: Data, settings: EvaluateSettings) -> None:
-    """Refuse early what would fail after sampling.
-
-    Raises:
-        UserError: images are too few, have another shape than the pipeline's, or lack its classes;
-            or the sampler does not fit the pipeline's scheduler.
-    """
-    makes, has = pipeline.family.image_shape(pipeline.denoiser), data.images.shape[1:]
-    if makes != has:
-        raise UserError(
-            f"model {pipeline.source} makes images of (C, H, W) {makes}, those of {data.name} are "
-            f"{tuple(has)}; evaluate pipelines of one image shape together"
-        )
-    check_counts(data, settings)
-    _check_classes(pipeline, data)
-    check_sampler(
-        pipeline.pipeline.scheduler,
-        settings.sampler,
-        settings.sampler_steps,
-        pipeline.device,
-    )
-
-
-def _check_classes(pipeline: Teacher, data: Data) -> None:
-    # The least and the greatest class: a rare one could else turn up after hours of training.
-    extremes = None if data.labels is None else [int(data.labels.min()), int(data.labels.max())]
-    labels = None if extremes is None else torch.tensor(extremes)
-    images = to_float(data.images[[0, 0]])
-    pipeline.training_batch(images, labels, generator(0, "check", 0))
-
-
-def _batch_size(pipeline: Teacher, settings: EvaluateSettings) -> int:
-    _, height, width = pipeline.family.image_shape(pipeline.denoiser)
-    return evaluation_batch(settings, (height, width))
-
-
 def _over_seeds(values: list[float]) -> dict[str, Any]:
     several = {"std": stdev(values), "each": values} if len(values) > 1 else {}
     return {"mean": mean(values), **several}
-
-
-def _feature_device(device: torch.device) -> str:
-    # Features are in float64, which Apple's GPUs do not have.
-    return str(device) if device.type == "cuda" else "cpu"

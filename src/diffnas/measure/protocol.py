@@ -1,0 +1,105 @@
+"""How quality is judged: what is the same for all rows, and what is refused before any work."""
+
+from typing import Any
+
+import torch
+
+from diffnas.data import Data, to_float
+from diffnas.defaults import evaluation_batch
+from diffnas.errors import UserError
+from diffnas.families import Teacher
+from diffnas.families.sampling import check_sampler
+from diffnas.measure import features as extractors
+from diffnas.measure.quality import quality
+from diffnas.measure.references import check_counts, features_of, references, spread
+from diffnas.rng import generator
+from diffnas.settings import EvaluateSettings
+
+CLASSES = "as in the held-out images"
+"""How the classes of samples are chosen, in words for the protocol."""
+
+
+def takes_classes(pipeline: Teacher) -> bool:
+    """Whether the pipeline's samples are of classes that it is given."""
+    return pipeline.family.class_count(pipeline.denoiser) is not None
+
+
+def judged_by(pipeline: Teacher, settings: EvaluateSettings) -> dict[str, Any]:
+    """What a row of quality depends on beside pipeline, data and device, for fingerprints."""
+    named = {"classes": CLASSES} if takes_classes(pipeline) else {}
+    return settings.model_dump(exclude={"batch_size"}) | named
+
+
+def protocol(
+    data: Data, settings: EvaluateSettings, device: str | torch.device, *, classes: bool = False
+) -> dict[str, Any]:
+    """How things are measured; ``real_frechet_distance`` is that of seen to held-out images.
+
+    The latter is taken with as many seen as held-out images: what a perfect model would get.
+    ``classes``: whether a pipeline takes classes.
+
+    Raises:
+        UserError: images are too few.
+    """
+    check_counts(data, settings)
+    device = torch.device(device)
+    held_out, seen = references(data)
+    name = features_of(data, settings)
+    real = quality(spread(seen, len(held_out)), held_out, name, device=feature_device(device))
+    cuda = device.type == "cuda"
+    return {
+        "sampler": settings.sampler,
+        "steps": settings.sampler_steps,
+        "samples": settings.samples,
+        "seeds": list(settings.seeds),
+        **({"classes": CLASSES} if classes else {}),
+        "features": extractors.features(name)[1],
+        "reference": data.name,
+        "held_out_images": len(held_out),
+        "seen_images": len(seen),
+        "real_frechet_distance": round(real["frechet_distance"], 4),
+        "device": torch.cuda.get_device_name(device) if cuda else device.type,
+        "torch": torch.__version__,
+    }
+
+
+def check(pipeline: Teacher, data: Data, settings: EvaluateSettings) -> None:
+    """Refuse early what would fail after sampling.
+
+    Raises:
+        UserError: images are too few, have another shape than the pipeline's, or lack its classes;
+            or the sampler does not fit the pipeline's scheduler.
+    """
+    makes, has = pipeline.family.image_shape(pipeline.denoiser), data.images.shape[1:]
+    if makes != has:
+        raise UserError(
+            f"model {pipeline.source} makes images of (C, H, W) {makes}, those of {data.name} are "
+            f"{tuple(has)}; evaluate pipelines of one image shape together"
+        )
+    check_counts(data, settings)
+    _check_classes(pipeline, data)
+    check_sampler(
+        pipeline.pipeline.scheduler,
+        settings.sampler,
+        settings.sampler_steps,
+        pipeline.device,
+    )
+
+
+def _check_classes(pipeline: Teacher, data: Data) -> None:
+    # The least and the greatest class: a rare one could else turn up after hours of training.
+    extremes = None if data.labels is None else [int(data.labels.min()), int(data.labels.max())]
+    labels = None if extremes is None else torch.tensor(extremes)
+    images = to_float(data.images[[0, 0]])
+    pipeline.training_batch(images, labels, generator(0, "check", 0))
+
+
+def batch_size(pipeline: Teacher, settings: EvaluateSettings) -> int:
+    """Images sampled at once."""
+    _, height, width = pipeline.family.image_shape(pipeline.denoiser)
+    return evaluation_batch(settings, (height, width))
+
+
+def feature_device(device: torch.device) -> str:
+    """Where features are computed: they are in float64, which Apple's GPUs do not have."""
+    return str(device) if device.type == "cuda" else "cpu"
