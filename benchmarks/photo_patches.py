@@ -45,7 +45,7 @@ def photographs() -> list[Path]:
     for package, names in PHOTOGRAPHS.items():
         spec = find_spec(package)
         if spec is None or spec.origin is None:
-            raise SystemExit(f"{package} is not installed; pip install 'diffnas[bench]'")
+            raise SystemExit(f"{package} is not installed; pip install -e '.[bench]'")
         found += [Path(spec.origin).parent / name for name in names]
     return found
 

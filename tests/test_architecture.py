@@ -36,6 +36,13 @@ def test_the_teachers_and_the_smallest_subnet():
     assert BLOCK.smallest == {"a": "skip", "b.0": "skip"}
 
 
+def test_where_all_options_are_dearer_the_teachers_own_is_the_smallest():
+    wider = (Option("teacher", None, Cost(8, 50, 20)), Option("width=96", {}, Cost(12, 75, 30)))
+    assert BlockSpace("x", Cost(8, 50, 20), (SlotSpace("a", "resnet", wider),)).smallest == {
+        "a": "teacher"
+    }
+
+
 def test_a_block_without_slots_has_one_subnet():
     assert BlockSpace("x", Cost(), ()).size == 1
 

@@ -7,7 +7,7 @@ import pytest
 
 from diffnas import scoring
 from diffnas.progress import Progress
-from diffnas.scoring import score
+from diffnas.scoring import score, subnets_scored
 from diffnas.settings import ScoreSettings
 from tests.engine import tiny_data, tiny_supernet
 
@@ -44,6 +44,12 @@ def test_a_searched_block_keeps_the_teachers_own_subnet_first_and_has_the_cheape
         choices = table(SEARCHED)[block.name].choices
         assert not choices[0].any()
         assert [len(slot.options) - 1 for slot in block.slots] in choices.tolist()
+
+
+def test_no_more_subnets_are_foretold_than_a_block_has():
+    generous = SEARCHED.model_copy(update={"evaluations": 10_000})
+    blocks = supernet().space.blocks
+    assert [subnets_scored(block, generous) for block in blocks] == [b.size for b in blocks]
 
 
 def test_a_search_follows_from_the_seed():

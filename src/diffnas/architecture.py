@@ -101,8 +101,11 @@ class BlockSpace:
 
     @property
     def smallest(self) -> Subnet:
-        """The subnet of the cheapest options."""
-        return {slot.path: slot.options[-1].name for slot in self.slots}
+        """The subnet of the options with fewest MACs; of equal ones, the last."""
+        return {
+            slot.path: min(reversed(slot.options), key=lambda option: option.cost.macs).name
+            for slot in self.slots
+        }
 
     def cost_of(self, subnet: Subnet) -> Cost:
         """Cost of the block with those options (additive over slots)."""

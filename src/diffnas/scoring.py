@@ -133,7 +133,7 @@ class _Found:
 
 def subnets_scored(block: BlockSpace, settings: ScoreSettings) -> int:
     """How many subnets of a block the table has, at most."""
-    return block.size if block.size <= settings.enumerate else settings.evaluations
+    return block.size if block.size <= settings.enumerate else min(block.size, settings.evaluations)
 
 
 LossesOf = Callable[[Choices, Progress | None], list[Floats]]
