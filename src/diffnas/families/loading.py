@@ -1,6 +1,5 @@
 """Teachers from a name: the built-in digits, a pipeline folder, or a repository of the Hub."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,7 @@ def _load(folder: Path, known: Teacher, variant: str | None, trust_remote_code: 
             given[component], report = kind.from_pretrained(
                 inner, use_safetensors=True, variant=variant, output_loading_info=True
             )
-            _check_report(known.source, report)
+            saving.check_fit(report, known.source)
         return DiffusionPipeline.from_pretrained(
             folder,
             use_safetensors=True,
@@ -113,13 +112,4 @@ def _check_finite(model: str, denoiser: torch.nn.Module) -> None:
             raise UserError(
                 f"model {model}: its weights are not all finite, e.g. {name}; "
                 "take another checkpoint of it"
-            )
-
-
-def _check_report(model: str, report: Mapping[str, Any]) -> None:
-    for complaint in ("missing", "unexpected", "mismatched"):
-        if keys := sorted(map(str, report[f"{complaint}_keys"])):
-            raise UserError(
-                f"model {model}: the weights do not fit config.json: {len(keys)} {complaint}, "
-                f"e.g. {keys[0]}; copy or save the pipeline again"
             )

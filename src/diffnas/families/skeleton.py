@@ -14,6 +14,7 @@ from diffnas.families.noise import unsupported_noise
 from diffnas.families.origin import Origin
 from diffnas.refusing import refusing
 from diffnas.student import modeling
+from diffnas.student.saving import check_edits_format, components
 
 FAMILIES: tuple[Family, ...] = (unet2d.FAMILY,)
 
@@ -36,11 +37,7 @@ def skeleton(source: Origin) -> Teacher:
             f"model {source.model}: {family.component}/config.json is missing; "
             "copy or download the whole pipeline"
         )
-    if config.get("edits_format", 1) > modeling.EDITS_FORMAT:
-        raise UserError(
-            f"model {source.model}: edits_format {config['edits_format']} is newer than "
-            f"{modeling.EDITS_FORMAT}, this version's; upgrade diffnas"
-        )
+    check_edits_format(config, source.model)
     what = f"model {source.model}: its {family.component} cannot be made from its config"
     with refusing(what), torch.device("meta"):
         denoiser = kind.from_config(config)
@@ -61,11 +58,7 @@ def _index(source: Origin) -> Index:
             f"model {source.model}: no model_index.json, so no diffusers pipeline; give the folder "
             "or Hub id of a whole pipeline"
         )
-    return {
-        name: (entry[0], entry[1])
-        for name, entry in values.items()
-        if isinstance(entry, list) and len(entry) == 2 and all(isinstance(x, str) for x in entry)
-    }
+    return components(values)
 
 
 def _family(source: Origin, index: Index) -> Family:

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,7 @@ def _read_index(folder: Path) -> dict[str, tuple[str, str]]:
     """The components that are present, as (library, class); each has its folder."""
     if not folder.is_dir():
         raise UserError(f"pipeline {folder}: not a folder; give one with a model_index.json")
-    values = _read_json(folder / "model_index.json")
-    index = {
-        name: (entry[0], entry[1])
-        for name, entry in values.items()
-        if not name.startswith("_") and _is_component(entry)
-    }
+    index = components(_read_json(folder / "model_index.json"))
     for name in index:
         if not (folder / name).is_dir():
             raise UserError(
@@ -95,10 +91,35 @@ def _read_index(folder: Path) -> dict[str, tuple[str, str]]:
     return index
 
 
-def _is_component(entry: Any) -> bool:
-    return (
-        isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry)
-    )
+def components(model_index: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """The components that a ``model_index.json`` names, as (library, class)."""
+    return {
+        name: (entry[0], entry[1])
+        for name, entry in model_index.items()
+        if not name.startswith("_")
+        and isinstance(entry, list)
+        and len(entry) == 2
+        and all(isinstance(part, str) for part in entry)
+    }
+
+
+def check_edits_format(config: Mapping[str, Any], where: object) -> None:
+    """Raise UserError if a newer DiffNAS wrote this config of a student."""
+    if config.get("edits_format", 1) > modeling.EDITS_FORMAT:
+        raise UserError(
+            f"model {where}: edits_format {config['edits_format']} is newer than "
+            f"{modeling.EDITS_FORMAT}, this version's; upgrade diffnas"
+        )
+
+
+def check_fit(report: Mapping[str, Any], where: object) -> None:
+    """Raise UserError if diffusers' loading report says that weights and config differ."""
+    for complaint in ("missing", "unexpected", "mismatched"):
+        if keys := sorted(map(str, report[f"{complaint}_keys"])):
+            raise UserError(
+                f"model {where}: the weights do not fit config.json: {len(keys)} {complaint}, "
+                f"e.g. {keys[0]}; copy or save the pipeline again"
+            )
 
 
 def _class(folder: Path, name: str, library: str, class_name: str) -> Any:
@@ -139,11 +160,7 @@ def _load_model(folder: Path, kind: Any) -> Any:
     diffusers on its own leaves layers without stored weights at random, with a warning.
     """
     saved = _read_json(folder / "config.json")
-    if saved.get("edits_format", 1) > modeling.EDITS_FORMAT:
-        raise UserError(
-            f"model {folder}: edits_format {saved['edits_format']} is newer than"
-            f" {modeling.EDITS_FORMAT}, this version's; upgrade diffnas"
-        )
+    check_edits_format(saved, folder)
     if saved.get("edits") and not issubclass(kind, modeling.EditedModel):
         raise UserError(
             f"model {folder}: config.json has edits, but model_index.json names the stock"
@@ -151,12 +168,7 @@ def _load_model(folder: Path, kind: Any) -> Any:
         )
     with refusing(f"{folder} cannot be loaded"):
         model, report = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
-    for complaint in ("missing", "unexpected", "mismatched"):
-        if keys := sorted(map(str, report[f"{complaint}_keys"])):
-            raise UserError(
-                f"model {folder}: the weights do not fit config.json: {len(keys)} {complaint},"
-                f" e.g. {keys[0]}; save the pipeline again"
-            )
+    check_fit(report, folder)
     return model
 
 
