@@ -23,7 +23,8 @@ class DeepCache(nn.Module):
     """A ``UNet2DModel`` that runs whole on every ``every``-th call of one sampling.
 
     ``outer``: how many layers of the first down block run on all calls. A sampling is told by its
-    falling timesteps; each thread may have one. Calls whose timesteps differ run whole.
+    falling timesteps; each thread may have one. Calls whose timesteps differ, or have no values
+    because costs are counted, run whole.
     """
 
     samplings = threading.local()  # of the class: a model that holds one cannot be copied
@@ -38,7 +39,7 @@ class DeepCache(nn.Module):
     ) -> UNet2DOutput:
         """As the denoiser's."""
         times = torch.as_tensor(timestep).reshape(-1)
-        if len(times) > 1:
+        if len(times) > 1 or times.is_meta:
             return self.unet(sample, timestep, class_labels)
         state = self.samplings.__dict__.setdefault(str(id(self)), {})
         time = float(times)
