@@ -10,8 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from diffnas.artifacts import check_format, read_json
-from diffnas.checkpoint import load_state
 from diffnas.errors import UserError
 
 Floats = npt.NDArray[np.float64]
@@ -98,6 +96,8 @@ def _read_student(folder: Path) -> StudentFiles:
 
 
 def _read_json(path: Path) -> Json:
+    from diffnas.artifacts import check_format, read_json
+
     if not path.exists():
         return {}
     values = read_json(path)
@@ -118,6 +118,9 @@ def _read_yaml(path: Path) -> Json:
 
 
 def _read_scores(path: Path) -> tuple[dict[str, BlockTable], str]:
+    from diffnas.artifacts import check_format
+    from diffnas.checkpoint import load_state
+
     if not path.exists():
         return {}, ""
     state = load_state(path)
