@@ -16,12 +16,12 @@ from diffnas.blocks import Call, capture
 from diffnas.data import Data, batch
 from diffnas.families import Batch
 from diffnas.losses import block_loss, block_target
+from diffnas.optimizer import Optimizer
 from diffnas.parallel import thread_map
 from diffnas.rng import generator
 from diffnas.student.modeling import apply_edits
 from diffnas.supernet import Supernet
 from diffnas.supernet_training import subnets_of_step, train_block
-from diffnas.training import Optimizer
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from diffnas.checkpoint import load_state
 from diffnas.errors import RunError
 from diffnas.families import Batch
 from diffnas.losses import block_loss, block_target
+from diffnas.optimizer import Optimizer
 from diffnas.retrain import losses_of, retrain, split
 from diffnas.rng import generator
 from diffnas.settings import RetrainSettings
@@ -133,13 +134,13 @@ def test_a_student_that_lost_its_middle_block_is_retrained(features):
 def test_the_result_is_the_average_of_the_weights_on_the_way(monkeypatch):
     student, way = fresh(), []
     parameters = list(student.parameters())
-    step = training.Optimizer.step
+    step = Optimizer.step
 
     def watched(self, rate, where):
         step(self, rate, where)
         way.append([parameter.detach().clone() for parameter in parameters])
 
-    monkeypatch.setattr(training.Optimizer, "step", watched)
+    monkeypatch.setattr(Optimizer, "step", watched)
     average = [parameter.detach().clone() for parameter in parameters]
     retrain(student, supernet().teacher, tiny_data(), SETTINGS)
     for number, weights in enumerate(way):
@@ -225,13 +226,13 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_remedy():
 
 def test_a_batch_cut_for_threads_gives_nearly_the_gradients_of_the_whole(monkeypatch):
     found = {}
-    step = training.Optimizer.step
+    step = Optimizer.step
 
     def watched(self, rate, where):
         found.setdefault(workers, [p.grad.clone() for p in self.parameters])
         step(self, rate, where)
 
-    monkeypatch.setattr(training.Optimizer, "step", watched)
+    monkeypatch.setattr(Optimizer, "step", watched)
     settings = SETTINGS.model_copy(update={"steps": 1, "schedule": "static"})
     for workers in (1, 2):
         monkeypatch.setattr(module, "workers_for", lambda *_, n=workers: n)
@@ -250,7 +251,7 @@ def test_without_block_losses_the_gradients_are_those_of_the_whole(monkeypatch):
         student = fresh()
         watched = []
         monkeypatch.setattr(
-            training.Optimizer,
+            Optimizer,
             "step",
             lambda self, *_, kept=watched: kept.extend(p.grad for p in self.parameters),
         )

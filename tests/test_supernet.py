@@ -10,11 +10,11 @@ from diffnas.blocks import capture
 from diffnas.checkpoint import load_state
 from diffnas.errors import RunError
 from diffnas.measure.cost import call_cost
+from diffnas.optimizer import Optimizer
 from diffnas.rng import generator
 from diffnas.settings import SupernetSettings
 from diffnas.student.stock import as_model
 from diffnas.supernet_training import fit, random_subnet, subnets_of_step, train_block
-from diffnas.training import Optimizer
 from tests.engine import SMALL_SPACE, assert_same, tiny_data, tiny_supernet
 
 SETTINGS = SupernetSettings(steps=6, batch_size=4, learning_rate=1e-3)

@@ -5,9 +5,10 @@ from torch import nn
 from diffnas import training
 from diffnas.checkpoint import load_state
 from diffnas.errors import RunError
+from diffnas.optimizer import Optimizer, diverged
 from diffnas.progress import Progress
 from diffnas.rng import generator
-from diffnas.training import Loop, Optimizer, Pace, diverged, run
+from diffnas.training import Loop, Pace, run
 
 
 def counting(steps=5, **arguments):

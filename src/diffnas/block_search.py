@@ -77,7 +77,7 @@ def _diagonal(sizes: Sequence[int], draw: np.random.Generator) -> npt.NDArray[np
     return np.unique(rows, axis=0)
 
 
-class _Step(Mutation):  # type: ignore[misc]  # pymoo is untyped
+class _Step(Mutation):
     """One slot's option becomes the next dearer or cheaper one."""
 
     def _do(self, problem: Any, rows: Any, *, random_state: Any, **_: Any) -> Any:

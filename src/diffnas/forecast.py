@@ -16,11 +16,11 @@ from diffnas.budget import Budget
 from diffnas.families import Teacher
 from diffnas.measure.cost import to_meta
 from diffnas.measure.latency import latency_ms
+from diffnas.optimizer import autocast
 from diffnas.parallel import single_threaded, workers_for
 from diffnas.scoring import subnets_scored
 from diffnas.settings import Settings
 from diffnas.space import smallest_cost
-from diffnas.training import autocast
 
 BACKWARD = 2.0
 """A backward pass in forward passes: gradients of inputs and of weights."""

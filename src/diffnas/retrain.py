@@ -14,11 +14,12 @@ from diffnas.data import Data, batch
 from diffnas.families import Batch, Family, Teacher
 from diffnas.losses import beta, block_loss, block_target, joint_loss
 from diffnas.measure.cost import call_cost
-from diffnas.parallel import single_threaded, thread_map, twin, workers_for
+from diffnas.optimizer import Average, Optimizer, autocast, diverged
+from diffnas.parallel import thread_map, twin, workers_for
 from diffnas.progress import Progress
 from diffnas.rng import generator
 from diffnas.settings import Precision, RetrainSettings
-from diffnas.training import Average, Loop, Optimizer, Pace, autocast, diverged, run
+from diffnas.training import Pace, train
 
 
 class Retraining:
@@ -134,19 +135,14 @@ def retrain(
         RunError: the loss is no longer finite.
     """
     training = Retraining(student, teacher, data, settings, seed=seed, precision=precision)
-    loop = Loop(
+    seconds = train(
         "retrain",
-        training.pace.steps,
-        training.step,
-        training.state,
-        training.restore,
-        checkpoint,
-        fingerprint,
-        progress or Progress(),
-        log or {},
+        training,
+        checkpoint=checkpoint,
+        fingerprint=fingerprint,
+        progress=progress,
+        about=log,
     )
-    with single_threaded(training.workers > 1):
-        seconds = run(loop)
     training.average.put_in_place()
     student.requires_grad_(False)
     return seconds

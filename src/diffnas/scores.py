@@ -52,13 +52,14 @@ def shared_prefixes(block: BlockSupernet, plain: Plain) -> Iterator[list[Call | 
 
         return forward
 
+    # An attribute of the slot itself goes before its class's method, until the walk ends.
     for depth, slot in enumerate(slots):
-        slot.forward = wrap(depth)  # type: ignore[method-assign]  # until the walk ends
+        vars(slot)["forward"] = wrap(depth)
     try:
         yield calls
     finally:
         for slot in slots:
-            del slot.forward
+            del vars(slot)["forward"]
 
 
 @torch.no_grad()

@@ -13,12 +13,13 @@ from diffnas.blocks import Call, capture
 from diffnas.checkpoint import within
 from diffnas.data import Data, batch
 from diffnas.losses import BlockLoss, block_loss, block_target
-from diffnas.parallel import single_threaded, thread_map, workers_for
+from diffnas.optimizer import Optimizer, autocast, diverged
+from diffnas.parallel import thread_map, workers_for
 from diffnas.progress import Progress
 from diffnas.rng import generator
 from diffnas.settings import Precision, SupernetSettings
 from diffnas.supernet import BlockSupernet, Supernet
-from diffnas.training import Loop, Optimizer, Pace, autocast, diverged, run
+from diffnas.training import Pace, train
 
 
 def random_subnet(block: BlockSpace, generator: torch.Generator) -> Subnet:
@@ -185,15 +186,6 @@ def fit(
         RunError: a block's loss is no longer finite.
     """
     training = BlockTraining(supernet, data, settings, seed=seed, precision=precision)
-    loop = Loop(
-        "supernet",
-        training.pace.steps,
-        training.step,
-        training.state,
-        training.restore,
-        checkpoint,
-        fingerprint,
-        progress or Progress(),
+    return train(
+        "supernet", training, checkpoint=checkpoint, fingerprint=fingerprint, progress=progress
     )
-    with single_threaded(training.workers > 1):
-        return run(loop)

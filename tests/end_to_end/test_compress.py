@@ -285,5 +285,4 @@ def interrupt_at(monkeypatch, stage, step):
 
         return whole(replace(loop, step=take))
 
-    for module in ("supernet_training", "retrain"):
-        monkeypatch.setattr(f"diffnas.{module}.run", interrupted)
+    monkeypatch.setattr(training, "run", interrupted)

@@ -118,7 +118,7 @@ def _with_images(table: Dataset, column: str, source: str) -> Dataset:
         return table
     try:
         return table.cast_column(column, datasets.Image())
-    except Exception as error:  # pyarrow's own, which differ with the column's type
+    except (NotImplementedError, TypeError, ValueError) as error:  # what pyarrow's errors are
         raise UserError(
             f"image_column: column {column!r} of {source!r} holds no images; name another"
         ) from error

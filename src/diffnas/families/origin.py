@@ -117,8 +117,9 @@ def get_folder(origin: Origin, variant: str | None, trust_remote_code: bool) -> 
 def no_safetensors(model: str) -> str:
     """Say that weights other than safetensors are not read, and what to do."""
     return (
-        f"model {model}: no safetensors weights; pickled ones (.bin) can run code and are refused; "
-        "if you trust them, load with diffusers and save_pretrained(safe_serialization=True)"
+        f"model {model}: no safetensors weights; others (.bin) can run code when read and are "
+        "refused; if you trust them, load with diffusers and save_pretrained("
+        "safe_serialization=True)"
     )
 
 

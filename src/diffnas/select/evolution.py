@@ -38,7 +38,7 @@ def _evolve(table: Table, seed: int, limits: Limits) -> Rows | None:
     def total(rows: Any, values: dict[str, Any]) -> Any:
         return sum(values[name][rows[:, column]] for column, name in enumerate(names))
 
-    class Sum(Problem):  # type: ignore[misc]  # pymoo is untyped
+    class Sum(Problem):
         def _evaluate(self, rows: Any, out: dict[str, Any], *_: Any, **__: Any) -> None:
             losses = {name: table.scores.blocks[name].losses for name in names}
             out["F"] = total(rows, losses)
@@ -64,7 +64,7 @@ def _evolve(table: Table, seed: int, limits: Limits) -> Rows | None:
     return {name: int(row) for name, row in zip(names, found.X, strict=True)}
 
 
-class _OtherSubnet(Mutation):  # type: ignore[misc]  # pymoo is untyped
+class _OtherSubnet(Mutation):
     """One block gets any other of its subnets."""
 
     def _do(self, problem: Any, rows: Any, *, random_state: Any, **_: Any) -> Any:

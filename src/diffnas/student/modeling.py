@@ -39,7 +39,7 @@ MODULE_NAME = f"diffnas_student_{hashlib.sha256(_SOURCE).hexdigest()[:12]}"
 """This module's name in a pipeline folder. By content, since diffusers keeps all custom modules in
 one cache, where different files of one name would overwrite each other."""
 
-# Under that name the classes can be pickled, and passed to diffusers' `from_pretrained(unet=...)`.
+# Under that name diffusers' `from_pretrained(unet=...)` and other processes look for the classes.
 sys.modules.setdefault(MODULE_NAME, sys.modules[__name__])
 
 
@@ -158,17 +158,10 @@ def _conv(layer: nn.Conv2d, rank: int | None, kernel: int | None) -> nn.Module:
         raise ValueError("grouped, dilated and 'same' convolutions are not edited")
     make = _like(layer.weight)
     bias = layer.bias is not None
+    as_before = {"stride": layer.stride, "padding_mode": layer.padding_mode, **make}
+    window: dict[str, Any] = {"kernel_size": layer.kernel_size, "padding": layer.padding}
     if rank is not None:
-        first = nn.Conv2d(
-            layer.in_channels,
-            rank,
-            layer.kernel_size,  # type: ignore[arg-type]
-            layer.stride,  # type: ignore[arg-type]
-            layer.padding,  # type: ignore[arg-type]
-            bias=False,
-            padding_mode=layer.padding_mode,
-            **make,
-        )
+        first = nn.Conv2d(layer.in_channels, rank, bias=False, **window, **as_before)
         return nn.Sequential(first, nn.Conv2d(rank, layer.out_channels, 1, bias=bias, **make))
     if kernel is None:
         raise ValueError("a conv edit has a rank or a kernel")
@@ -178,16 +171,8 @@ def _conv(layer: nn.Conv2d, rank: int | None, kernel: int | None) -> nn.Module:
     )
     if min(pad) < 0:
         raise ValueError(f"kernel {kernel} is too small for a convolution padded outside of it")
-    return nn.Conv2d(
-        layer.in_channels,
-        layer.out_channels,
-        kernel,
-        layer.stride,  # type: ignore[arg-type]
-        pad,  # type: ignore[arg-type]
-        bias=bias,
-        padding_mode=layer.padding_mode,
-        **make,
-    )
+    window = {"kernel_size": kernel, "padding": pad}
+    return nn.Conv2d(layer.in_channels, layer.out_channels, bias=bias, **window, **as_before)
 
 
 def _like(weight: Tensor) -> dict[str, Any]:
