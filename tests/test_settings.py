@@ -93,7 +93,7 @@ def test_a_setting_like_no_other_is_answered_with_all_of_them():
         ("retrain.learning_rate=.inf", "retrain.learning_rate", "inf"),
         ("retrain.output_weight=.inf", "retrain.output_weight", "inf"),
         ("data.held_out=1.0", "data.held_out", "1.0"),
-        ("space.resnet_widths=[0.5, 1.5]", "space.resnet_widths", "1.5"),
+        ("space.resnet_widths=[0.5, 2.5]", "space.resnet_widths", "2.5"),
         ("space.resnet_kernels=[2]", "space.resnet_kernels", "2"),
         ("space.attention_heads=[1.0]", "space.attention_heads", "1.0"),
         ("evaluate.seeds=[]", "evaluate.seeds", "[]"),

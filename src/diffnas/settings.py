@@ -66,8 +66,8 @@ class SpaceSettings(Section):
         "full",
         description="'paper': kernels only; 'stock': what a stock diffusers config can express",
     )
-    resnet_widths: tuple[Ratio, ...] = Field(
-        (0.75, 0.5, 0.25), description="inner width of a ResNet layer, as a share of the teacher's"
+    resnet_widths: tuple[Annotated[float, Field(gt=0, le=2)], ...] = Field(
+        (0.75, 0.5, 0.25), description="inner width of a ResNet layer over the teacher's, up to 2"
     )
     resnet_kernels: tuple[Literal[1, 3, 5], ...] = Field(
         (1,), description="other kernel sizes of a ResNet layer's two convolutions"

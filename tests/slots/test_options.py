@@ -19,7 +19,7 @@ from tests.engine import tiny_teacher
 from tests.models import tiny_unet
 
 EVERYTHING = SpaceSettings(
-    resnet_widths=(0.5,),
+    resnet_widths=(1.5, 0.5),
     resnet_kernels=(1, 5),
     attention_heads=(0.5, 0.0),
     conv_ranks=(0.5,),
@@ -102,11 +102,38 @@ def test_the_teachers_option_gives_the_teachers_output(variant):
         torch.testing.assert_close(shared(*call.args, **call.kwargs), call.output, msg=path)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_wider_layer_starts_as_the_teachers(variant):
+    wider = 0
+    for path, module, shared, slot, call in slots_of(variant):
+        for option in slot.options[1:]:
+            if option.edit.get("width", 0) > getattr(module, "out_channels", 0):
+                shared.active = option.name
+                given = shared(*call.args, **call.kwargs)
+                torch.testing.assert_close(given, call.output, msg=f"{path} {option.name}")
+                wider += 1
+    assert wider
+
+
+def test_training_a_wider_layer_reaches_the_channels_that_it_adds():
+    _, _, shared, slot, call = next(found for found in slots_of("as it is") if wider(found[3]))
+    shared.active = wider(slot).name
+    shared(*call.args, **call.kwargs).square().mean().backward()
+    width = shared.shared.width
+    assert shared.shared.layer.conv2.weight.grad[:, width:].abs().sum() > 0
+
+
+def wider(slot):
+    """The option of the layer with more channels than the teacher's, if there is one."""
+    return next((option for option in slot.options[1:] if option.name == "width=24"), None)
+
+
 def test_options_of_every_kind_occur():
     kinds = {kind for _, _, _, slot, _ in slots_of("as it is") for kind in [slot.kind]}
     assert kinds == {"resnet", "attention", "conv"}
     names = {o.name for _, _, _, slot, _ in slots_of("as it is") for o in slot.options}
     assert {"teacher", "skip", "kernel=1", "kernel=5", "width=8", "heads=2"} <= names
+    assert "width=24" in names  # wider than the teacher's 16
     assert any(name.startswith("rank=") for name in names)
 
 

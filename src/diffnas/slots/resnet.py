@@ -30,8 +30,8 @@ def matches(module: Any) -> bool:
 def edits(layer: ResnetBlock2D, settings: SpaceSettings) -> Iterator[tuple[str, Edit | None]]:
     """Options by name.
 
-    A narrower layer keeps whole norm groups, so that each group's statistics stay the teacher's;
-    other kernels come at full width.
+    Widths are whole norm groups, so that each group's statistics stay the teacher's; other kernels
+    come at the teacher's width.
     """
     yield TEACHER, None
     channels, groups = layer.norm2.num_channels, layer.norm2.num_groups
@@ -40,7 +40,7 @@ def edits(layer: ResnetBlock2D, settings: SpaceSettings) -> Iterator[tuple[str, 
         seen = {groups}
         for ratio in sorted(settings.resnet_widths, reverse=True):
             kept = max(1, round(groups * ratio))
-            while kept < groups and kept * size % settings.multiple_of:
+            while kept != groups and kept * size % settings.multiple_of:
                 kept += 1
             if kept not in seen:
                 seen.add(kept)
@@ -64,14 +64,18 @@ def edits(layer: ResnetBlock2D, settings: SpaceSettings) -> Iterator[tuple[str, 
 class SharedWeights(nn.Module):
     """One set of weights for all options: the first k channels are the k most important ones.
 
-    Other kernels have weights of their own, started from the teacher's: sharing the centre of the
-    3x3 kernel would disturb the teacher's own option.
+    A wider option's further channels copy these, and start unread, so that its function is the
+    teacher's (Net2Net's widening, arXiv 1511.05641, with zeros for its halves). Other kernels have
+    weights of their own, started from the teacher's: sharing the centre of the 3x3 kernel would
+    disturb the teacher's own option.
     """
 
     def __init__(self, layer: ResnetBlock2D, options: list[Edit | None]) -> None:
         super().__init__()
         self.layer = _ordered(layer)
-        kernels = {edit["kernel"] for edit in options if edit and edit["kind"] == KIND} - {3}
+        self.width = layer.norm2.num_channels
+        edited = [edit for edit in options if edit and edit["kind"] == KIND]
+        kernels = {edit["kernel"] for edit in edited} - {3}
         self.convs = nn.ModuleDict(
             {
                 str(kernel): nn.ModuleList(
@@ -80,30 +84,52 @@ class SharedWeights(nn.Module):
                 for kernel in sorted(kernels)
             }
         )
+        _widen(self.layer, max([self.width, *(edit["width"] for edit in edited)]))
 
     def weights(self, edit: Edit | None) -> dict[str, Tensor]:
         """Views into the shared weights, named as in the option's plain module."""
         own = dict(self.layer.named_parameters())
-        if edit is None:
-            return own
-        if edit["kind"] == "skip":
+        if edit is not None and edit["kind"] == "skip":
             return {name: value for name, value in own.items() if name.startswith("conv_shortcut.")}
-        width = edit["width"]
+        width, kernel = (self.width, 3) if edit is None else (edit["width"], edit["kernel"])
         for name in ("conv1.bias", "norm2.weight", "norm2.bias"):
             own[name] = own[name][:width]
         if self.layer.time_emb_proj is not None:
             for name in ("time_emb_proj.weight", "time_emb_proj.bias"):
-                own[name] = self._time_rows(own[name], width)
-        if edit["kernel"] != 3:
-            own["conv1.weight"], own["conv2.weight"] = self.convs[str(edit["kernel"])].parameters()
+                own[name] = _by_part(self.layer, own[name])[:, :width].flatten(0, 1)
+        if kernel != 3:
+            own["conv1.weight"], own["conv2.weight"] = self.convs[str(kernel)].parameters()
         own["conv1.weight"] = own["conv1.weight"][:width]
         own["conv2.weight"] = own["conv2.weight"][:, :width]
         return own
 
-    def _time_rows(self, rows: Tensor, width: int) -> Tensor:
-        if self.layer.time_embedding_norm == "scale_shift":  # rows hold all scales, then all shifts
-            return rows.unflatten(0, (2, -1))[:, :width].flatten(0, 1)
-        return rows[:width]
+
+def _by_part(layer: ResnetBlock2D, rows: Tensor) -> Tensor:
+    """Rows of the time projection, (parts, channels, ...): shifts alone, or scales and shifts."""
+    return rows.unflatten(0, (2 if layer.time_embedding_norm == "scale_shift" else 1, -1))
+
+
+@torch.no_grad()
+def _widen(layer: ResnetBlock2D, width: int) -> None:
+    """Further inner channels, copies of the first ones, which nothing reads yet."""
+    old = layer.norm2.num_channels
+    if width == old:
+        return
+    channels = torch.arange(width, device=layer.conv1.weight.device) % old
+    for name in ("conv1.weight", "conv1.bias", "norm2.weight", "norm2.bias"):
+        _replace(layer, name, layer.get_parameter(name)[channels])
+    if layer.time_emb_proj is not None:
+        for name in ("time_emb_proj.weight", "time_emb_proj.bias"):
+            rows = _by_part(layer, layer.get_parameter(name))[:, channels]
+            _replace(layer, name, rows.flatten(0, 1))
+    reads = layer.conv2.weight[:, channels].clone()
+    reads[:, old:] = 0
+    _replace(layer, "conv2.weight", reads)
+
+
+def _replace(layer: nn.Module, name: str, value: Tensor) -> None:
+    parent, _, own = name.rpartition(".")
+    setattr(layer.get_submodule(parent), own, nn.Parameter(value))
 
 
 @torch.no_grad()
