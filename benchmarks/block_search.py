@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
-    scores = read_scores(args.run)
+    scores, *_ = read_scores(args.run)
     found = {}
     for block in scores.space.blocks:
         table = scores.blocks[block.name]

@@ -27,7 +27,7 @@ SLOT_B = SlotSpace(
     ),
 )
 BLOCK = BlockSpace("mid", Cost(30, 200, 160), (SLOT_A, SLOT_B))
-SPACE = Space(Cost(100, 1000, 900), (BLOCK,))
+SPACE = Space(Cost(100, 1000, 900), (BLOCK,), Cost(100, 1000, 900))
 
 
 def test_the_teachers_and_the_smallest_subnet():

@@ -7,6 +7,7 @@ from diffnas.architecture import Architecture
 from diffnas.budget import parse_budget
 from diffnas.errors import RunError, UserError
 from diffnas.limits import CLOSE, CORRECTIONS, option_metrics, within_latency
+from diffnas.select.table import SummedCost
 from diffnas.space import make_space
 from diffnas.timing import Timed, paired_ms
 from tests.engine import SMALL_SPACE, tiny_teacher
@@ -24,7 +25,7 @@ class Device:
     def __init__(self, monkeypatch, table, whole, alone=0.01):
         self.table, self.whole = table, whole
         self.measured: list[dict[str, dict[str, str]]] = []
-        self.additive = {"latency": (TEACHER_MS, {
+        self.additive = {"latency": SummedCost(TEACHER_MS, {
             (space.name, slot.path, option.name): alone * option.cost.macs
             for space in table.space.blocks for slot in space.slots for option in slot.options
         })}  # fmt: skip
@@ -217,4 +218,5 @@ def test_every_option_is_timed_where_latency_is_limited(monkeypatch):
             for slot in each.slots
             for option in slot.options
         },
+        space.teacher.params,
     )

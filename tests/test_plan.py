@@ -16,7 +16,10 @@ from diffnas.settings import SpaceSettings, parse
 from diffnas.space import make_space
 from tests.models import tiny_pipeline
 
-NO_RESNETS = {"space": {"resnet_widths": [], "resnet_kernels": [], "resnet_skip": False}}
+AS_WIDE = {"space": {"trunk": 1}}
+NO_RESNETS = {
+    "space": {"trunk": 1, "resnet_widths": [], "resnet_kernels": [], "resnet_skip": False}
+}
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +44,20 @@ def test_configs_are_enough(configs):
 
 
 def test_largest_is_the_teacher_unless_options_cost_more(configs):
-    assert plan(configs)["largest"] == plan(configs)["teacher"]
-    wide = plan(configs, {"space": {"resnet_kernels": [5]}})
+    assert plan(configs, AS_WIDE)["largest"] == plan(configs)["teacher"]
+    wide = plan(configs, {"space": {"trunk": 1, "resnet_kernels": [5]}})
     assert wide["largest"]["macs"] > wide["teacher"]["macs"]
+
+
+def test_a_trunk_narrower_than_the_teachers_is_told_with_its_reason(configs):
+    made = plan(configs, macs=0.5)
+    assert (
+        made["reasons"]["space.trunk"] == "0.75, 3 of 4 norm groups, for 0.5 of the teacher's cost"
+    )
+    assert made["settings"]["space"]["trunk"] == 0.75
+    assert made["largest"]["macs"] < made["teacher"]["macs"]
+    assert made["smallest"]["macs"] < plan(configs, AS_WIDE)["smallest"]["macs"]
+    assert made["memory_bytes"]["retrain"] < plan(configs, AS_WIDE)["memory_bytes"]["retrain"]
 
 
 def test_blocks_show_their_slots_and_options(configs):
@@ -84,10 +98,10 @@ def test_the_pass_is_timed_as_latencies_are(configs, steady):
 
 
 def test_a_smaller_budget_takes_fewer_hours(configs, steady):
-    half, quarter = plan(configs)["hours"], plan(configs, macs=0.25)["hours"]
+    half, quarter = plan(configs, AS_WIDE)["hours"], plan(configs, AS_WIDE, macs=0.25)["hours"]
     assert quarter["retrain"] / half["retrain"] == pytest.approx((1 + 3 * 0.25) / (1 + 3 * 0.5))
     assert quarter["evaluate"] < half["evaluate"]
-    assert plan(configs, params=0.25)["hours"] == half  # its MACs are not known yet
+    assert plan(configs, AS_WIDE, params=0.25)["hours"] == half  # its MACs are not known yet
 
 
 def test_blocks_that_are_searched_take_the_hours_of_their_evaluations(configs, steady):

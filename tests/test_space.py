@@ -117,7 +117,7 @@ def test_a_block_within_the_limit_stays_whole():
 
 
 def test_a_space_without_blocks_costs_what_the_teacher_costs():
-    assert smallest_cost(Space(Cost(1, 2, 3), ())) == Cost(1, 2, 3)
+    assert smallest_cost(Space(Cost(1, 2, 3), (), Cost(1, 2, 3))) == Cost(1, 2, 3)
 
 
 def test_every_subnet_of_the_stock_preset_has_a_stock_config():

@@ -117,14 +117,25 @@ class BlockSpace:
 
 @dataclass(frozen=True)
 class Space:
-    """The blocks of a denoiser and the cost of the whole teacher (stem and head included)."""
+    """The blocks of a denoiser and the cost of the whole teacher (stem and head included).
+
+    ``trunk``: how many norm groups the streams between layers keep, of how many; None for all.
+    ``base``: cost of the denoiser with that trunk and the teacher's options.
+    """
 
     teacher: Cost
     blocks: tuple[BlockSpace, ...]
+    base: Cost
+    trunk: tuple[int, int] | None = None
+
+    @property
+    def own(self) -> "Architecture":
+        """The teacher's options everywhere; with the teacher's trunk it is the teacher."""
+        return Architecture({block.name: block.teacher for block in self.blocks})
 
     def cost_of(self, architecture: "Architecture") -> Cost:
         """Cost of the whole denoiser with that architecture."""
-        total = self.teacher
+        total = self.base
         for block in self.blocks:
             total = total + block.cost_of(architecture.blocks[block.name]) - block.cost
         return total
@@ -137,7 +148,14 @@ class Architecture:
     blocks: dict[str, Subnet]
 
     def edits(self, space: Space) -> dict[str, Edit]:
-        """The changed modules of the denoiser, by their full path."""
+        """What is changed of the denoiser: its trunk at the path "", modules at theirs."""
+        trunk: dict[str, Edit] = {}
+        if space.trunk is not None:
+            trunk[""] = {"kind": "trunk", "groups": space.trunk[0]}
+        return trunk | self.slot_edits(space)
+
+    def slot_edits(self, space: Space) -> dict[str, Edit]:
+        """The changed modules inside blocks, by their full path."""
         return {
             f"{block.name}.{slot.path}": edit
             for block in space.blocks
@@ -175,14 +193,23 @@ def subnet_at(block: BlockSpace, choice: Sequence[int] | npt.NDArray[np.int16]) 
 
 
 def space_to_json(space: Space) -> dict[str, Any]:
-    """Plain values from which :func:`space_from_json` makes the space again."""
-    return {"format": FORMAT, **asdict(space)}
+    """Plain values from which :func:`space_from_json` makes the space again.
+
+    With the teacher's own trunk they are what they were before there was another.
+    """
+    values = {"format": FORMAT, **asdict(space)}
+    if space.trunk is None:
+        del values["base"], values["trunk"]
+    return values
 
 
 def space_from_json(values: Mapping[str, Any]) -> Space:
     """The space from :func:`space_to_json`'s values."""
+    kept, of = values.get("trunk", (0, 0))
     return Space(
         teacher=Cost(**values["teacher"]),
+        base=Cost(**values.get("base", values["teacher"])),
+        trunk=(kept, of) if (kept, of) != (0, 0) else None,
         blocks=tuple(
             BlockSpace(
                 name=block["name"],

@@ -4,6 +4,7 @@ Hours: MACs of each stage over the rate at which this device does such MACs, whi
 forward pass with random weights. Memory: what each stage holds at once, counted on the meta device.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from diffnas.architecture import Space
-from diffnas.blocks import capture
+from diffnas.blocks import Call, capture, tensors
 from diffnas.budget import Budget
 from diffnas.families import Teacher
 from diffnas.measure.cost import to_meta
@@ -21,6 +22,7 @@ from diffnas.parallel import single_threaded, workers_for
 from diffnas.scoring import subnets_scored
 from diffnas.settings import Settings
 from diffnas.space import smallest_cost
+from diffnas.timing import edited
 
 BACKWARD = 2.0
 """A backward pass in forward passes: gradients of inputs and of weights."""
@@ -50,7 +52,7 @@ def hours(
     whole = float(space.teacher.macs)
     random = sum(_mean_macs(block) for block in space.blocks)
     blocks = float(sum(block.cost.macs for block in space.blocks))
-    smallest = float(smallest_cost(space).macs) - (whole - blocks)
+    smallest = float(smallest_cost(space).macs) - (space.base.macs - blocks)
     ends = (blocks + smallest) / 2 if settings.supernet.sandwich else 0.0
     student = 0.5 * whole if budget.macs is None else min(budget.macs.of(whole), whole)
     image_steps = (
@@ -101,30 +103,38 @@ def training_bytes(
     assert settings.supernet.batch_size is not None
     assert settings.retrain.batch_size is not None
     meta = to_meta(teacher.denoiser)
-    weights = sum(_bytes(p) for p in meta.parameters())
+    base = edited(meta, space.own, space)
+    weights, trained = (sum(_bytes(p) for p in each.parameters()) for each in (meta, base))
     inputs = teacher.family.example_inputs(meta, 1, torch.device("meta"))
     names = [block.name for block in space.blocks]
-    _, calls = capture(meta, names, inputs)
+    _, calls = capture(base, names, inputs)
     graphs = [
-        saved_bytes(meta.get_submodule(name), call.args, call.kwargs)
+        saved_bytes(base.get_submodule(name), call.args, call.kwargs)
         for name, call in calls.items()
     ]
-    captured = sum(
-        _bytes(leaf)
-        for call in calls.values()
-        for leaf in torch.utils._pytree.tree_leaves((call.args, call.kwargs, call.output))
-        if isinstance(leaf, Tensor)
-    )
+    captured = _bytes_of(calls)
+    if space.trunk is not None:  # what is cut from the teacher's calls stands beside them
+        captured += _bytes_of(capture(meta, names, inputs)[1])
     half = 1 if settings.precision == "fp32" else 2
     size, batch = settings.supernet.batch_size, settings.retrain.batch_size
     workers = workers_for(device, space.teacher.macs * size)
     held = captured * (2 if workers > 1 else 1) + workers * max(graphs, default=0)
     # The subnet that weighs most is the teacher's own; both trainings hold the frozen teacher.
     return {
-        "supernet": weights + ADAM_STATES * (weights + _extra_bytes(space)) + size * held // half,
-        "retrain": weights * (1 + ADAM_STATES + 1)
-        + batch * (captured + saved_bytes(meta, (), inputs)) // half,
+        "supernet": weights + ADAM_STATES * (trained + _extra_bytes(space)) + size * held // half,
+        "retrain": weights
+        + trained * (ADAM_STATES + 1)
+        + batch * (captured + saved_bytes(base, (), inputs)) // half,
     }
+
+
+def _bytes_of(calls: Mapping[str, Call]) -> int:
+    """Of all tensors that calls were given and gave."""
+    return sum(
+        _bytes(tensor)
+        for call in calls.values()
+        for tensor in tensors((call.args, call.kwargs, call.output))
+    )
 
 
 def saved_bytes(module: nn.Module, args: Any, kwargs: Any) -> int:

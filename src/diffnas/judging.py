@@ -61,8 +61,8 @@ def metrics(job: Job, student_from: str) -> dict[str, Any]:
 def _seconds(job: Job) -> dict[str, float]:
     """What the long stages took, over all the commands that worked on them."""
     states = {
-        "supernet": job.path / "supernet" / "supernet.safetensors",
-        "scores": job.path / "scores.safetensors",
+        "supernet": job.search / "supernet" / "supernet.safetensors",
+        "scores": job.search / "scores.safetensors",
     }
     found = {}
     for stage, file in states.items():

@@ -13,10 +13,10 @@ from diffnas.figures import figure
 from diffnas.measure.cost import to_meta
 from diffnas.measure.memory import memory_bytes
 from diffnas.select import Selection, select, written
-from diffnas.select.table import OptionCosts, Rows, make_table
-from diffnas.timing import Timed, edited, options_ms, paired_ms, teacher_ms
+from diffnas.select.table import Rows, SummedCost, make_table
+from diffnas.timing import Timed, edited, options_ms, paired_ms
 
-Additive = Mapping[str, tuple[float, OptionCosts]]
+Additive = Mapping[str, SummedCost]
 Whole = Mapping[str, tuple[float, Callable[[Architecture], float]]]
 
 CORRECTIONS = 5
@@ -31,10 +31,12 @@ AIM = 0.98
 
 def option_metrics(teacher: Teacher, space: Space, budget: Budget) -> tuple[Additive, Whole]:
     """Latency of every option and memory of any architecture, as far as the budget asks."""
-    additive: dict[str, tuple[float, OptionCosts]] = {}
+    additive: dict[str, SummedCost] = {}
     whole: dict[str, tuple[float, Callable[[Architecture], float]]] = {}
     if budget.latency is not None:
-        additive["latency"] = teacher_ms(teacher), options_ms(teacher, space)
+        base = paired_ms(teacher, space.own, space)
+        options = options_ms(teacher, space)
+        additive["latency"] = SummedCost(base.teacher, options, base.student)
     if budget.memory is not None:
         whole["memory"] = memory_of(teacher, space)
     return additive, whole
@@ -141,11 +143,13 @@ def _fastest(scores: Scores, additive: Additive) -> tuple[Rows, Architecture]:
 
 def _scaled(scores: Scores, additive: Additive, fastest: Timed) -> Additive:
     """The same latencies, scaled so that the fastest architecture's are the measured one's."""
-    teacher_ms, options = additive["latency"]
-    saved = teacher_ms * (1 - make_table(scores, {}, additive).smallest("latency"))
+    teacher, options, base = additive["latency"]
+    saved = teacher * (1 - make_table(scores, {}, additive).smallest("latency"))
     scale = max(0.0, fastest.teacher - fastest.student) / saved if saved > 0 else 0.0
     scaled = {option: scale * ms for option, ms in options.items()}
-    return {**additive, "latency": (fastest.teacher, scaled)}
+    saved_by_trunk = 0.0 if base is None else scale * (teacher - base)
+    cost = SummedCost(fastest.teacher, scaled, fastest.teacher - saved_by_trunk)
+    return {**additive, "latency": cost}
 
 
 def _between(low: Point, high: Point, streak: int) -> float:

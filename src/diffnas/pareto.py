@@ -12,6 +12,7 @@ from diffnas.budget import Amount, Budget
 from diffnas.errors import UserError
 from diffnas.select import select
 from diffnas.space import smallest_cost
+from diffnas.trunk_width import aimed_at
 
 METRICS = ("macs", "params")
 
@@ -20,12 +21,14 @@ METRICS = ("macs", "params")
 class Point:
     """One architecture of the front.
 
-    ``macs`` and ``params``: shares of the teacher's. ``loss``: the sum of its block losses, over
-    that of the teacher's own subnets; ``worst``: the largest block loss over its own benchmark.
+    ``macs`` and ``params``: shares of the teacher's; ``trunk``: of its streams' width. ``loss``:
+    the sum of its block losses, over that of the subnets of the teacher's own options; ``worst``:
+    the largest block loss over its own benchmark.
     """
 
     macs: float
     params: float
+    trunk: float
     loss: float
     worst: float
     cost: Cost
@@ -41,6 +44,9 @@ def front(
 ) -> list[Point]:
     """What a rule chooses at budgets from the teacher's cost down to the smallest, dearest first.
 
+    Where the run has scores for several trunks, each budget has the one nearest to what
+    ``compress`` would take.
+
     ``run``: a run folder with scores; ``metric``: 'macs' or 'params'; ``points``: so many budgets,
     evenly spaced; two that give the same architecture are one point. Nothing is trained, and
     block losses do not tell quality after retraining, only what is worth retraining.
@@ -52,11 +58,15 @@ def front(
         raise UserError(f"--metric {metric}: unknown; one of {', '.join(METRICS)}")
     if points < 2:
         raise UserError(f"--points {points}: a front needs 2 or more")
-    scores = read_scores(Path(run))
-    teacher = getattr(scores.space.teacher, metric)
-    least = getattr(smallest_cost(scores.space), metric) / teacher
+    tables = read_scores(Path(run))
+    teacher = getattr(tables[0].space.teacher, metric)
+    least = [getattr(smallest_cost(scores.space), metric) / teacher for scores in tables]
     found: list[Point] = []
-    for share in np.linspace(1.0, least, points):
+    for share in np.linspace(1.0, min(least), points):
+        scores = min(
+            (each for each, reached in zip(tables, least, strict=True) if reached <= share),
+            key=lambda each: abs(_width(each) - aimed_at(share)),
+        )
         amount = Amount(float(share), relative=True)
         budget = Budget(macs=amount) if metric == "macs" else Budget(params=amount)
         point = _point(scores, budget, rule, seed)
@@ -65,15 +75,16 @@ def front(
     return found
 
 
-def read_scores(run: Path) -> Scores:
-    """The score table of a run folder.
+def read_scores(run: Path) -> list[Scores]:
+    """The score tables of a run folder, one for each trunk.
 
     Raises:
         UserError: none there, or one of a newer format.
     """
-    scores = score_table.read(run / "scores.safetensors")
-    if scores is not None:
-        return scores
+    files = [run / "scores.safetensors", *sorted(run.glob("trunk-*/scores.safetensors"))]
+    tables = [table for file in files if (table := score_table.read(file)) is not None]
+    if tables:
+        return tables
     if not (run / "plan.json").exists():
         raise UserError(f"RUN {run}: no run folder; name the --out of a 'diffnas compress'")
     raise UserError(
@@ -91,8 +102,15 @@ def _point(scores: Scores, budget: Budget, rule: str, seed: int) -> Point:
     return Point(
         chosen.cost.macs / teacher.macs,
         chosen.cost.params / teacher.params,
+        _width(scores),
         sum(taken.values()) / sum(own.values()),
         max(taken[name] / own[name] for name in own),
         chosen.cost,
         chosen.architecture,
     )
+
+
+def _width(scores: Scores) -> float:
+    """Of the streams, as a share of the teacher's."""
+    kept, of = scores.space.trunk or (1, 1)
+    return kept / of

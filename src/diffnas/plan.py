@@ -21,6 +21,8 @@ from diffnas.measure.cost import call_cost, to_meta
 from diffnas.select import check_reachable, check_rule
 from diffnas.settings import Settings
 from diffnas.space import make_space, smallest_cost
+from diffnas.timing import edited
+from diffnas.trunk_width import with_trunk
 
 WORTH_A_WORD = 0.05
 """A module that is no slot is named from this share of the teacher's MACs or parameters on."""
@@ -50,13 +52,14 @@ def make_plan(
     teacher = load_skeleton(
         model, revision=revision, variant=variant, trust_remote_code=trust_remote_code
     )
+    settings, why = with_trunk(settings, teacher.denoiser, teacher.family, budget)
     space = make_space(teacher.denoiser, teacher.family, settings.space)
     _, height, width = teacher.family.image_shape(teacher.denoiser)
     resolved, reasons = resolve(
         settings, params=space.teacher.params, size=(height, width), images=images
     )
     return {
-        **describe(teacher, space, budget, resolved, reasons),
+        **describe(teacher, space, budget, resolved, why | reasons),
         "hours": hours(teacher, space, budget, resolved, device),
         "memory_bytes": training_bytes(teacher, space, resolved, device),
     }
@@ -100,7 +103,7 @@ def check_budget(teacher: Teacher, space: Space, budget: Budget) -> None:
 def left_as_they_are(teacher: Teacher, space: Space) -> list[str]:
     """Modules without a slot that have more than 5 % of the MACs or parameters, in words."""
     inside = [f"{block.name}.{slot.path}" for block in space.blocks for slot in block.slots]
-    meta = to_meta(teacher.denoiser)
+    meta = edited(to_meta(teacher.denoiser), space.own, space)
     found = dict(_outermost(meta, inside))
     parts = [f"{path}{rest}" for path, module in found.items() for rest in _paths(module)]
     inputs = teacher.family.example_inputs(meta, 1, torch.device("meta"))
@@ -176,7 +179,7 @@ def _smallest(teacher: Teacher, space: Space, budget: Budget) -> dict[str, float
 
 def _cost_at(space: Space, kind: str, extreme: Any) -> Cost:
     """The whole's cost with every slot at its least or most in that metric."""
-    total = space.teacher
+    total = space.base
     for block in space.blocks:
         subnet = {
             slot.path: extreme(slot.options, key=lambda option: getattr(option.cost, kind)).name

@@ -20,6 +20,7 @@ from diffnas.progress import Progress
 from diffnas.rng import generator
 from diffnas.settings import Precision, RetrainSettings
 from diffnas.training import Pace, train
+from diffnas.trunk import Trunk
 
 
 class Retraining:
@@ -34,9 +35,11 @@ class Retraining:
         *,
         seed: int,
         precision: Precision,
+        trunk: Trunk | None = None,
     ) -> None:
         assert settings.ema_decay is not None
         self.student, self.teacher, self.data, self.settings = student, teacher, data, settings
+        self.trunk = trunk
         self.pace, self.seed, self.precision = Pace.of(settings), seed, precision
         self.device = teacher.device
         student.eval().requires_grad_(True)  # eval: dropout off, as in the supernet
@@ -62,7 +65,12 @@ class Retraining:
         """Losses of a part of the batch at ``weight`` = beta, and its share of the gradients."""
         with autocast(self.precision, self.device):
             losses = losses_of(
-                *models, self.teacher.family, part, settings=self.settings, weight=weight
+                *models,
+                self.teacher.family,
+                part,
+                settings=self.settings,
+                weight=weight,
+                trunk=self.trunk,
             )
         share = len(part.target) / self.pace.batch_size
         scaled = self.optimizer.scaler.scale(losses["loss"] * share)
@@ -118,6 +126,7 @@ def retrain(
     *,
     seed: int = 0,
     precision: Precision = "fp32",
+    trunk: Trunk | None = None,
     checkpoint: Path | None = None,
     fingerprint: str = "",
     progress: Progress | None = None,
@@ -128,13 +137,15 @@ def retrain(
     L = (1 - beta) * sum_k l_k + beta * (MSE(target) + w * MSE(teacher's prediction)), beta rising
     from 0 to 1 by ``settings.schedule`` (arXiv 2311.04950). The l_k compare the student's blocks
     with the teacher's, fed by the student's own forward pass or, block by block, by the teacher's.
-    ``settings`` must be resolved, without gaps (:mod:`diffnas.defaults`); ``log`` goes with every
-    record in the log.
+    ``settings`` must be resolved, without gaps (:mod:`diffnas.defaults`); ``trunk`` is the
+    student's, None for the teacher's; ``log`` goes with every record in the log.
 
     Raises:
         RunError: the loss is no longer finite.
     """
-    training = Retraining(student, teacher, data, settings, seed=seed, precision=precision)
+    training = Retraining(
+        student, teacher, data, settings, seed=seed, precision=precision, trunk=trunk
+    )
     seconds = train(
         "retrain",
         training,
@@ -169,6 +180,7 @@ def losses_of(
     *,
     settings: RetrainSettings,
     weight: float,
+    trunk: Trunk | None = None,
 ) -> dict[str, Tensor]:
     """The joint loss of a batch at ``weight`` = beta, and its parts; 0-dim tensors.
 
@@ -183,6 +195,7 @@ def losses_of(
     if names or settings.output_weight > 0:
         output, calls = capture(denoiser, names, part.inputs)
         taught = family.prediction(output).float()
+        calls = calls if trunk is None else trunk.cut(calls)
     with recorded(student, names if settings.features == "student" else []) as own:
         predicted = family.prediction(student(**part.inputs)).float()
     blocks = []

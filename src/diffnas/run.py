@@ -30,6 +30,7 @@ from diffnas.settings import Settings
 from diffnas.space import make_space
 from diffnas.stages import Job
 from diffnas.student.saving import load
+from diffnas.trunk_width import with_trunk
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ def compress(
         trust_remote_code=trust_remote_code,
     )
     # Whatever costs seconds to refuse, before images that take hours and gigabytes to decode.
+    settings, why = with_trunk(settings, teacher.denoiser, teacher.family, budget)
     space = make_space(teacher.denoiser, teacher.family, settings.space)
     check_budget(teacher, space, budget)
     of_this = of_teacher(teacher)
@@ -130,7 +132,7 @@ def compress(
         plan = {
             "format": FORMAT,
             "model": {"source": teacher.source, "fingerprint": of_this, "data": data},
-            **describe(teacher, space, budget, resolved, reasons),
+            **describe(teacher, space, budget, resolved, why | reasons),
             "space": space_to_json(space),
         }
         write_json(out / "plan.json", plan)

@@ -14,7 +14,7 @@ from torch import Tensor
 from diffnas.architecture import BlockScores, BlockSpace, Scores, subnet_at
 from diffnas.artifacts import current_tensors
 from diffnas.block_search import search
-from diffnas.blocks import Call, capture
+from diffnas.blocks import Call
 from diffnas.checkpoint import save_state, within
 from diffnas.data import Data, to_float
 from diffnas.families.noise import even_timesteps
@@ -208,11 +208,10 @@ def _parts(supernet: Supernet, data: Data, settings: ScoreSettings, seed: int) -
 
 def _calls(supernet: Supernet, data: Data, part: _Part) -> dict[str, Call]:
     """The teacher's calls of all blocks on a part."""
-    teacher = supernet.teacher
     images = to_float(data.images[part.rows])
     labels = None if data.labels is None else torch.from_numpy(data.labels[part.rows])
-    batch = teacher.training_batch(images, labels, part.random, part.times)
-    return capture(teacher.denoiser, list(supernet.blocks), batch.inputs)[1]
+    batch = supernet.teacher.training_batch(images, labels, part.random, part.times)
+    return supernet.calls(list(supernet.blocks), batch.inputs)
 
 
 class _Offset(Progress):

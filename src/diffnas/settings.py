@@ -66,6 +66,10 @@ class SpaceSettings(Section):
         "full",
         description="'paper': kernels only; 'stock': what a stock diffusers config can express",
     )
+    trunk: Ratio | None = Field(
+        None,
+        description="share of their norm groups that the streams between layers keep, everywhere",
+    )
     resnet_widths: tuple[Annotated[float, Field(gt=0, le=2)], ...] = Field(
         (0.75, 0.5, 0.25), description="inner width of a ResNet layer over the teacher's, up to 2"
     )

@@ -15,6 +15,7 @@ from diffnas.progress import Progress
 from diffnas.run import Run, compress
 from diffnas.settings import Settings
 from diffnas.space import make_space, smallest_cost
+from diffnas.trunk_width import with_trunk
 
 FIRST = 0.5
 FACTOR = 0.7
@@ -72,7 +73,9 @@ def compress_smallest(
         return bool(found["par"])
 
     skeleton = load_skeleton(model, revision=further.get("revision"))
-    space = make_space(skeleton.denoiser, skeleton.family, settings.space)
+    nothing = Budget(macs=Amount(0.0, relative=True))
+    least, _ = with_trunk(settings, skeleton.denoiser, skeleton.family, nothing)
+    space = make_space(skeleton.denoiser, skeleton.family, least.space)
     share = lowest(holds, smallest_cost(space).macs / space.teacher.macs)
     if share is None:
         raise RunError(

@@ -1,5 +1,6 @@
 """The search space of a teacher: its blocks, their slots, every option's cost. Needs no weights."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -17,16 +18,20 @@ from diffnas.errors import UserError
 from diffnas.families import Family
 from diffnas.measure.cost import call_cost, to_meta
 from diffnas.settings import SpaceSettings
-from diffnas.student.modeling import edit_module
+from diffnas.student.modeling import edit_module, narrow_trunk, trunk_groups
 from diffnas.student.stock import stock_config
 
 
 def make_space(denoiser: nn.Module, family: Family, settings: SpaceSettings) -> Space:
     """The space, with costs counted on the meta device at the shapes of a call at batch 1.
 
+    Its trunk is the teacher's unless ``settings.trunk`` is a share
+    (:func:`diffnas.trunk_width.with_trunk` fills it in).
+
     Raises:
-        UserError: a stock space is asked for, of a denoiser that no stock config can express; a
-            pattern of ``include`` or ``exclude`` fits no slot.
+        UserError: a stock space is asked for, of a denoiser or with a trunk that no stock config
+            can express; the trunk does not divide; a pattern of ``include`` or ``exclude`` fits no
+            slot.
     """
     meta = to_meta(denoiser)
     config: Any = meta.config
@@ -36,7 +41,15 @@ def make_space(denoiser: nn.Module, family: Family, settings: SpaceSettings) -> 
             "express; use 'full' or 'paper'"
         )
     inputs = family.example_inputs(meta, 1, torch.device("meta"))
-    teacher = call_cost(meta, kwargs=inputs)
+    teacher = base = call_cost(meta, kwargs=inputs)
+    trunk = _trunk(meta, settings)
+    if trunk is not None:
+        meta = copy.deepcopy(meta)  # it may be the one that was given
+        try:
+            narrow_trunk(meta, *trunk)
+        except ValueError as error:
+            raise UserError(f"space.trunk = {settings.trunk:g}: {error}; use 1") from None
+        base = call_cost(meta, kwargs=inputs)
     names = family.block_names(meta)
     found = _wanted(
         {
@@ -50,7 +63,23 @@ def make_space(denoiser: nn.Module, family: Family, settings: SpaceSettings) -> 
     return Space(
         teacher,
         tuple(_block(meta, name, calls, found, settings, teacher=teacher) for name in names),
+        base,
+        trunk,
     )
+
+
+def _trunk(denoiser: nn.Module, settings: SpaceSettings) -> tuple[int, int] | None:
+    """Norm groups that the streams keep, of how many; None for all there are."""
+    of = trunk_groups(denoiser)
+    groups = max(1, round(of * settings.trunk)) if settings.trunk is not None else of
+    if groups == of:
+        return None
+    if settings.preset == "stock":
+        raise UserError(
+            f"space.trunk = {settings.trunk:g}: a stock config cannot express it; use 1, or the "
+            "preset 'full'"
+        )
+    return groups, of
 
 
 def _wanted(found: dict[str, Any], settings: SpaceSettings) -> dict[str, Any]:
@@ -164,7 +193,7 @@ def _saving(slot: SlotSpace) -> int:
 
 def smallest_cost(space: Space) -> Cost:
     """Cost of the denoiser when every slot takes its cheapest option."""
-    total = space.teacher
+    total = space.base
     for block in space.blocks:
         total = total + block.cost_of(block.smallest) - block.cost
     return total

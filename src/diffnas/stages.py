@@ -30,6 +30,7 @@ from diffnas.student.saving import save_pipeline
 from diffnas.student.stock import as_model
 from diffnas.supernet import Supernet
 from diffnas.supernet_training import fit
+from diffnas.trunk import Trunk, kept_channels, make_trunk
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,29 @@ class Job:
     progress: Progress
 
     @property
+    def search(self) -> Path:
+        """The folder of supernet and scores: every trunk has its own."""
+        trunk = self.space.trunk
+        return self.path if trunk is None else self.path / f"trunk-{trunk[0]}"
+
+    @property
     def student(self) -> Path:
         """The student's folder, named after its budget."""
         rule = self.settings.select.rule
         return self.path / "students" / (self.budget.name + ("" if rule == "local" else f"-{rule}"))
+
+
+def trunk(job: Job) -> Trunk | None:
+    """The teacher with the trunk of the space; None where that is the teacher's own."""
+    if job.space.trunk is None:
+        return None
+    made_from = fingerprint(job.origin, job.space.trunk, job.settings.seed)
+    file = job.search / "trunk.safetensors"
+    kept = current_tensors(file, made_from, job.progress.say)
+    if kept is None:
+        kept = kept_channels(job.teacher, job.data, job.space.trunk[0], seed=job.settings.seed)
+        save_state(file, kept, {"format": "1", "fingerprint": made_from})
+    return make_trunk(job.teacher, kept)
 
 
 def supernet(job: Job) -> tuple[Supernet, str]:
@@ -62,8 +82,8 @@ def supernet(job: Job) -> tuple[Supernet, str]:
         settings.seed,
         settings.precision,
     )
-    net = Supernet(job.teacher, job.space)
-    folder = job.path / "supernet"
+    net = Supernet(job.teacher, job.space, trunk(job))
+    folder = job.search / "supernet"
     file, checkpoint = folder / "supernet.safetensors", folder / "checkpoint.safetensors"
     found = current_tensors(file, made_from, job.progress.say)
     if found is not None:
@@ -88,11 +108,11 @@ def supernet(job: Job) -> tuple[Supernet, str]:
 def scores(job: Job, net: Supernet, supernet_from: str) -> tuple[Scores, str]:
     """The score table and its fingerprint."""
     made_from = fingerprint(supernet_from, job.settings.score.model_dump())
-    file = job.path / "scores.safetensors"
+    file = job.search / "scores.safetensors"
     found = current_tensors(file, made_from, job.progress.say)
     if found is not None:
         return score_table.from_tensors(found, job.space), made_from
-    checkpoint = job.path / "scores-checkpoint.safetensors"
+    checkpoint = job.search / "scores-checkpoint.safetensors"
     table = score(
         net,
         job.data,
@@ -129,6 +149,7 @@ def architecture(job: Job, table: Scores, scores_from: str) -> dict[str, Any]:
         "name": job.student.name,
         "budget": {k: asdict(v) for k, v in job.budget.limits().items()},
         "rule": rule,
+        "trunk": job.space.trunk,
         "tolerance": chosen.tolerance,
         "teacher": {"source": public_name(job.teacher.source), **asdict(job.space.teacher)},
         "cost": asdict(chosen.cost),
@@ -173,6 +194,7 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
         settings.retrain,
         seed=settings.seed,
         precision=settings.precision,
+        trunk=net.trunk,
         checkpoint=checkpoint,
         fingerprint=made_from,
         progress=job.progress,

@@ -1,17 +1,19 @@
 """Per block, a supernet: one module whose shared weights serve all of the block's subnets."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from diffnas.architecture import Architecture, BlockSpace, Space, Subnet
+from diffnas.blocks import Call, capture
 from diffnas.checkpoint import within
 from diffnas.families import Teacher
 from diffnas.measure.cost import to_meta
 from diffnas.slots import SharedSlot
 from diffnas.student.modeling import apply_edits
+from diffnas.trunk import Trunk
 
 
 class BlockSupernet(nn.Module):
@@ -65,21 +67,29 @@ class BlockSupernet(nn.Module):
 class Supernet:
     """The supernets of all blocks of a teacher. Blocks are independent of each other."""
 
-    def __init__(self, teacher: Teacher, space: Space) -> None:
+    def __init__(self, teacher: Teacher, space: Space, trunk: Trunk | None = None) -> None:
+        """``trunk``: the one of the space; None where the teacher's streams stay as they are."""
         self.teacher = teacher
         self.space = space
+        self.trunk = trunk
+        self.base = teacher.denoiser if trunk is None else trunk.denoiser
         self.blocks = {
-            block.name: BlockSupernet(teacher.denoiser.get_submodule(block.name), block)
+            block.name: BlockSupernet(self.base.get_submodule(block.name), block)
             for block in space.blocks
         }
+
+    def calls(self, names: Sequence[str], inputs: Mapping[str, Any]) -> dict[str, Call]:
+        """What the teacher's blocks are given and give, as far as the trunk keeps it."""
+        _, found = capture(self.teacher.denoiser, names, inputs)
+        return found if self.trunk is None else self.trunk.cut(found)
 
     def build(self, architecture: Architecture) -> nn.Module:
         """A plain denoiser of that architecture with the supernet's weights, on its device.
 
-        Stem and head are the teacher's.
+        Stem and head are the teacher's, as far as the trunk keeps them.
         """
-        denoiser = copy.deepcopy(self.teacher.denoiser)
-        apply_edits(denoiser, architecture.edits(self.space))
+        denoiser = copy.deepcopy(self.base)
+        apply_edits(denoiser, architecture.slot_edits(self.space))
         for name, block in self.blocks.items():
             weights = block.weights(architecture.blocks[name])
             plain = denoiser.get_submodule(name)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffnas.architecture import BlockSpace, Subnet, subnet_at
-from diffnas.blocks import Call, capture
+from diffnas.blocks import Call
 from diffnas.checkpoint import within
 from diffnas.data import Data, batch
 from diffnas.losses import BlockLoss, block_loss, block_target
@@ -102,16 +102,13 @@ class BlockTraining:
         """The teacher's pass of a step."""
         random = generator(self.seed, "supernet", index)
         images, labels = batch(self.data, self.pace.batch_size, random)
-        teacher = self.supernet.teacher
-        noisy = teacher.training_batch(images, labels, random)
+        noisy = self.supernet.teacher.training_batch(images, labels, random)
         subnets = {
             block.name: list(subnets_of_step(block, index, random, self.settings.sandwich))
             for block in self.supernet.space.blocks
         }
         with autocast(self.precision, self.device):
-            return Lesson(
-                capture(teacher.denoiser, list(self.optimizers), noisy.inputs)[1], subnets
-            )
+            return Lesson(self.supernet.calls(list(self.optimizers), noisy.inputs), subnets)
 
     def train(self, name: str, lesson: Lesson, index: int) -> float:
         """One block's part of a step; the loss of its random subnet."""

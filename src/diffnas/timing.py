@@ -30,28 +30,21 @@ class Timed:
         return self.student / limit.of(self.teacher)
 
 
-def teacher_ms(teacher: Teacher) -> float:
-    """Milliseconds of one call of the teacher at batch 1 on its device."""
-    device = teacher.device
-    inputs = teacher.family.example_inputs(teacher.denoiser, 1, device)
-    timed = latency_ms({"teacher": partial(teacher.denoiser, **inputs)}, device=device)
-    return timed["teacher"]
-
-
 def options_ms(teacher: Teacher, space: Space) -> dict[Any, float]:
     """Milliseconds of each (block, slot, option) at batch 1 on the teacher's device.
 
-    Options of one slot take turns, on the teacher's own inputs.
+    Options of one slot take turns, on the inputs they have in the teacher with the space's trunk.
     """
     device = teacher.device
+    base = edited(teacher.denoiser, space.own, space)
     paths = [f"{block.name}.{slot.path}" for block in space.blocks for slot in block.slots]
     inputs = teacher.family.example_inputs(teacher.denoiser, 1, device)
-    _, calls = capture(teacher.denoiser, paths, inputs)
+    _, calls = capture(base, paths, inputs)
     found: dict[Any, float] = {}
     for block in space.blocks:
         for slot in block.slots:
             path = f"{block.name}.{slot.path}"
-            own = teacher.denoiser.get_submodule(path)
+            own = base.get_submodule(path)
             modules = {
                 option.name: own if option.edit is None else edit_module(own, option.edit)
                 for option in slot.options

@@ -45,7 +45,7 @@ def scores(*blocks, losses=None, stem=Cost(7, 11)):  # noqa: B008 (frozen)
         made[0] = 0.1
         given = (losses or {}).get(space.name)
         tables[space.name] = BlockScores(choices, made if given is None else np.array(given, float))
-    return Scores(Space(total, blocks), tables)
+    return Scores(Space(total, blocks, total), tables)
 
 
 def three_blocks(**arguments):

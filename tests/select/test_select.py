@@ -8,7 +8,7 @@ from diffnas.architecture import Architecture, Cost
 from diffnas.budget import Budget, parse_budget
 from diffnas.errors import UserError
 from diffnas.select import RULES, find_rule, select
-from diffnas.select.table import make_table
+from diffnas.select.table import SummedCost, make_table
 from tests.select.tables import block, scores, three_blocks
 
 SHARES = [0.15, 0.3, 0.5, 0.7, 0.9, 1.0]
@@ -271,7 +271,7 @@ def test_a_further_additive_metric_is_a_budget_like_any_other():
         for s in b.slots
         for o in s.options
     }
-    additive = {"latency": (8.0, milliseconds)}
+    additive = {"latency": SummedCost(8.0, milliseconds)}
     for rule in RULES:
         chosen = select(table, parse_budget(latency="6ms"), rule, additive=additive)
         own = {(b.name, s.path): "teacher" for b in table.space.blocks for s in b.slots}

@@ -16,7 +16,7 @@ from diffnas.space import make_space
 from diffnas.student.modeling import edit_module
 from diffnas.supernet import BlockSupernet
 from tests.engine import tiny_teacher
-from tests.models import tiny_unet
+from tests.models import VARIANTS, tiny_unet
 
 EVERYTHING = SpaceSettings(
     resnet_widths=(1.5, 0.5),
@@ -26,32 +26,6 @@ EVERYTHING = SpaceSettings(
     conv_min_share=0.0,
     max_subnets=10**12,
 )
-VARIANTS = {
-    "as it is": {},
-    "two layers": {"layers_per_block": 2},
-    "attention above": {
-        "down_block_types": ("AttnDownBlock2D", "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", "AttnUpBlock2D"),
-    },
-    "no middle attention": {"add_attention": False},
-    "other groups and eps": {"norm_num_groups": 8, "norm_eps": 0.1},
-    "groups of their own in attention": {"attn_norm_num_groups": 2},
-    "scale and shift": {"resnet_time_scale_shift": "scale_shift"},
-    "padded outside": {"downsample_padding": 0},
-    "resampled by resnets": {
-        "downsample_type": "resnet",
-        "upsample_type": "resnet",
-        "down_block_types": ("AttnDownBlock2D", "AttnDownBlock2D"),
-        "up_block_types": ("AttnUpBlock2D", "AttnUpBlock2D"),
-    },
-    "resnet blocks that resample": {
-        "down_block_types": ("ResnetDownsampleBlock2D", "AttnDownBlock2D"),
-        "up_block_types": ("AttnUpBlock2D", "ResnetUpsampleBlock2D"),
-    },
-    "scaled output": {"mid_block_scale_factor": 1.7},
-    "classes and colour": {"num_class_embeds": 4, "in_channels": 3, "out_channels": 3},
-    "one pixel": {"sample_size": 2},
-}
 
 
 def slots_of(variant, settings=EVERYTHING):

@@ -264,8 +264,8 @@ def test_settings_and_weights_survive_saving(tmp_path, setting, low_cpu_mem_usag
 
 
 def test_edits_of_a_newer_format_are_refused():
-    with pytest.raises(ValueError, match="edits_format 2 is newer"):
-        DiffNASUNet2DModel.from_config(tiny_unet().config, edits=EDITS, edits_format=2)
+    with pytest.raises(ValueError, match="edits_format 3 is newer"):
+        DiffNASUNet2DModel.from_config(tiny_unet().config, edits=EDITS, edits_format=3)
 
 
 def test_a_student_can_be_copied_and_pickled():

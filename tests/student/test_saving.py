@@ -176,7 +176,7 @@ def keep_attention_that_was_skipped(folder):
 
 
 def name_a_newer_format(folder):
-    change_json(folder / "unet" / "config.json", edits_format=2)
+    change_json(folder / "unet" / "config.json", edits_format=3)
 
 
 def name_an_unknown_edit(folder):
@@ -220,7 +220,7 @@ def name_a_pipeline_nobody_knows(folder):
         (widen_config, "expected shape .*16.*but got .*8"),
         (skip_more_than_was_saved, "do not fit config.json: .* unexpected, e.g. mid_block.resnets"),
         (keep_attention_that_was_skipped, "do not fit config.json: .* missing, e.g. mid_block.att"),
-        (name_a_newer_format, "edits_format 2 is newer than 1.*upgrade diffnas"),
+        (name_a_newer_format, "edits_format 3 is newer than 2.*upgrade diffnas"),
         (name_an_unknown_edit, "'conv_in'.*unknown kind 'melt'"),
         (name_an_unknown_module, "'tower': the model has no such module"),
         (name_a_class_of_the_future, "DiffNASMamba, .*upgrade diffnas"),

@@ -32,7 +32,7 @@ def front(
     if as_json:
         print_json({"metric": metric, "rule": rule, "points": [p.to_json() for p in found]})
         return
-    columns = ("MACs", "share", "parameters", "share", "block losses", "worst block")
+    columns = ("MACs", "share", "parameters", "share", "trunk", "block losses", "worst block")
     table = plain_table(None, columns)
     for point in found:
         table.add_row(
@@ -40,6 +40,7 @@ def front(
             f"{point.macs:.3f}",
             count(point.cost.params),
             f"{point.params:.3f}",
+            f"{point.trunk:.3g}",
             significant(point.loss),
             significant(point.worst),
         )

@@ -23,12 +23,22 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Ports:
+    """The streams that a module reads, joined in this order, and the one it writes; by name."""
+
+    reads: tuple[str, ...]
+    writes: str | None
+
+
+@dataclass(frozen=True)
 class Family:
     """What DiffNAS must know of a kind of teacher. Each family module makes one.
 
     ``component``: the pipeline component that is the denoiser, e.g. ``unet``.
     ``supports``: a line saying why this denoiser cannot be searched, or None if it can.
     ``block_names``: denoiser -> paths of its blocks, in the order in which they run.
+    ``streams``: denoiser -> the ports of every module on a stream, by path: what one of them writes
+    has one meaning per channel, so that the same channels can be left out wherever it is read.
     ``image_shape``: denoiser -> (C, H, W) of its images.
     ``class_count``: denoiser -> how many classes it takes, None if none.
     ``example_inputs``: (denoiser, batch size, device) -> keyword arguments of one call.
@@ -43,6 +53,7 @@ class Family:
     component: str
     supports: Callable[[Any], str | None]
     block_names: Callable[[nn.Module], list[str]]
+    streams: Callable[[nn.Module], dict[str, Ports]]
     image_shape: Callable[[nn.Module], tuple[int, int, int]]
     class_count: Callable[[nn.Module], int | None]
     example_inputs: Callable[[nn.Module, int, torch.device], dict[str, Any]]

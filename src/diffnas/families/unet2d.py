@@ -10,7 +10,7 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from diffnas.errors import UserError
-from diffnas.families import Batch, Family
+from diffnas.families import Batch, Family, Ports
 from diffnas.families.noise import add_noise, train_timesteps
 from diffnas.families.sampling import sample_images
 from diffnas.measure.cost import call_cost
@@ -53,6 +53,52 @@ def block_names(denoiser: nn.Module) -> list[str]:
     mid = ["mid_block"] if _unet(denoiser).mid_block is not None else []
     up = [f"up_blocks.{i}" for i in range(len(_unet(denoiser).up_blocks))]
     return down + mid + up
+
+
+def streams(denoiser: nn.Module) -> dict[str, Ports]:
+    """Two streams a level: down to its last layer, whose skips are the same stream; and up.
+
+    Layers that add their input to their output join both into one stream.
+    """
+    unet = _unet(denoiser)
+    found = {"conv_in": Ports((), "down 0")}
+    above = "down 0"
+    for level, block in enumerate(unet.down_blocks):
+        found |= _ports(f"down_blocks.{level}", block, [(above,)], f"down {level}")
+        above = f"down {level}"
+    if unet.mid_block is not None:
+        found |= _ports("mid_block", unet.mid_block, [(above,)], above)
+    for i, block in enumerate(unet.up_blocks):
+        level = len(unet.up_blocks) - 1 - i
+        own, count = f"up {level}", len(block.resnets)
+        skips = [f"down {level}"] * (count - 1) + [f"down {max(level - 1, 0)}"]
+        hidden = [above] + [own] * (count - 1)
+        found |= _ports(f"up_blocks.{i}", block, list(zip(hidden, skips, strict=True)), own)
+        above = own
+    found |= {"conv_norm_out": Ports((above,), None), "conv_out": Ports((above,), None)}
+    same: dict[str, str] = {}
+    for path, ports in found.items():
+        layer = denoiser.get_submodule(path)
+        if getattr(layer, "conv_shortcut", layer) is None:
+            same[str(ports.writes)] = same.get(ports.reads[0], ports.reads[0])
+    return {
+        path: Ports(
+            tuple(same.get(stream, stream) for stream in ports.reads),
+            same.get(str(ports.writes), ports.writes),
+        )
+        for path, ports in found.items()
+    }
+
+
+def _ports(path: str, block: Any, reads: list[tuple[str, ...]], writes: str) -> dict[str, Ports]:
+    """Of a block's modules; ``reads`` of its ResNet layers, further ones read what it writes."""
+    found = {}
+    for kind in ("resnets", "attentions", "downsamplers", "upsamplers"):
+        for i, module in enumerate(getattr(block, kind, None) or []):
+            if module is not None:
+                given = reads[i] if kind == "resnets" and i < len(reads) else (writes,)
+                found[f"{path}.{kind}.{i}"] = Ports(given, writes)
+    return found
 
 
 def image_shape(denoiser: nn.Module) -> tuple[int, int, int]:
@@ -185,6 +231,7 @@ FAMILY = Family(
     component="unet",
     supports=supports,
     block_names=block_names,
+    streams=streams,
     image_shape=image_shape,
     class_count=class_count,
     example_inputs=example_inputs,

@@ -70,12 +70,14 @@ def read_run(run: Path) -> RunFiles:
             f"name the --out of a 'diffnas compress'"
         )
     supernet, retrain = _curves(run / "log.jsonl")
-    scores, scored = _read_scores(run / "scores.safetensors")
+    plan = _read_json(run / "plan.json")
+    trunk = plan.get("space", {}).get("trunk")
+    scores, scored = _read_scores(run / f"trunk-{trunk[0]}" if trunk else run)
     folders = sorted(path.parent for path in run.glob("students/*/architecture.json"))
     return RunFiles(
         name=run.resolve().name,
         settings=_read_yaml(run / "settings.yaml"),
-        plan=_read_json(run / "plan.json"),
+        plan=plan,
         scores=scores,
         scored=scored,
         students=[_read_student(folder) for folder in folders],
@@ -117,10 +119,11 @@ def _read_yaml(path: Path) -> Json:
     return values if isinstance(values, dict) else {}
 
 
-def _read_scores(path: Path) -> tuple[dict[str, BlockTable], str]:
+def _read_scores(folder: Path) -> tuple[dict[str, BlockTable], str]:
     from diffnas.artifacts import check_format
     from diffnas.checkpoint import load_state
 
+    path = folder / "scores.safetensors"
     if not path.exists():
         return {}, ""
     state = load_state(path)

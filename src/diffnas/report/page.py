@@ -109,10 +109,17 @@ def choices(architecture: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
     rule = escape(str(architecture.get("rule", "")))
     tolerance = mean(architecture.get("tolerance"))
     how = f"Rule: {rule}" + (f", tolerance {significant(tolerance)}" if tolerance else "")
+    kept, of = architecture.get("trunk") or (1, 1)
+    trunk = (
+        f"Streams between layers keep {kept} of {of} norm groups; shares are of what that leaves "
+        "of a block. "
+        if kept < of
+        else ""
+    )
     return (
-        f"<h3>What each block became</h3><p>{how}. The benchmark is the loss of the subnet made of "
-        "the teacher's own options, in the same supernet. Open a block to see its options; the "
-        f"marked one was chosen.</p>{''.join(items)}"
+        f"<h3>What each block became</h3><p>{how}. {trunk}The benchmark is the loss of the subnet "
+        "made of the teacher's own options, in the same supernet. Open a block to see its options; "
+        f"the marked one was chosen.</p>{''.join(items)}"
     )
 
 

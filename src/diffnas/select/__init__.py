@@ -11,7 +11,7 @@ from diffnas.budget import Amount, Budget, describe
 from diffnas.errors import UserError
 from diffnas.figures import figure
 from diffnas.select.local import at_tolerance
-from diffnas.select.table import ROUNDING, OptionCosts, Rows, Table, make_table
+from diffnas.select.table import ROUNDING, Rows, SummedCost, Table, make_table
 
 GROUP = "diffnas.rules"
 
@@ -51,13 +51,13 @@ def select(
     rule: str = "local",
     *,
     seed: int = 0,
-    additive: Mapping[str, tuple[float, OptionCosts]] | None = None,
+    additive: Mapping[str, SummedCost] | None = None,
     whole: Mapping[str, tuple[float, Callable[[Architecture], float]]] | None = None,
 ) -> Selection:
     """The architecture a rule chooses within a budget (all its limits hold) or at a tolerance.
 
-    ``additive`` and ``whole`` hold, for metrics other than MACs and parameters, the teacher's whole
-    cost and the cost of every option, or of an architecture.
+    ``additive`` and ``whole`` hold metrics other than MACs and parameters: costs that are sums, and
+    the teacher's whole cost with the cost of any architecture.
 
     Raises:
         UserError: the rule is unknown, or no architecture of the space meets the budget.
@@ -66,10 +66,8 @@ def select(
     absolute = {
         "macs": float(scores.space.teacher.macs),
         "params": float(scores.space.teacher.params),
-        **{
-            metric: teacher
-            for metric, (teacher, _) in {**(additive or {}), **(whole or {})}.items()
-        },
+        **{metric: cost.teacher for metric, cost in (additive or {}).items()},
+        **{metric: teacher for metric, (teacher, _) in (whole or {}).items()},
     }
     limits = {
         metric: amount.of(absolute[metric]) / absolute[metric]

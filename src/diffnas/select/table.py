@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,18 @@ Limits = Mapping[str, float]
 
 OptionCosts = Mapping[tuple[str, str, str], float]
 """A cost of each (block, slot, option), e.g. its latency in milliseconds."""
+
+
+class SummedCost(NamedTuple):
+    """A cost that adds up: the whole teacher's, every option's, and the base's.
+
+    ``base``: the denoiser's with the space's trunk and the teacher's options; None where that is
+    the teacher.
+    """
+
+    teacher: float
+    options: OptionCosts
+    base: float | None = None
 
 
 ROUNDING = 1 + 1e-12
@@ -106,17 +119,17 @@ def tightened(table: Table, optimum: Callable[[Limits], Rows | None]) -> Rows | 
 def make_table(
     scores: Scores,
     limits: Mapping[str, float],
-    additive: Mapping[str, tuple[float, OptionCosts]] | None = None,
+    additive: Mapping[str, SummedCost] | None = None,
     whole: Mapping[str, Callable[[Architecture], float]] | None = None,
 ) -> Table:
     """The table of a score table.
 
     ``limits``: metric -> share. MACs and parameters are always there; ``additive`` gives further
-    metrics as (the teacher's whole cost, cost of every option), ``whole`` those that are no sums.
+    metrics that are sums, ``whole`` those that are none.
     """
     space = scores.space
-    metrics: dict[str, tuple[float, OptionCosts]] = {
-        name: (
+    metrics = {
+        name: SummedCost(
             float(getattr(space.teacher, name)),
             {
                 (block.name, slot.path, option.name): float(getattr(option.cost, name))
@@ -124,19 +137,23 @@ def make_table(
                 for slot in block.slots
                 for option in slot.options
             },
+            float(getattr(space.base, name)),
         )
         for name in ("macs", "params")
     } | dict(additive or {})
     costs = {
         metric: {
-            block.name: _rows(block, scores.blocks[block.name].choices, teacher, options)
+            block.name: _rows(block, scores.blocks[block.name].choices, cost.teacher, cost.options)
             for block in space.blocks
         }
-        for metric, (teacher, options) in metrics.items()
+        for metric, cost in metrics.items()
     }
-    # Row 0 of each block is the teacher's own subnet; together with the fixed part they make 1.
-    fixed = {metric: 1 - sum(float(rows[0]) for rows in blocks.values())
-             for metric, blocks in costs.items()}  # fmt: skip
+    # Row 0 of each block has the teacher's options; together with the fixed part they are the base.
+    fixed = {
+        metric: (1 if cost.base is None else cost.base / cost.teacher)
+        - sum(float(rows[0]) for rows in costs[metric].values())
+        for metric, cost in metrics.items()
+    }
     losses = {
         name: block.losses / max(float(block.losses[0]), 1e-12)
         for name, block in scores.blocks.items()

@@ -11,7 +11,10 @@ An edit is a plain dict; its ``kind`` names the module type it applies to:
 - ``{"kind": "attention", "heads": 2}``: an ``Attention`` with fewer heads,
 - ``{"kind": "conv", "rank": 16}`` or ``{"kind": "conv", "kernel": 1}``: a ``Conv2d`` as the product
   of a k x k one with that many outputs and a 1 x 1 one, or with another kernel size,
-- ``{"kind": "skip"}``: a ``ResnetBlock2D`` or ``Attention`` without its residual branch.
+- ``{"kind": "skip"}``: a ``ResnetBlock2D`` or ``Attention`` without its residual branch,
+- ``{"kind": "trunk", "groups": 6}``, at the path "" of the model itself: every stream, which is
+  what its layers pass on to each other, keeps so many of its norm groups. Layers stay as wide
+  inside as they are.
 """
 
 import copy
@@ -19,18 +22,20 @@ import functools
 import hashlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import ModelMixin, UNet2DModel
 from diffusers.models.attention_processor import Attention
+from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
-EDITS_FORMAT = 1
+EDITS_FORMAT = 2
 """Raised when the meaning of an edit changes, so that an older reader refuses instead of erring."""
 
 _SOURCE = Path(__file__).read_bytes()
@@ -101,6 +106,9 @@ def apply_edits(model: nn.Module, edits: Mapping[str, Mapping[str, Any]]) -> Non
         ValueError: the model has no module at a path, or an edit is not for that module.
     """
     for path, edit in sorted(edits.items()):  # JSON keeps no order; sorted, parents come first
+        if path == "":
+            narrow_trunk(model, edit["groups"], trunk_groups(model))
+            continue
         parent_path, _, _ = path.rpartition(".")
         try:
             parent, old = model.get_submodule(parent_path), model.get_submodule(path)
@@ -112,6 +120,89 @@ def apply_edits(model: nn.Module, edits: Mapping[str, Mapping[str, Any]]) -> Non
         # Downsample2D may hold its convolution under two names.
         for name in [name for name, child in parent._modules.items() if child is old]:
             setattr(parent, name, new)
+
+
+_ON_STREAMS: dict[Any, dict[str, str]] = {
+    ResnetBlock2D: {"norm1": "rw", "conv1": "r", "conv2": "w", "conv_shortcut": "rw"},
+    Attention: {"group_norm": "rw", "to_q": "r", "to_k": "r", "to_v": "r", "to_out.0": "w"},
+    Downsample2D: {"conv": "rw"},
+    Upsample2D: {"conv": "rw"},
+    Skip: {"conv_shortcut": "rw"},
+    UNet2DModel: {"conv_in": "w", "conv_norm_out": "rw", "conv_out": "r"},
+}
+"""By type of module, its layers that read from a stream (r) or write to one (w)."""
+
+
+class OnStream(NamedTuple):
+    """A layer whose inputs (reads) or outputs (writes) are channels of a stream."""
+
+    module: str
+    path: str
+    layer: Any
+    reads: bool
+    writes: bool
+
+
+def layers_on_streams(model: nn.Module) -> Iterator[OnStream]:
+    """All layers whose shapes follow the trunk's width; a factored one is two."""
+    for path, module in model.named_modules():
+        kind = next((kind for kind in _ON_STREAMS if isinstance(module, kind)), None)
+        for name, does in _ON_STREAMS.get(kind, {}).items():
+            layer: Any = module
+            for part in name.split("."):
+                layer = getattr(layer, part, None)
+            full = f"{path}.{name}" if path else name
+            if isinstance(layer, nn.Sequential):  # an edit with a rank
+                yield OnStream(path, f"{full}.0", layer[0], "r" in does, False)
+                yield OnStream(path, f"{full}.1", layer[1], False, "w" in does)
+            elif getattr(layer, "weight", None) is not None:
+                yield OnStream(path, full, layer, "r" in does, "w" in does)
+
+
+def trunk_groups(model: Any) -> int:
+    """How many norm groups the model's streams have."""
+    trunk = (model.config.get("edits") or {}).get("")
+    groups: int = trunk["groups"] if trunk else model.config["norm_num_groups"]
+    return groups
+
+
+def narrow_trunk(model: Any, groups: int, of: int) -> None:
+    """Cut every stream, in place, from ``of`` norm groups to fewer; cut layers get fresh weights.
+
+    All norms on streams then have fewer groups of the size they had. The time embedding, what
+    layers are inside and the image's channels stay.
+
+    Raises:
+        ValueError: not so many groups, or something that does not divide as they do.
+    """
+
+    def cut(size: int) -> int:
+        if not 0 < groups <= of or size * groups % of:
+            raise ValueError(f"{size} cannot be cut to {groups} of {of} parts")
+        return size * groups // of
+
+    for _, path, layer, reads, writes in list(layers_on_streams(model)):
+        match layer:
+            case nn.GroupNorm():
+                sizes = {"num_groups": True, "num_channels": True}
+            case nn.Conv2d():
+                sizes = {"out_channels": writes, "in_channels": reads}
+            case nn.Linear():
+                sizes = {"out_features": writes, "in_features": reads}
+            case _:
+                raise ValueError(f"{path}: a {type(layer).__name__} cannot be cut")
+        for name in (name for name, wanted in sizes.items() if wanted):
+            setattr(layer, name, cut(getattr(layer, name)))
+        rows, columns = (getattr(layer, name) for name in sizes)
+        norm = isinstance(layer, nn.GroupNorm)
+        shape = (columns,) if norm else (rows, columns, *layer.weight.shape[2:])
+        layer.weight = nn.Parameter(layer.weight.new_empty(shape))
+        if layer.bias is not None:
+            layer.bias = nn.Parameter(layer.bias.new_empty(shape[0]))
+        layer.reset_parameters()
+    for module in model.modules():
+        if isinstance(module, Downsample2D | Upsample2D):
+            module.channels, module.out_channels = cut(module.channels), cut(module.out_channels)
 
 
 def _resnet(layer: Any, width: int, groups: int, kernel: int) -> nn.Module:
@@ -200,8 +291,8 @@ def _with_edits(parent_init: Callable[..., None]) -> Callable[..., None]:
             )
         parent_init(self, *args, **kwargs)  # puts the parent's arguments into the config
         edits = {path: dict(edit) for path, edit in (edits or {}).items()}
-        self.register_to_config(edits=edits, edits_format=edits_format)
         apply_edits(self, edits)
+        self.register_to_config(edits=edits, edits_format=edits_format)
 
     named = inspect.signature(parent_init)
     own = [

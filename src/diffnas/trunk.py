@@ -1,0 +1,190 @@
+"""The trunk, the streams that layers pass on to each other, and a teacher with a narrower one.
+
+A stream is the residual stream of a resolution level, with its skips. A narrower trunk keeps the
+most important norm groups of each, everywhere the same number, so that every group's statistics
+stay the teacher's where a norm reads one stream. The blocks of the narrowed teacher are searched
+like the teacher's own: they are given the teacher's calls, cut to the channels that are kept.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diffnas.blocks import Call, recorded
+from diffnas.data import Data, batch
+from diffnas.families import Ports, Teacher
+from diffnas.measure.cost import to_meta
+from diffnas.rng import generator
+from diffnas.student.modeling import layers_on_streams, narrow_trunk, trunk_groups
+
+Kept = dict[str, Tensor]
+"""Stream -> indices of the channels kept, in their order."""
+
+BATCHES = 20
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """A narrowed teacher, and what is left of the teacher's calls of its blocks.
+
+    ``streams``: block -> its call with the name of a stream in the place of each tensor that is
+    one, and None in the place of others.
+    """
+
+    denoiser: nn.Module
+    kept: Kept
+    streams: Mapping[str, Call]
+
+    def cut(self, calls: Mapping[str, Call]) -> dict[str, Call]:
+        """The same calls with the channels that are kept; tensors that were one stay one."""
+        return {name: self._cut(call, self.streams[name]) for name, call in calls.items()}
+
+    def _cut(self, call: Call, streams: Call) -> Call:
+        done: dict[int, Tensor] = {}
+
+        def walk(value: Any, stream: Any) -> Any:
+            if isinstance(value, Tensor):
+                if stream is None:
+                    return value
+                if id(value) not in done:
+                    done[id(value)] = value.index_select(1, self.kept[stream])
+                return done[id(value)]
+            if isinstance(value, Mapping):
+                return {key: walk(each, stream[key]) for key, each in value.items()}
+            if isinstance(value, list | tuple):
+                return type(value)(map(walk, value, stream))
+            return value
+
+        return Call(
+            walk(call.args, streams.args),
+            walk(call.kwargs, streams.kwargs),
+            walk(call.output, streams.output),
+        )
+
+
+def make_trunk(teacher: Teacher, kept: Kept) -> Trunk:
+    """The teacher with those channels of its streams, its weights cut to them."""
+    ports = teacher.family.streams(teacher.denoiser)
+    meta = to_meta(teacher.denoiser)
+    inputs = teacher.family.example_inputs(meta, 1, torch.device("meta"))
+    names = teacher.family.block_names(meta)
+    with torch.no_grad(), recorded(meta, [*ports, *names]) as calls:
+        meta(**inputs)
+    writers = {id(calls[path].output): each.writes for path, each in ports.items()}
+    return Trunk(
+        narrowed(teacher.denoiser, ports, kept),
+        {stream: rows.to(teacher.device) for stream, rows in kept.items()},
+        {name: _named(calls[name], writers) for name in names},
+    )
+
+
+def _named(call: Call, writers: Mapping[int, str | None]) -> Call:
+    def walk(node: Any) -> Any:
+        if isinstance(node, Mapping):
+            return {key: walk(each) for key, each in node.items()}
+        if isinstance(node, list | tuple):
+            return type(node)(map(walk, node))
+        return writers.get(id(node))
+
+    return Call(walk(call.args), walk(call.kwargs), walk(call.output))
+
+
+@torch.no_grad()
+def narrowed(denoiser: Any, ports: Mapping[str, Ports], kept: Kept) -> nn.Module:
+    """A copy of the denoiser with those channels of its streams; a norm's are those it reads."""
+    new = copy.deepcopy(denoiser)
+    old_widths = widths(denoiser, ports)
+    of = trunk_groups(denoiser)
+    stream, rows = next(iter(kept.items()))
+    narrow_trunk(new, len(rows) * of // old_widths[stream], of)
+    for module, path, layer, reads, writes in layers_on_streams(new):
+        mine = ports[next(name for name in _upwards(module, path) if name in ports)]
+        read, start = [], 0
+        for name in mine.reads:
+            read.append(kept[name] + start)
+            start += old_widths[name]
+        old = denoiser.get_submodule(path)
+        weight, bias = old.weight, old.bias
+        if isinstance(layer, nn.GroupNorm):
+            weight, bias = weight[torch.cat(read)], bias[torch.cat(read)]
+        else:
+            if writes:
+                weight = weight[kept[str(mine.writes)]]
+                bias = bias if bias is None else bias[kept[str(mine.writes)]]
+            if reads:
+                weight = weight[:, torch.cat(read)]
+        layer.weight.copy_(weight)
+        if bias is not None:
+            layer.bias.copy_(bias)
+    return new.eval().requires_grad_(False)
+
+
+def _upwards(module: str, path: str) -> list[str]:
+    """The layer's own path, its module's, and those of all that this is in."""
+    parts = module.split(".")
+    return [path, *(".".join(parts[:count]) for count in range(len(parts), 0, -1))]
+
+
+def widths(denoiser: nn.Module, ports: Mapping[str, Ports]) -> dict[str, int]:
+    """Channels of every stream."""
+    found: dict[str, int] = {}
+    for layer in layers_on_streams(denoiser):
+        writes = next((ports[n].writes for n in _upwards(*layer[:2]) if n in ports), None)
+        if layer.writes and writes is not None:
+            found[writes] = len(layer.layer.weight)
+    return found
+
+
+def kept_channels(teacher: Teacher, data: Data, groups: int, *, seed: int) -> Kept:
+    """The channels of the most important norm groups of every stream.
+
+    A group's importance is the Fisher information of leaving its channels out, one by one:
+    sum over channels and over all places where the stream is written, of the mean over images of
+    (sum over pixels of g * x)^2, g the gradient of the denoising loss (Theis et al., arXiv
+    1801.05787; Molchanov et al., arXiv 1906.10771).
+    """
+    of = trunk_groups(teacher.denoiser)
+    kept = {}
+    for stream, channels in _importance(teacher, data, seed).items():
+        by_group = channels.unflatten(0, (of, -1))
+        best = by_group.sum(1).argsort(descending=True, stable=True)[:groups].sort().values
+        kept[stream] = torch.arange(len(channels)).unflatten(0, (of, -1))[best].flatten()
+    return kept
+
+
+def _importance(teacher: Teacher, data: Data, seed: int) -> dict[str, Tensor]:
+    """Stream -> (channels,), on the CPU."""
+    family, denoiser = teacher.family, teacher.denoiser
+    ports = family.streams(denoiser)
+    writers = [path for path, each in ports.items() if each.writes is not None]
+    first = [denoiser.get_submodule(path) for path in writers if not ports[path].reads]
+    # Weights are frozen; from here on every stream has a gradient.
+    handles = [
+        module.register_forward_hook(lambda _, __, output: output.requires_grad_())
+        for module in first
+    ]
+    random = generator(seed, "trunk", 0)
+    found: dict[str, Tensor] = {}
+    try:
+        for _ in range(BATCHES):
+            noisy = teacher.training_batch(*batch(data, BATCH_SIZE, random), random)
+            with recorded(denoiser, writers) as calls:
+                given = family.prediction(denoiser(**noisy.inputs))
+            loss = F.mse_loss(given, noisy.target, reduction="sum")
+            streams = [calls[path].output for path in writers]
+            for path, x, g in zip(
+                writers, streams, torch.autograd.grad(loss, streams), strict=True
+            ):
+                name = str(ports[path].writes)
+                each = (g * x).detach().sum((2, 3)).square().sum(0).cpu()
+                found[name] = found[name] + each if name in found else each
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found

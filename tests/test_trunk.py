@@ -1,0 +1,202 @@
+"""A narrower trunk: which channels stay, the teacher with them, and what its blocks are given."""
+
+import copy
+
+import pytest
+import torch
+
+from diffnas import trunk
+from diffnas.architecture import Architecture
+from diffnas.blocks import capture, tensors
+from diffnas.losses import block_loss, block_target
+from diffnas.measure.cost import call_cost
+from diffnas.retrain import losses_of
+from diffnas.rng import generator
+from diffnas.settings import RetrainSettings
+from diffnas.space import make_space
+from diffnas.student.modeling import trunk_groups
+from diffnas.student.stock import as_model
+from diffnas.supernet import Supernet
+from diffnas.trunk import kept_channels, make_trunk, widths
+from tests.engine import SMALL_SPACE, tiny_data, tiny_teacher
+from tests.models import VARIANTS
+
+EQUAL = {"block_out_channels": (16, 16)}
+"""Levels of one width: two groups of a stream are one of a norm on two streams."""
+
+
+def inputs_of(teacher, count=3):
+    inputs = teacher.family.example_inputs(teacher.denoiser, count, torch.device("cpu"))
+    inputs["sample"] = torch.randn(inputs["sample"].shape, generator=generator(0, "test", 0))
+    inputs["timestep"] = torch.tensor([3, 700, 40][:count])
+    return inputs
+
+
+def first_channels(teacher, groups):
+    of = trunk_groups(teacher.denoiser)
+    found = widths(teacher.denoiser, teacher.family.streams(teacher.denoiser))
+    return {stream: torch.arange(width * groups // of) for stream, width in found.items()}
+
+
+def narrow(groups, settings=SMALL_SPACE, **overrides):
+    """Teacher, trunk and supernet of so many groups."""
+    teacher = tiny_teacher(**overrides)
+    of = trunk_groups(teacher.denoiser)
+    settings = settings.model_copy(update={"trunk": groups / of})
+    space = make_space(teacher.denoiser, teacher.family, settings)
+    made = make_trunk(teacher, kept_channels(teacher, tiny_data(), groups, seed=0))
+    return teacher, made, Supernet(teacher, space, made)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_with_all_groups_it_is_the_teacher(variant):
+    teacher = tiny_teacher(**VARIANTS[variant])
+    inputs = inputs_of(teacher)
+    made = make_trunk(teacher, first_channels(teacher, trunk_groups(teacher.denoiser)))
+    expected, calls = capture(teacher.denoiser, list(made.streams), inputs)
+    assert torch.equal(made.denoiser(**inputs).sample, expected.sample)
+    for name, call in made.cut(calls).items():
+        for cut, whole in zip(tensors(call.output), tensors(calls[name].output), strict=True):
+            assert torch.equal(cut, whole)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_blocks_of_the_narrowed_teacher_take_and_give_what_is_left_of_the_teachers_calls(variant):
+    teacher = tiny_teacher(**VARIANTS[variant])
+    made = make_trunk(teacher, first_channels(teacher, trunk_groups(teacher.denoiser) // 2))
+    _, calls = capture(teacher.denoiser, list(made.streams), inputs_of(teacher))
+    for name, call in made.cut(calls).items():
+        given = made.denoiser.get_submodule(name)(*call.args, **call.kwargs)
+        expected = [tensor.shape for tensor in tensors(call.output)]
+        assert [tensor.shape for tensor in tensors(given)] == expected
+        whole = [tensor.shape[1] for tensor in tensors(calls[name].output)]
+        assert [2 * shape[1] for shape in expected] == whole
+
+
+@torch.no_grad()
+def test_channels_that_nothing_reads_can_be_left_out_without_a_trace():
+    teacher = tiny_teacher(**EQUAL)
+    readers = ("conv1.weight", "shortcut.weight", "q.weight", "k.weight", "v.weight")
+    others = ("samplers.0.conv.weight", "conv_out.weight")
+    for name, parameter in teacher.denoiser.named_parameters():
+        if name.endswith(readers + others):
+            for stream in parameter.split(16, dim=1):
+                stream[:, 8:] = 0
+    made = make_trunk(teacher, first_channels(teacher, 2))
+    inputs = inputs_of(teacher)
+    expected = teacher.denoiser(**inputs).sample
+    torch.testing.assert_close(made.denoiser(**inputs).sample, expected)
+
+
+def test_a_block_is_given_the_very_channels_that_are_kept():
+    teacher = tiny_teacher()
+    kept = kept_channels(teacher, tiny_data(), 2, seed=0)
+    made = make_trunk(teacher, kept)
+    _, calls = capture(teacher.denoiser, ["up_blocks.0"], inputs_of(teacher))
+    (hidden, skips, temb), whole = made.cut(calls)["up_blocks.0"].args, calls["up_blocks.0"].args
+    assert torch.equal(hidden, whole[0][:, kept["down 1"]])
+    assert torch.equal(skips[0], whole[1][0][:, kept["down 0"]])
+    assert torch.equal(skips[1], whole[1][1][:, kept["down 1"]])
+    assert torch.equal(temb, whole[2])
+
+
+def test_an_output_that_is_also_a_skip_stays_one_tensor():
+    teacher = tiny_teacher()
+    made = make_trunk(teacher, first_channels(teacher, 2))
+    _, calls = capture(teacher.denoiser, ["down_blocks.1"], inputs_of(teacher))
+    hidden, skips = made.cut(calls)["down_blocks.1"].output
+    assert hidden is skips[-1]
+
+
+def test_the_least_important_group_goes_first():
+    teacher = tiny_teacher(**EQUAL)
+    with torch.no_grad():
+        last = teacher.denoiser.up_blocks[1].resnets[1]  # beside the head, all that reads it
+        for reader in (teacher.denoiser.conv_out, last.conv1, last.conv_shortcut):
+            reader.weight[:, 8:12] = 0
+    kept = kept_channels(teacher, tiny_data(), 3, seed=0)
+    assert kept["up 0"].tolist() == [*range(8), *range(12, 16)]
+    assert all(len(channels) == 12 for channels in kept.values())
+
+
+def test_the_same_seed_keeps_the_same_channels_and_changes_nothing_of_the_teacher():
+    teacher = tiny_teacher()
+    before = copy.deepcopy(teacher.denoiser.state_dict())
+    one, other = (kept_channels(teacher, tiny_data(), 2, seed=4) for _ in range(2))
+    assert all(torch.equal(one[stream], other[stream]) for stream in one)
+    assert not any(parameter.requires_grad for parameter in teacher.denoiser.parameters())
+    after = teacher.denoiser.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not teacher.denoiser(**inputs_of(teacher)).sample.requires_grad
+
+
+def test_layers_that_add_to_what_they_read_keep_its_channels():
+    streams = tiny_teacher(**EQUAL).family.streams(tiny_teacher(**EQUAL).denoiser)
+    assert streams["down_blocks.1.resnets.0"].writes == "down 0"
+    streams = tiny_teacher().family.streams(tiny_teacher().denoiser)
+    assert streams["down_blocks.1.resnets.0"].writes == "down 1"
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_a_student_is_built_as_foretold_and_is_the_model_that_is_saved(groups):
+    teacher, _, net = narrow(groups)
+    for choice in ("teacher", "smallest"):
+        chosen = Architecture({b.name: getattr(b, choice) for b in net.space.blocks})
+        built = net.build(chosen)
+        model = as_model(teacher.denoiser.config, chosen.edits(net.space), built.state_dict())
+        inputs = inputs_of(teacher)
+        assert torch.equal(model(**inputs).sample, built(**inputs).sample)
+        example = teacher.family.example_inputs(model, 1, torch.device("cpu"))
+        assert call_cost(model, kwargs=example) == net.space.cost_of(chosen)
+        assert trunk_groups(model) == groups
+
+
+def test_a_student_with_a_narrower_trunk_can_be_searched_again():
+    teacher, _, net = narrow(3)
+    chosen = Architecture({b.name: b.smallest for b in net.space.blocks})
+    first = as_model(
+        teacher.denoiser.config, chosen.edits(net.space), net.build(chosen).state_dict()
+    )
+    teacher.pipeline.unet = first
+    again = type(teacher)("student", teacher.pipeline, first, teacher.family)
+    made = make_trunk(again, kept_channels(again, tiny_data(), 2, seed=0))
+    settings = SMALL_SPACE.model_copy(update={"trunk": 2 / 3})
+    net = Supernet(again, make_space(first, again.family, settings), made)
+    chosen = net.space.own
+    built = net.build(chosen)
+    model = as_model(first.config, chosen.edits(net.space), built.state_dict())
+    inputs = inputs_of(again)
+    assert torch.equal(model(**inputs).sample, built(**inputs).sample)
+    assert trunk_groups(model) == 2
+
+
+def test_block_losses_of_retraining_are_those_of_the_supernet():
+    teacher, made, net = narrow(2)
+    own = net.space.own
+    images = torch.rand(4, 1, 8, 8, generator=generator(0, "test", 0))
+    part = teacher.training_batch(images, None, generator(0, "test", 1))
+    found = losses_of(
+        net.build(own),
+        teacher.denoiser,
+        teacher.family,
+        part,
+        settings=RetrainSettings(features="teacher"),
+        weight=0.0,
+        trunk=made,
+    )
+    expected = torch.zeros(())
+    for name, call in net.calls(list(net.blocks), part.inputs).items():
+        given = net.blocks[name](*call.args, **call.kwargs)
+        expected += block_loss(given, block_target(call, "residual")).detach()
+    assert float(found["blocks"]) == pytest.approx(float(expected), rel=1e-5)
+    assert expected > 0
+
+
+def test_importance_takes_no_more_than_its_batches(monkeypatch):
+    monkeypatch.setattr(trunk, "BATCHES", 1)
+    teacher = tiny_teacher()
+    calls = []
+    handle = teacher.denoiser.register_forward_hook(lambda *_: calls.append(1))
+    kept_channels(teacher, tiny_data(), 2, seed=0)
+    handle.remove()
+    assert len(calls) == 1

@@ -1,0 +1,83 @@
+import pytest
+
+from diffnas.budget import parse_budget
+from diffnas.errors import UserError
+from diffnas.settings import Settings, SpaceSettings
+from diffnas.space import make_space, smallest_cost
+from diffnas.trunk_width import with_trunk
+from tests.engine import tiny_teacher
+
+GROUPS = {"norm_num_groups": 8, "block_out_channels": (32, 64)}
+
+
+def chosen(space=None, overrides=GROUPS, **budget):
+    teacher = tiny_teacher(**overrides)
+    settings = Settings(space=SpaceSettings(**(space or {})))
+    filled, reasons = with_trunk(settings, teacher.denoiser, teacher.family, parse_budget(**budget))
+    return filled.space.trunk, reasons.get("space.trunk", "")
+
+
+@pytest.mark.parametrize(
+    ("budget", "trunk"),
+    [
+        ({"macs": 0.5}, 6 / 8),
+        ({"macs": 0.25}, 4 / 8),
+        ({"params": "25%"}, 4 / 8),
+        ({"macs": 1.0}, 1.0),
+        ({"latency": 0.5}, 6 / 8),
+        ({"macs": 0.5, "memory": 0.25}, 4 / 8),
+    ],
+)
+def test_streams_and_what_is_inside_layers_shrink_alike(budget, trunk):
+    found, reason = chosen(**budget)
+    assert found == trunk
+    assert reason.startswith(f"{trunk:g}, {trunk * 8:.0f} of 8 norm groups")
+
+
+def test_an_amount_counts_as_the_share_that_it_is():
+    teacher = tiny_teacher(**GROUPS)
+    macs = make_space(teacher.denoiser, teacher.family, SpaceSettings()).teacher.macs
+    assert chosen(macs=f"{macs / 4e6:.2f}M")[0] == chosen(macs=0.25)[0]
+
+
+def test_a_trunk_that_was_given_stays():
+    assert chosen(space={"trunk": 0.875}, macs=0.25) == (0.875, "")
+
+
+@pytest.mark.parametrize(
+    "space", [{"preset": "paper"}, {"preset": "stock"}, {"include": "mid*"}, {"exclude": "mid*"}]
+)
+def test_where_a_part_is_searched_the_streams_stay(space):
+    found, reason = chosen(space=space, macs=0.9)
+    assert (found, "only a part" in reason) == (1.0, True)
+
+
+@pytest.mark.parametrize("budget", [{"tolerance": 3}, {"latency": "5ms"}])
+def test_without_a_share_of_the_cost_the_streams_stay(budget):
+    assert chosen(**budget)[0] == 1.0
+
+
+def test_slots_that_do_not_reach_the_budget_get_a_narrower_trunk():
+    few = {"resnet_widths": [0.75], "resnet_skip": False, "resnet_kernels": []}
+    assert chosen(macs=0.25)[0] == 0.5
+    found, _ = chosen(space=few, macs=0.25)
+    assert found < 0.5
+    teacher = tiny_teacher(**GROUPS)
+    space = make_space(teacher.denoiser, teacher.family, SpaceSettings(**few, trunk=found))
+    assert smallest_cost(space).macs <= 0.25 * space.teacher.macs
+
+
+def test_numbers_of_groups_that_do_not_divide_are_passed_over():
+    assert chosen(overrides={**GROUPS, "attn_norm_num_groups": 4}, macs=0.7)[0] == 6 / 8
+    with pytest.raises(UserError, match=r"space.trunk = 0.875: .* cut to 7 of 8 parts; use 1"):
+        make_space(
+            tiny_teacher(**GROUPS, attn_norm_num_groups=4).denoiser,
+            tiny_teacher().family,
+            SpaceSettings(trunk=0.875),
+        )
+
+
+def test_a_stock_space_has_the_teachers_trunk():
+    teacher = tiny_teacher()
+    with pytest.raises(UserError, match="a stock config cannot express it"):
+        make_space(teacher.denoiser, teacher.family, SpaceSettings(preset="stock", trunk=0.5))
