@@ -16,6 +16,9 @@ SMALL = {
     "evaluate.sampler_steps": "2",
 }
 
+SEARCH = "trunk-3"
+"""Where supernet and scores are: budgets of about half leave streams three of four norm groups."""
+
 
 def compress(
     teacher: Path | str, out: Path, *flags: str, data: Path | str = "digits", **settings: str

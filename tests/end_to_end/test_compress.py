@@ -13,10 +13,11 @@ from diffnas import training
 from diffnas.cli import main
 from diffnas.families import unet2d
 from diffnas.families.sampling import sample_images
-from tests.end_to_end.runs import compress
+from tests.end_to_end.runs import SEARCH, compress
 from tests.models import tiny_pipeline
 
 NAME = "macs-0.6"
+SEARCHED = (f"{SEARCH}/supernet/supernet.safetensors", f"{SEARCH}/scores.safetensors")
 
 
 def times(run, *names):
@@ -46,9 +47,10 @@ def test_a_run_leaves_the_documented_files(finished):
         "settings.yaml",
         "plan.json",
         "log.jsonl",
-        "scores.safetensors",
         "report.html",
-        "supernet/supernet.safetensors",
+        f"{SEARCH}/trunk.safetensors",
+        f"{SEARCH}/scores.safetensors",
+        f"{SEARCH}/supernet/supernet.safetensors",
         f"{student}/architecture.json",
         f"{student}/metrics.json",
         f"{student}/samples.png",
@@ -93,19 +95,44 @@ def test_the_student_is_a_pipeline_that_diffusers_samples_from(finished):
 
 
 def test_a_finished_run_is_left_as_it_is(run, teacher):
-    files = ("supernet/supernet.safetensors", "scores.safetensors", f"students/{NAME}/metrics.json")
+    files = (
+        f"{SEARCH}/supernet/supernet.safetensors",
+        f"{SEARCH}/scores.safetensors",
+        f"students/{NAME}/metrics.json",
+    )
     before = times(run, *files)
     assert compress(teacher, run, "--macs", "0.6") == 0
     assert times(run, *files) == before
 
 
 def test_another_budget_takes_only_selection_and_retraining(run, teacher):
-    files = ("supernet/supernet.safetensors", "scores.safetensors", f"students/{NAME}/metrics.json")
+    files = (
+        f"{SEARCH}/supernet/supernet.safetensors",
+        f"{SEARCH}/scores.safetensors",
+        f"students/{NAME}/metrics.json",
+    )
     before = times(run, *files)
     assert compress(teacher, run, "--params", "0.7") == 0
     assert times(run, *files) == before
     metrics = json.loads((run / "students" / "params-0.7" / "metrics.json").read_text())
     assert metrics["student"]["params"] <= 0.7 * metrics["teacher"]["params"]
+
+
+def test_a_much_smaller_budget_gets_a_narrower_trunk_beside_the_first(run, teacher, capsys):
+    before = times(run, *SEARCHED)
+    assert compress(teacher, run, "--macs", "0.3") == 0
+    assert times(run, *SEARCHED) == before
+    assert (run / "trunk-2" / "scores.safetensors").exists()
+    chosen = json.loads((run / "students" / "macs-0.3" / "architecture.json").read_text())
+    assert chosen["trunk"] == [2, 4]
+    assert chosen["edits"][""] == {"kind": "trunk", "groups": 2}
+    page = (run / "report.html").read_text()
+    assert "Streams between layers keep 2 of 4 norm groups" in page
+    assert "Streams between layers keep 3 of 4 norm groups" in page
+    capsys.readouterr()
+    assert main(["front", str(run), "--json", "--points", "5"]) == 0
+    points = json.loads(capsys.readouterr().out)["points"]
+    assert {point["trunk"] for point in points} == {0.75, 0.5}
 
 
 def test_joined_budgets_all_hold(run, teacher):
@@ -126,10 +153,10 @@ def test_a_latency_budget_is_measured_on_this_device(run, teacher):
 
 
 def test_changed_settings_redo_the_stages_they_touch_and_say_so(run, teacher, capsys):
-    before = times(run, "supernet/supernet.safetensors", "scores.safetensors")
+    before = times(run, *SEARCHED)
     old = weights(run)
     assert compress(teacher, run, "--macs", "0.6", retrain__steps="6") == 0
-    assert times(run, "supernet/supernet.safetensors", "scores.safetensors") == before
+    assert times(run, *SEARCHED) == before
     assert "retrain.steps 4 -> 6" in capsys.readouterr().err
     assert any(not torch.equal(old[key], value) for key, value in weights(run).items())
 
@@ -170,8 +197,9 @@ def test_until_stops_after_a_stage_and_the_run_goes_on(stage, teacher, tmp_path,
 @pytest.mark.parametrize(
     "name",
     [
-        "supernet/supernet.safetensors",
-        "scores.safetensors",
+        f"{SEARCH}/trunk.safetensors",
+        f"{SEARCH}/supernet/supernet.safetensors",
+        f"{SEARCH}/scores.safetensors",
         f"students/{NAME}/architecture.json",
         f"students/{NAME}/metrics.json",
     ],
@@ -234,11 +262,11 @@ def test_a_budget_out_of_reach_is_refused_before_any_training(teacher, tmp_path,
 
 def test_a_diverging_training_stops_names_its_step_and_keeps_what_was_good(run, teacher, capsys):
     shutil.rmtree(run / "students")
-    before = times(run, "supernet/supernet.safetensors")
+    before = times(run, f"{SEARCH}/supernet/supernet.safetensors")
     status = compress(teacher, run, "--macs", "0.6", retrain__learning_rate="1e30")
     assert status == 1
     assert "retrain step" in capsys.readouterr().err
-    assert times(run, "supernet/supernet.safetensors") == before
+    assert times(run, f"{SEARCH}/supernet/supernet.safetensors") == before
 
 
 def test_no_more_samples_are_drawn_at_once_than_the_evaluation_batch(run, teacher, monkeypatch):

@@ -18,7 +18,7 @@ import diffnas
 from diffnas.checkpoint import load_state
 from diffnas.families import origin
 from tests.end_to_end.pictures import pictures
-from tests.end_to_end.runs import compress
+from tests.end_to_end.runs import SEARCH, compress
 from tests.models import tiny_pipeline
 
 FOLDER = {"data__held_out": "0.5", "evaluate__samples": "100"}
@@ -212,6 +212,7 @@ class TestOfTheBudget:
             "space__resnet_kernels": "[1]",
             "space__resnet_skip": "false",
             "space__attention_heads": "[]",
+            "space__trunk": "1",
         }
         least = {
             kind: smallest_reachable(refused(tmp_path / "model", f"--{kind}", "0.001", **space))
@@ -259,7 +260,7 @@ def test_a_disk_that_fills_up_in_training(refused, teacher, tmp_path, monkeypatc
         raise error
 
     monkeypatch.setattr("diffnas.checkpoint.save_file", fail)
-    told = refused(teacher, status=1)
+    told = refused(teacher, status=1, space__trunk="1")
     assert f"{tmp_path}/run/supernet/checkpoint.safetensors: no space left" in told
     assert "give the same command again" in told
     assert begun(tmp_path / "run") == {"settings.yaml", "plan.json", "log.jsonl"}
@@ -288,7 +289,7 @@ def test_a_disk_that_fills_up_under_the_student(refused, finished, run, teacher,
 
 @pytest.mark.parametrize("content", [b"", b"none", b"\xff" * 300])
 def test_a_damaged_checkpoint_is_named_and_begun_again(teacher, tmp_path, capsys, content):
-    checkpoint = tmp_path / "run" / "supernet" / "checkpoint.safetensors"
+    checkpoint = tmp_path / "run" / SEARCH / "supernet" / "checkpoint.safetensors"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_bytes(content)
     assert compress(teacher, tmp_path / "run", "--until", "supernet") == 0
@@ -304,7 +305,7 @@ def test_a_supernet_that_diverges_names_step_and_block(refused, teacher, tmp_pat
     )
     assert step is not None
     assert "lower supernet.learning_rate" in told
-    found = load_state(tmp_path / "run" / "supernet" / "checkpoint.safetensors")
+    found = load_state(tmp_path / "run" / SEARCH / "supernet" / "checkpoint.safetensors")
     assert found is not None
     tensors, meta = found
     assert meta["step"] == step[1]
@@ -312,7 +313,7 @@ def test_a_supernet_that_diverges_names_step_and_block(refused, teacher, tmp_pat
 
 
 def test_a_supernet_that_diverges_leaves_the_one_before(refused, run, teacher):
-    file = run / "supernet" / "supernet.safetensors"
+    file = run / SEARCH / "supernet" / "supernet.safetensors"
     before = file.read_bytes()
     refused(teacher, "--macs", "0.6", status=1, out=run, supernet__learning_rate="1e30")
     assert file.read_bytes() == before

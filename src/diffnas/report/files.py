@@ -71,7 +71,7 @@ def read_run(run: Path) -> RunFiles:
         )
     supernet, retrain = _curves(run / "log.jsonl")
     plan = _read_json(run / "plan.json")
-    trunk = plan.get("space", {}).get("trunk")
+    trunk = (plan.get("space") or {}).get("trunk")
     scores, scored = _read_scores(run / f"trunk-{trunk[0]}" if trunk else run)
     folders = sorted(path.parent for path in run.glob("students/*/architecture.json"))
     return RunFiles(
