@@ -41,6 +41,7 @@ from diffnas.select.table import Rows, Table, make_table
 from diffnas.space import make_space
 from diffnas.stages import Job
 from diffnas.supernet import Supernet
+from diffnas.trunk_width import with_trunk
 
 IMAGES = 256
 DRAWS = 20_000
@@ -111,7 +112,9 @@ def searched(
     on: Bench, args: argparse.Namespace, progress: Progress
 ) -> tuple[Supernet, str, Scores]:
     """The supernet with its fingerprint, and its score table; made once."""
-    space = make_space(on.teacher.denoiser, on.teacher.family, on.settings.space)
+    budget = parse_budget(macs=args.macs)
+    settings, _ = with_trunk(on.settings, on.teacher.denoiser, on.teacher.family, budget)
+    space = make_space(on.teacher.denoiser, on.teacher.family, settings.space)
     (args.out / "run").mkdir(parents=True, exist_ok=True)
     job = Job(
         args.out / "run",
@@ -119,8 +122,8 @@ def searched(
         on.origin,
         on.data,
         space,
-        on.settings,
-        parse_budget(macs=args.macs),
+        settings,
+        budget,
         progress,
     )
     net, made_from = stages.supernet(job)
