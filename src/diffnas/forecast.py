@@ -20,7 +20,7 @@ from diffnas.measure.latency import latency_ms
 from diffnas.optimizer import autocast
 from diffnas.parallel import single_threaded, workers_for
 from diffnas.scoring import subnets_scored
-from diffnas.settings import Settings
+from diffnas.settings import ScoreSettings, Settings
 from diffnas.space import smallest_cost
 from diffnas.timing import edited
 
@@ -64,7 +64,8 @@ def hours(
         * (whole + (1 + BACKWARD) * (random + ends)),
         "scores": settings.score.images
         * SCORED_PREFIXES
-        * sum(subnets_scored(block, settings.score) * _mean_macs(block) for block in space.blocks),
+        * sum(subnets_scored(block, settings.score) * _mean_macs(block) for block in space.blocks)
+        + _output_errors(space, settings.score),
         "retrain": settings.retrain.steps
         * settings.retrain.batch_size
         * (whole + (1 + BACKWARD) * student),
@@ -73,6 +74,14 @@ def hours(
     rate = macs_per_second(teacher, space, settings, device)
     found = {stage: value / rate / 3600 for stage, value in macs.items()}
     return {**found, "total": sum(found.values())}
+
+
+def _output_errors(space: Space, settings: ScoreSettings) -> float:
+    """MACs of the passes that measure them; on average half of the blocks come before the one."""
+    if settings.by == "block":
+        return 0.0
+    passes = sum(min(block.size, settings.candidates) for block in space.blocks)
+    return settings.output_images * float(space.base.macs) * passes / 2
 
 
 def macs_per_second(

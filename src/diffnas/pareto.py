@@ -15,6 +15,8 @@ from diffnas.space import smallest_cost
 from diffnas.trunk_width import aimed_at
 
 METRICS = ("macs", "params")
+JUDGED_BY = ("output-errors", "scores")
+"""The tables of a search by name, the one that selection goes by first."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,10 @@ def read_scores(run: Path) -> list[Scores]:
     Raises:
         UserError: none there, or one of a newer format.
     """
-    files = [run / "scores.safetensors", *sorted(run.glob("trunk-*/scores.safetensors"))]
-    tables = [table for file in files if (table := score_table.read(file)) is not None]
+    tables = []
+    for folder in (run, *sorted(run.glob("trunk-*"))):
+        read = (score_table.read(folder / f"{name}.safetensors") for name in JUDGED_BY)
+        tables += [table for table in read if table is not None][:1]
     if tables:
         return tables
     if not (run / "plan.json").exists():

@@ -148,10 +148,11 @@ def _stages(job: Job, until: str | None) -> None:
     net, made_from = stages.supernet(job)
     if last < 2:
         return
-    table, scores_from = stages.scores(job, net, made_from)
+    scores = stages.scores(job, net, made_from)
+    judged = stages.output_errors(job, net, *scores)
     if last < 3:
         return
-    chosen = stages.architecture(job, table, scores_from)
+    chosen = stages.architecture(job, *scores, *judged)
     if last < 4:
         return
     student_from = stages.student(job, net, made_from, chosen)

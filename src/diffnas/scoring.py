@@ -17,6 +17,7 @@ from diffnas.block_search import search
 from diffnas.blocks import Call
 from diffnas.checkpoint import save_state, within
 from diffnas.data import Data, to_float
+from diffnas.families import Batch
 from diffnas.families.noise import even_timesteps
 from diffnas.losses import BlockLoss
 from diffnas.parallel import thread_map, twin, workers_for
@@ -53,7 +54,7 @@ def score(
     """
     assert settings.batch_size is not None
     progress = progress or Progress()
-    parts = _parts(supernet, data, settings, seed)
+    parts = validation_parts(supernet, data, settings, seed)
     device = supernet.teacher.device
     macs = supernet.space.teacher.macs * settings.batch_size
     workers = min(workers_for(device, macs), len(parts))
@@ -184,7 +185,7 @@ def _losses(block: BlockSupernet, calls: list[Call], kind: BlockLoss) -> LossesO
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """Some of the validation batch: image rows, timesteps, and where the noise comes from."""
 
     rows: npt.NDArray[np.int64]
@@ -192,7 +193,9 @@ class _Part:
     random: torch.Generator
 
 
-def _parts(supernet: Supernet, data: Data, settings: ScoreSettings, seed: int) -> list[_Part]:
+def validation_parts(
+    supernet: Supernet, data: Data, settings: ScoreSettings, seed: int
+) -> list[Part]:
     """The validation batch cut so that every part spans the whole schedule."""
     random = generator(seed, "score images", 0)
     count = min(settings.images, len(data.seen))
@@ -201,17 +204,21 @@ def _parts(supernet: Supernet, data: Data, settings: ScoreSettings, seed: int) -
     assert settings.batch_size is not None
     number = -(-count // settings.batch_size)
     return [
-        _Part(picks[part::number], times[part::number], generator(seed, "score noise", part))
+        Part(picks[part::number], times[part::number], generator(seed, "score noise", part))
         for part in range(number)
     ]
 
 
-def _calls(supernet: Supernet, data: Data, part: _Part) -> dict[str, Call]:
-    """The teacher's calls of all blocks on a part."""
+def noisy(supernet: Supernet, data: Data, part: Part) -> Batch:
+    """A part's images, made noisy. Draws from the part's generator, so once."""
     images = to_float(data.images[part.rows])
     labels = None if data.labels is None else torch.from_numpy(data.labels[part.rows])
-    batch = supernet.teacher.training_batch(images, labels, part.random, part.times)
-    return supernet.calls(list(supernet.blocks), batch.inputs)
+    return supernet.teacher.training_batch(images, labels, part.random, part.times)
+
+
+def _calls(supernet: Supernet, data: Data, part: Part) -> dict[str, Call]:
+    """The teacher's calls of all blocks on a part."""
+    return supernet.calls(list(supernet.blocks), noisy(supernet, data, part).inputs)
 
 
 class _Offset(Progress):

@@ -112,12 +112,19 @@ class SupernetSettings(Section):
 class ScoreSettings(Section):
     """The score table."""
 
+    by: Literal["output", "block"] = Field(
+        "output", description="selection goes by the error at the output, or by block losses"
+    )
     images: Positive = Field(256, description="images in the fixed validation batch")
     batch_size: Positive | None = Field(None, description="images evaluated at once")
     enumerate: Positive = Field(4096, description="a block of more subnets is searched instead")
     evaluations: Annotated[int, Field(ge=20)] = Field(  # block_search.POPULATION
         2000, description="subnets that such a search looks at, at most"
     )
+    candidates: Annotated[int, Field(ge=3)] = Field(
+        100, description="subnets of a block whose error at the output is measured"
+    )
+    output_images: Positive = Field(128, description="images that this is measured on")
 
 
 class SelectSettings(Section):

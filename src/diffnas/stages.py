@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from diffnas import score_table
+from diffnas import effects, score_table
 from diffnas.architecture import FORMAT, Architecture, Cost, Scores, Space, space_to_json
 from diffnas.artifacts import current_json, current_tensors, whole_pipeline
 from diffnas.budget import Budget
@@ -31,6 +31,9 @@ from diffnas.student.stock import as_model
 from diffnas.supernet import Supernet
 from diffnas.supernet_training import fit
 from diffnas.trunk import Trunk, kept_channels, make_trunk
+
+OF_OUTPUT_ERRORS = ("by", "candidates", "output_images")
+"""The settings of scores that change nothing of block losses."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +110,13 @@ def supernet(job: Job) -> tuple[Supernet, str]:
 
 def scores(job: Job, net: Supernet, supernet_from: str) -> tuple[Scores, str]:
     """The score table and its fingerprint."""
-    made_from = fingerprint(supernet_from, job.settings.score.model_dump())
+    how = job.settings.score.model_dump(exclude=set(OF_OUTPUT_ERRORS))
+    made_from = fingerprint(supernet_from, how)
     file = job.search / "scores.safetensors"
     found = current_tensors(file, made_from, job.progress.say)
     if found is not None:
         return score_table.from_tensors(found, job.space), made_from
+    (job.search / "output-errors.safetensors").unlink(missing_ok=True)
     checkpoint = job.search / "scores-checkpoint.safetensors"
     table = score(
         net,
@@ -128,19 +133,50 @@ def scores(job: Job, net: Supernet, supernet_from: str) -> tuple[Scores, str]:
     return table, made_from
 
 
-def architecture(job: Job, table: Scores, scores_from: str) -> dict[str, Any]:
-    """The content of ``architecture.json``: the chosen subnets, their edits, losses and costs."""
+def output_errors(job: Job, net: Supernet, table: Scores, scores_from: str) -> tuple[Scores, str]:
+    """What selection goes by, and its fingerprint; the score table where settings say so."""
+    if job.settings.score.by == "block":
+        return table, scores_from
+    how = job.settings.score.model_dump(include=set(OF_OUTPUT_ERRORS))
+    made_from = fingerprint(scores_from, how)
+    file = job.search / "output-errors.safetensors"
+    found = current_tensors(file, made_from, job.progress.say)
+    if found is not None:
+        return score_table.from_tensors(found, job.space), made_from
+    checkpoint = job.search / "output-errors-checkpoint.safetensors"
+    errors = effects.output_errors(
+        net,
+        job.data,
+        table,
+        job.settings.score,
+        seed=job.settings.seed,
+        checkpoint=checkpoint,
+        fingerprint=made_from,
+        progress=job.progress,
+    )
+    score_table.save(errors, file, made_from)
+    checkpoint.unlink(missing_ok=True)
+    return errors, made_from
+
+
+def architecture(
+    job: Job, table: Scores, scores_from: str, judged: Scores, judged_from: str
+) -> dict[str, Any]:
+    """The content of ``architecture.json``: the chosen subnets, their edits, losses and costs.
+
+    ``table``: block losses; ``judged``: what selection goes by.
+    """
     rule, seed = job.settings.select.rule, job.settings.seed
     # A latency holds on the device it was measured on.
     where = device_name(job.teacher.device) if job.budget.latency is not None else None
-    made_from = fingerprint(scores_from, rule, asdict(job.budget), seed, where)
+    made_from = fingerprint(judged_from, rule, asdict(job.budget), seed, where)
     file = job.student / "architecture.json"
     found = current_json(file, made_from, job.progress.say)
     if found is not None:
         return found
     additive, whole = option_metrics(job.teacher, job.space, job.budget)
     chosen = within_latency(
-        job.teacher, table, job.budget, rule, seed=seed, additive=additive, whole=whole
+        job.teacher, judged, job.budget, rule, seed=seed, additive=additive, whole=whole
     )
     content = {
         "format": FORMAT,
@@ -159,8 +195,7 @@ def architecture(job: Job, table: Scores, scores_from: str) -> dict[str, Any]:
         "edits": chosen.architecture.edits(job.space),
         "losses": {
             block.name: {
-                "loss": float(table.blocks[block.name].losses[chosen.rows[block.name]]),
-                "benchmark": float(table.blocks[block.name].losses[0]),
+                **_losses(table, judged, block.name, chosen.rows[block.name]),
                 "macs": block.cost_of(chosen.architecture.blocks[block.name]).macs,
                 "teacher_macs": block.cost.macs,
             }
@@ -169,6 +204,19 @@ def architecture(job: Job, table: Scores, scores_from: str) -> dict[str, Any]:
     }
     write_json(file, content)
     return content
+
+
+def _losses(table: Scores, judged: Scores, name: str, row: int) -> dict[str, float]:
+    """A chosen subnet's block loss beside its benchmark; so its error, where that was measured."""
+    losses, chosen = table.blocks[name], judged.blocks[name]
+    same = int((losses.choices == chosen.choices[row]).all(1).argmax())
+    found = {"loss": float(losses.losses[same]), "benchmark": float(losses.losses[0])}
+    if judged is not table:
+        found |= {
+            "output_error": float(chosen.losses[row]),
+            "output_benchmark": float(chosen.losses[0]),
+        }
+    return found
 
 
 def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, Any]) -> str:

@@ -1,0 +1,209 @@
+"""What a block's subnet does to the denoiser's output: the score that selection goes by.
+
+Block losses rank the subnets of one block, but do not tell how much the whole suffers: of random
+architectures of one cost their sum says next to nothing about quality after retraining, the error
+at the output much (docs/results.md). So the subnets near a block's front of loss and cost are put
+into the whole, one block at a time, and the output is compared with the teacher's.
+"""
+
+import time
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffnas.architecture import BlockScores, BlockSpace, Scores, subnet_at
+from diffnas.artifacts import current_tensors
+from diffnas.blocks import recorded
+from diffnas.checkpoint import save_state, within
+from diffnas.data import Data
+from diffnas.families import Batch
+from diffnas.parallel import thread_map, twin, workers_for
+from diffnas.progress import Progress
+from diffnas.scores import Choices
+from diffnas.scoring import noisy, validation_parts
+from diffnas.settings import ScoreSettings
+from diffnas.supernet import Supernet
+
+Floats = npt.NDArray[np.float64]
+
+
+def output_errors(
+    supernet: Supernet,
+    data: Data,
+    table: Scores,
+    settings: ScoreSettings,
+    *,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    fingerprint: str = "",
+    progress: Progress | None = None,
+) -> Scores:
+    """The table's subnets near the fronts, each with the error that it makes at the output.
+
+    E_k(u) = MSE(denoiser with subnet u in block k, teacher), all other blocks having the teacher's
+    options, with the supernet's weights. Row 0, of the teacher's options in block k too, is the
+    same for all blocks. ``settings.output_images`` images, noisy as those of the block losses.
+    With a ``checkpoint`` path the work goes on where an earlier one, with the same fingerprint,
+    stopped.
+    """
+    progress = progress or Progress()
+    blocks = supernet.space.blocks
+    chosen = {each.name: near_fronts(each, table.blocks[each.name], settings) for each in blocks}
+    assert settings.batch_size is not None
+    parts = validation_parts(supernet, data, settings, seed)
+    parts = parts[: max(1, settings.output_images // settings.batch_size)]
+    batches = [noisy(supernet, data, part) for part in parts]
+    macs = supernet.space.teacher.macs * settings.batch_size
+    workers = min(workers_for(supernet.teacher.device, macs), len(blocks))
+    found = _Found()
+    kept = None if checkpoint is None else current_tensors(checkpoint, fingerprint, progress.say)
+    if kept is not None:
+        found.restore(kept)
+    before, began = found.seconds, time.monotonic()
+    left = [block for block in blocks if block.name not in found.errors]
+    done = sum(len(chosen[name]) for name in found.errors)
+    progress.start("output errors", sum(len(each) for each in chosen.values()), done)
+    wholes = [_Whole(supernet) for _ in range(workers)]
+    for first in range(0, len(left), workers):
+        ahead = left[first : first + workers]
+        shown = [_Ahead(progress, done, len(ahead)), *[None] * (len(ahead) - 1)]
+        errors = thread_map(
+            lambda each: each[0].errors(each[1], chosen[each[1].name], batches, each[2]),
+            list(zip(wholes, ahead, shown, strict=False)),
+            len(ahead),
+        )
+        found.errors |= dict(zip((block.name for block in ahead), errors, strict=True))
+        done += sum(len(each) for each in errors)
+        progress.update(done)
+        found.seconds = before + time.monotonic() - began
+        if checkpoint is not None:
+            save_state(checkpoint, found.state(), {"format": "1", "fingerprint": fingerprint})
+    progress.stop()
+    tables = {name: BlockScores(chosen[name], found.errors[name]) for name in chosen}
+    return Scores(supernet.space, tables, found.seconds)
+
+
+def near_fronts(block: BlockSpace, table: BlockScores, settings: ScoreSettings) -> Choices:
+    """At most ``settings.candidates`` rows: the teacher's options, the cheapest, front by front.
+
+    A front: no other subnet has both less loss and less cost, in MACs or in parameters. Of a front
+    that is too large for what is left, evenly many along its cost.
+    """
+    costs = [block.cost_of(subnet_at(block, choice)) for choice in table.choices]
+    macs, params = (np.array([getattr(cost, key) for cost in costs]) for key in ("macs", "params"))
+    depth = np.minimum(front_of(macs, table.losses), front_of(params, table.losses))
+    rows = {0, int(macs.argmin()), int(params.argmin())}
+    for front in range(int(depth.max()) + 1):
+        more = np.setdiff1d(np.flatnonzero(depth == front), list(rows))
+        more = more[np.argsort(macs[more], kind="stable")]
+        room = max(0, settings.candidates - len(rows))
+        if len(more) > room:
+            more = more[np.linspace(0, len(more) - 1, room).round().astype(int)]
+        rows |= {int(row) for row in more}
+    return table.choices[sorted(rows)]
+
+
+def front_of(costs: npt.NDArray[Any], losses: Floats) -> npt.NDArray[np.int64]:
+    """Which front each point is on: 0 for those that none dominates, 1 without these, and so on.
+
+    In order of cost, a point is on the first front whose losses so far are all larger than its own
+    (Jensen, IEEE Transactions on Evolutionary Computation 7, 2003).
+    """
+    least: list[float] = []
+    depth = np.zeros(len(costs), dtype=np.int64)
+    for row in np.lexsort((losses, costs)):
+        depth[row] = bisect_right(least, losses[row])
+        least[depth[row] : depth[row] + 1] = [float(losses[row])]
+    return depth
+
+
+class _Whole:
+    """The denoiser put together from the blocks' supernets; shares all weights with them."""
+
+    def __init__(self, supernet: Supernet) -> None:
+        self.teacher = supernet.teacher
+        self.denoiser = twin(supernet.base)
+        self.blocks = {name: twin(block) for name, block in supernet.blocks.items()}
+        for name, block in self.blocks.items():
+            block.activate(block.space.teacher)
+            self._let(name, block)
+
+    def _let(self, name: str, forward: Any) -> None:
+        """An attribute of the module itself goes before its class's method."""
+        vars(self.denoiser.get_submodule(name))["forward"] = forward
+
+    @torch.no_grad()
+    def errors(
+        self, block: BlockSpace, choices: Choices, batches: list[Batch], progress: Progress | None
+    ) -> Floats:
+        """Of each subnet of a block, the mean over batches."""
+        total = np.zeros(len(choices))
+        for number, batch in enumerate(batches):
+            wanted = self._prediction(self.teacher.denoiser, batch)
+            with recorded(self.denoiser, list(self.blocks)) as calls:
+                self.denoiser(**batch.inputs)
+            # What comes before the block is the same for all its subnets.
+            for name in self.blocks:
+                if name == block.name:
+                    break
+                self._let(name, _Constant(calls[name].output))
+            for row, choice in enumerate(choices):
+                self.blocks[block.name].activate(subnet_at(block, choice))
+                given = self._prediction(self.denoiser, batch)
+                total[row] += float(F.mse_loss(given, wanted))
+                if progress is not None:
+                    progress.update((number * len(choices) + row + 1) // len(batches))
+            self.blocks[block.name].activate(block.teacher)
+            for name, each in self.blocks.items():
+                self._let(name, each)
+        return total / len(batches)
+
+    def _prediction(self, denoiser: Any, batch: Batch) -> Tensor:
+        return self.teacher.family.prediction(denoiser(**batch.inputs))
+
+
+@dataclass(frozen=True)
+class _Constant:
+    """Stands for a block whose output is known."""
+
+    output: Any
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        return self.output
+
+
+@dataclass
+class _Found:
+    """The blocks that are done, and the seconds."""
+
+    errors: dict[str, Floats] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def state(self) -> dict[str, Tensor]:
+        """As named tensors."""
+        errors = {f"errors/{name}": torch.from_numpy(each) for name, each in self.errors.items()}
+        return {**errors, "seconds": torch.tensor(self.seconds, dtype=torch.float64)}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what :meth:`state` gave."""
+        self.errors = {name: each.numpy() for name, each in within(tensors, "errors/").items()}
+        self.seconds = float(tensors["seconds"])
+
+
+class _Ahead(Progress):
+    """Shows one of several threads as all of them, after what was done before."""
+
+    def __init__(self, progress: Progress, done: int, threads: int) -> None:
+        self.progress, self.done, self.threads = progress, done, threads
+
+    def update(self, done: int, **figures: float) -> None:
+        """Count on."""
+        self.progress.update(self.done + self.threads * done, **figures)
