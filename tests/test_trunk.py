@@ -24,6 +24,19 @@ from tests.models import VARIANTS
 EQUAL = {"block_out_channels": (16, 16)}
 """Levels of one width: two groups of a stream are one of a norm on two streams."""
 
+EQUAL_VARIANTS = {
+    "as it is": {},
+    "two layers": {"layers_per_block": 2},
+    "no middle": {"mid_block_type": None},
+    "resampled by resnets": VARIANTS["resampled by resnets"],
+    "three levels": {
+        "block_out_channels": (16, 16, 16),
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    },
+}
+READERS = ("conv1.weight", "shortcut.weight", "q.weight", "k.weight", "v.weight", "conv.weight")
+
 
 def inputs_of(teacher, count=3):
     inputs = teacher.family.example_inputs(teacher.denoiser, count, torch.device("cpu"))
@@ -44,7 +57,7 @@ def narrow(groups, settings=SMALL_SPACE, **overrides):
     of = trunk_groups(teacher.denoiser)
     settings = settings.model_copy(update={"trunk": groups / of})
     space = make_space(teacher.denoiser, teacher.family, settings)
-    made = make_trunk(teacher, kept_channels(teacher, tiny_data(), groups, seed=0))
+    made = make_trunk(teacher, kept_channels(teacher, tiny_data(), groups, batch_size=64, seed=0))
     return teacher, made, Supernet(teacher, space, made)
 
 
@@ -74,15 +87,20 @@ def test_blocks_of_the_narrowed_teacher_take_and_give_what_is_left_of_the_teache
 
 
 @torch.no_grad()
-def test_channels_that_nothing_reads_can_be_left_out_without_a_trace():
-    teacher = tiny_teacher(**EQUAL)
-    readers = ("conv1.weight", "shortcut.weight", "q.weight", "k.weight", "v.weight")
-    others = ("samplers.0.conv.weight", "conv_out.weight")
-    for name, parameter in teacher.denoiser.named_parameters():
-        if name.endswith(readers + others):
-            for stream in parameter.split(16, dim=1):
-                stream[:, 8:] = 0
-    made = make_trunk(teacher, first_channels(teacher, 2))
+@pytest.mark.parametrize("variant", sorted(EQUAL_VARIANTS))
+def test_channels_that_nothing_reads_can_be_left_out_without_a_trace(variant):
+    teacher = tiny_teacher(**{**EQUAL, **EQUAL_VARIANTS[variant]})
+    streams = teacher.family.streams(teacher.denoiser)
+    # Halves that differ from stream to stream, so that none can stand for another.
+    names = sorted({each.writes for each in streams.values() if each.writes is not None})
+    kept = {name: torch.arange(8) + 8 * (row % 2) for row, name in enumerate(names)}
+    for path, ports in streams.items():
+        module = teacher.denoiser.get_submodule(path)
+        for name, parameter in module.named_parameters():
+            if name.endswith(READERS) or (path == "conv_out" and name == "weight"):
+                for stream, part in zip(ports.reads, parameter.split(16, dim=1), strict=True):
+                    part[:, 8 - int(kept[stream][0]) :][:, :8] = 0
+    made = make_trunk(teacher, kept)
     inputs = inputs_of(teacher)
     expected = teacher.denoiser(**inputs).sample
     torch.testing.assert_close(made.denoiser(**inputs).sample, expected)
@@ -90,7 +108,7 @@ def test_channels_that_nothing_reads_can_be_left_out_without_a_trace():
 
 def test_a_block_is_given_the_very_channels_that_are_kept():
     teacher = tiny_teacher()
-    kept = kept_channels(teacher, tiny_data(), 2, seed=0)
+    kept = kept_channels(teacher, tiny_data(), 2, batch_size=64, seed=0)
     made = make_trunk(teacher, kept)
     _, calls = capture(teacher.denoiser, ["up_blocks.0"], inputs_of(teacher))
     (hidden, skips, temb), whole = made.cut(calls)["up_blocks.0"].args, calls["up_blocks.0"].args
@@ -114,7 +132,7 @@ def test_the_least_important_group_goes_first():
         last = teacher.denoiser.up_blocks[1].resnets[1]  # beside the head, all that reads it
         for reader in (teacher.denoiser.conv_out, last.conv1, last.conv_shortcut):
             reader.weight[:, 8:12] = 0
-    kept = kept_channels(teacher, tiny_data(), 3, seed=0)
+    kept = kept_channels(teacher, tiny_data(), 3, batch_size=64, seed=0)
     assert kept["up 0"].tolist() == [*range(8), *range(12, 16)]
     assert all(len(channels) == 12 for channels in kept.values())
 
@@ -122,7 +140,7 @@ def test_the_least_important_group_goes_first():
 def test_the_same_seed_keeps_the_same_channels_and_changes_nothing_of_the_teacher():
     teacher = tiny_teacher()
     before = copy.deepcopy(teacher.denoiser.state_dict())
-    one, other = (kept_channels(teacher, tiny_data(), 2, seed=4) for _ in range(2))
+    one, other = (kept_channels(teacher, tiny_data(), 2, batch_size=64, seed=4) for _ in range(2))
     assert all(torch.equal(one[stream], other[stream]) for stream in one)
     assert not any(parameter.requires_grad for parameter in teacher.denoiser.parameters())
     after = teacher.denoiser.state_dict()
@@ -159,7 +177,7 @@ def test_a_student_with_a_narrower_trunk_can_be_searched_again():
     )
     teacher.pipeline.unet = first
     again = type(teacher)("student", teacher.pipeline, first, teacher.family)
-    made = make_trunk(again, kept_channels(again, tiny_data(), 2, seed=0))
+    made = make_trunk(again, kept_channels(again, tiny_data(), 2, batch_size=64, seed=0))
     settings = SMALL_SPACE.model_copy(update={"trunk": 2 / 3})
     net = Supernet(again, make_space(first, again.family, settings), made)
     chosen = net.space.own
@@ -192,11 +210,22 @@ def test_block_losses_of_retraining_are_those_of_the_supernet():
     assert expected > 0
 
 
-def test_importance_takes_no_more_than_its_batches(monkeypatch):
-    monkeypatch.setattr(trunk, "BATCHES", 1)
-    teacher = tiny_teacher()
-    calls = []
-    handle = teacher.denoiser.register_forward_hook(lambda *_: calls.append(1))
-    kept_channels(teacher, tiny_data(), 2, seed=0)
+@pytest.mark.parametrize("batch_size", [4, 16])
+def test_importance_is_taken_over_so_many_images_in_batches_of_any_size(monkeypatch, batch_size):
+    monkeypatch.setattr(trunk, "IMAGES", 32)
+    teacher, sizes = tiny_teacher(), []
+    handle = teacher.denoiser.register_forward_hook(
+        lambda _, args, kwargs, output: sizes.append(len(output.sample)), with_kwargs=True
+    )
+    kept_channels(teacher, tiny_data(), 2, batch_size=batch_size, seed=0)
     handle.remove()
-    assert len(calls) == 1
+    assert sizes == [batch_size] * (32 // batch_size)
+
+
+def test_a_space_and_a_supernet_have_the_same_trunk():
+    teacher, made, net = narrow(2)
+    with pytest.raises(ValueError, match="the space's trunk is"):
+        Supernet(teacher, net.space)
+    whole = make_space(teacher.denoiser, teacher.family, SMALL_SPACE)
+    with pytest.raises(ValueError, match="the space's trunk is None"):
+        Supernet(teacher, whole, made)

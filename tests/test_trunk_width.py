@@ -2,6 +2,7 @@ import pytest
 
 from diffnas.budget import parse_budget
 from diffnas.errors import UserError
+from diffnas.plan import check_budget
 from diffnas.settings import Settings, SpaceSettings
 from diffnas.space import make_space, smallest_cost
 from diffnas.trunk_width import with_trunk
@@ -41,7 +42,8 @@ def test_an_amount_counts_as_the_share_that_it_is():
 
 
 def test_a_trunk_that_was_given_stays():
-    assert chosen(space={"trunk": 0.875}, macs=0.25) == (0.875, "")
+    found, reason = chosen(space={"trunk": 0.9}, macs=0.25)
+    assert (found, reason) == (0.9, "0.9, 7 of 8 norm groups")
 
 
 @pytest.mark.parametrize(
@@ -65,6 +67,34 @@ def test_slots_that_do_not_reach_the_budget_get_a_narrower_trunk():
     teacher = tiny_teacher(**GROUPS)
     space = make_space(teacher.denoiser, teacher.family, SpaceSettings(**few, trunk=found))
     assert smallest_cost(space).macs <= 0.25 * space.teacher.macs
+
+
+def test_a_memory_budget_is_reached_too():
+    found, _ = chosen(memory=0.15)
+    teacher = tiny_teacher(**GROUPS)
+    space = make_space(teacher.denoiser, teacher.family, SpaceSettings(trunk=found))
+    check_budget(teacher, space, parse_budget(memory=0.15))
+
+
+def test_near_budgets_share_a_trunk_whatever_the_number_of_groups():
+    many = {"norm_num_groups": 32, "block_out_channels": (32, 64)}
+    assert {chosen(overrides=many, macs=macs)[0] for macs in (0.48, 0.5, 0.55, 0.6)} == {6 / 8}
+
+
+def test_where_no_fewer_groups_divide_more_are_taken():
+    odd = {"attn_norm_num_groups": 2, "norm_num_groups": 4, "block_out_channels": (32, 64)}
+    found, reason = chosen(overrides=odd, macs=0.05)
+    assert (found, reason[:20]) == (0.5, "0.5, 2 of 4 norm gro")
+
+
+def test_a_model_with_layers_of_other_kinds_keeps_its_trunk():
+    other = {
+        "block_out_channels": (32, 64),
+        "down_block_types": ("KDownBlock2D",) * 2,
+        "up_block_types": ("KUpBlock2D",) * 2,
+        "mid_block_type": None,
+    }
+    assert chosen(overrides=other, macs=0.5)[0] == 1
 
 
 def test_numbers_of_groups_that_do_not_divide_are_passed_over():

@@ -8,7 +8,8 @@ into the whole, one block at a time, and the output is compared with the teacher
 
 import time
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 
 from diffnas.architecture import BlockScores, BlockSpace, Scores, subnet_at
 from diffnas.artifacts import current_tensors
-from diffnas.blocks import recorded
+from diffnas.blocks import Call, capture
 from diffnas.checkpoint import save_state, within
 from diffnas.data import Data
 from diffnas.families import Batch
@@ -48,9 +49,9 @@ def output_errors(
 ) -> Scores:
     """The table's subnets near the fronts, each with the error that it makes at the output.
 
-    E_k(u) = MSE(denoiser with subnet u in block k, teacher), all other blocks having the teacher's
-    options, with the supernet's weights. Row 0, of the teacher's options in block k too, is the
-    same for all blocks. ``settings.output_images`` images, noisy as those of the block losses.
+    E_k(u) = MSE(teacher with subnet u in the place of block k, teacher). What a narrower trunk
+    leaves out of the block's outputs is the teacher's own. ``settings.output_images`` images, noisy
+    as those of the block losses.
     With a ``checkpoint`` path the work goes on where an earlier one, with the same fingerprint,
     stopped.
     """
@@ -71,7 +72,7 @@ def output_errors(
     left = [block for block in blocks if block.name not in found.errors]
     done = sum(len(chosen[name]) for name in found.errors)
     progress.start("output errors", sum(len(each) for each in chosen.values()), done)
-    wholes = [_Whole(supernet) for _ in range(workers)]
+    wholes = [_Patched(supernet) for _ in range(workers)]
     for first in range(0, len(left), workers):
         ahead = left[first : first + workers]
         shown = [_Ahead(progress, done, len(ahead)), *[None] * (len(ahead) - 1)]
@@ -125,20 +126,13 @@ def front_of(costs: npt.NDArray[Any], losses: Floats) -> npt.NDArray[np.int64]:
     return depth
 
 
-class _Whole:
-    """The denoiser put together from the blocks' supernets; shares all weights with them."""
+class _Patched:
+    """The teacher with one block's outputs replaced; shares its weights and the supernet's."""
 
     def __init__(self, supernet: Supernet) -> None:
-        self.teacher = supernet.teacher
-        self.denoiser = twin(supernet.base)
+        self.supernet = supernet
+        self.denoiser = twin(supernet.teacher.denoiser)
         self.blocks = {name: twin(block) for name, block in supernet.blocks.items()}
-        for name, block in self.blocks.items():
-            block.activate(block.space.teacher)
-            self._let(name, block)
-
-    def _let(self, name: str, forward: Any) -> None:
-        """An attribute of the module itself goes before its class's method."""
-        vars(self.denoiser.get_submodule(name))["forward"] = forward
 
     @torch.no_grad()
     def errors(
@@ -146,28 +140,39 @@ class _Whole:
     ) -> Floats:
         """Of each subnet of a block, the mean over batches."""
         total = np.zeros(len(choices))
+        shared, prediction = self.blocks[block.name], self.supernet.teacher.family.prediction
         for number, batch in enumerate(batches):
-            wanted = self._prediction(self.teacher.denoiser, batch)
-            with recorded(self.denoiser, list(self.blocks)) as calls:
-                self.denoiser(**batch.inputs)
-            # What comes before the block is the same for all its subnets.
-            for name in self.blocks:
-                if name == block.name:
-                    break
-                self._let(name, _Constant(calls[name].output))
-            for row, choice in enumerate(choices):
-                self.blocks[block.name].activate(subnet_at(block, choice))
-                given = self._prediction(self.denoiser, batch)
-                total[row] += float(F.mse_loss(given, wanted))
-                if progress is not None:
-                    progress.update((number * len(choices) + row + 1) // len(batches))
-            self.blocks[block.name].activate(block.teacher)
-            for name, each in self.blocks.items():
-                self._let(name, each)
+            output, calls = capture(self.denoiser, list(self.blocks), batch.inputs)
+            wanted, whole = prediction(output), calls[block.name]
+            given = self.supernet.cut({block.name: whole})[block.name]
+            with self._known(calls, block.name) as patch:
+                for row, choice in enumerate(choices):
+                    shared.activate(subnet_at(block, choice))
+                    made = Call(given.args, given.kwargs, shared(*given.args, **given.kwargs))
+                    patch(self.supernet.whole(block.name, whole, made))
+                    found = prediction(self.denoiser(**batch.inputs))
+                    total[row] += float(F.mse_loss(found, wanted))
+                    if progress is not None:
+                        progress.update((number * len(choices) + row + 1) // len(batches))
         return total / len(batches)
 
-    def _prediction(self, denoiser: Any, batch: Batch) -> Tensor:
-        return self.teacher.family.prediction(denoiser(**batch.inputs))
+    @contextmanager
+    def _known(self, calls: Mapping[str, Call], name: str) -> Iterator[Callable[[Any], None]]:
+        """Up to the block of that name all blocks give what they gave; that one what is set."""
+        before = list(self.blocks)[: list(self.blocks).index(name) + 1]
+        modules = {each: self.denoiser.get_submodule(each) for each in before}
+        for each, module in modules.items():
+            vars(module)["forward"] = _Constant(calls[each].output)
+
+        def patch(output: Any) -> None:
+            # An attribute of the module itself goes before its class's method.
+            vars(modules[name])["forward"] = _Constant(output)
+
+        try:
+            yield patch
+        finally:
+            for module in modules.values():
+                del vars(module)["forward"]
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def front(
         amount = Amount(float(share), relative=True)
         budget = Budget(macs=amount) if metric == "macs" else Budget(params=amount)
         point = _point(scores, budget, rule, seed)
-        if not found or point.architecture != found[-1].architecture:
+        if not found or _same_as(point) != _same_as(found[-1]):
             found.append(point)
     return found
 
@@ -112,6 +112,11 @@ def _point(scores: Scores, budget: Budget, rule: str, seed: int) -> Point:
         chosen.cost,
         chosen.architecture,
     )
+
+
+def _same_as(point: Point) -> tuple[float, Architecture]:
+    """What makes two points the same."""
+    return point.trunk, point.architecture
 
 
 def _width(scores: Scores) -> float:

@@ -47,9 +47,10 @@ def make_space(denoiser: nn.Module, family: Family, settings: SpaceSettings) -> 
         meta = copy.deepcopy(meta)  # it may be the one that was given
         try:
             narrow_trunk(meta, *trunk)
-        except ValueError as error:
-            raise UserError(f"space.trunk = {settings.trunk:g}: {error}; use 1") from None
-        base = call_cost(meta, kwargs=inputs)
+            base = call_cost(meta, kwargs=inputs)
+        except (ValueError, RuntimeError) as error:  # the latter where layers are of other kinds
+            reason = str(error) if isinstance(error, ValueError) else "not with this model's layers"
+            raise UserError(f"space.trunk = {settings.trunk:g}: {reason}; use 1") from None
     names = family.block_names(meta)
     found = _wanted(
         {
@@ -62,7 +63,7 @@ def make_space(denoiser: nn.Module, family: Family, settings: SpaceSettings) -> 
     _, calls = capture(meta, [*names, *found], inputs)  # in order of execution
     return Space(
         teacher,
-        tuple(_block(meta, name, calls, found, settings, teacher=teacher) for name in names),
+        tuple(_block(meta, name, calls, found, settings, whole=base) for name in names),
         base,
         trunk,
     )
@@ -106,20 +107,20 @@ def _block(
     found: Mapping[str, Any],
     settings: SpaceSettings,
     *,
-    teacher: Cost,
+    whole: Cost,
 ) -> BlockSpace:
-    whole = calls[name]
+    called = calls[name]
     spaces = []
     for path in calls:
         if path in found and path.startswith(f"{name}."):
             options = _options(meta.get_submodule(path), found[path], calls[path], settings)
             # A lone convolution of little cost is not worth the subnets it multiplies.
-            light = options[0].cost.macs < settings.conv_min_share * teacher.macs
+            light = options[0].cost.macs < settings.conv_min_share * whole.macs
             if len(options) > 1 and not (found[path] is slots.conv and light):
                 spaces.append(
                     SlotSpace(path.removeprefix(f"{name}."), found[path].KIND, tuple(options))
                 )
-    cost = call_cost(meta.get_submodule(name), whole.args, whole.kwargs)
+    cost = call_cost(meta.get_submodule(name), called.args, called.kwargs)
     if settings.preset == "stock":
         return _stock(BlockSpace(name, cost, tuple(spaces)), meta)
     return BlockSpace(name, cost, tuple(thin(spaces, settings.max_subnets)))

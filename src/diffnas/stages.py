@@ -70,22 +70,33 @@ def trunk(job: Job) -> Trunk | None:
     file = job.search / "trunk.safetensors"
     kept = current_tensors(file, made_from, job.progress.say)
     if kept is None:
-        kept = kept_channels(job.teacher, job.data, job.space.trunk[0], seed=job.settings.seed)
+        size = job.settings.supernet.batch_size
+        assert size is not None
+        kept = kept_channels(
+            job.teacher,
+            job.data,
+            job.space.trunk[0],
+            batch_size=size,
+            seed=job.settings.seed,
+            progress=job.progress,
+        )
         save_state(file, kept, {"format": "1", "fingerprint": made_from})
     return make_trunk(job.teacher, kept)
 
 
 def supernet(job: Job) -> tuple[Supernet, str]:
     """The trained supernet and its fingerprint."""
-    settings = job.settings
+    settings, narrow = job.settings, trunk(job)
+    kept = [] if narrow is None else [{n: rows.tolist() for n, rows in narrow.kept.items()}]
     made_from = fingerprint(
         job.origin,
         space_to_json(job.space),
         settings.supernet.model_dump(),
         settings.seed,
         settings.precision,
+        *kept,
     )
-    net = Supernet(job.teacher, job.space, trunk(job))
+    net = Supernet(job.teacher, job.space, narrow)
     folder = job.search / "supernet"
     file, checkpoint = folder / "supernet.safetensors", folder / "checkpoint.safetensors"
     found = current_tensors(file, made_from, job.progress.say)

@@ -69,6 +69,8 @@ class Supernet:
 
     def __init__(self, teacher: Teacher, space: Space, trunk: Trunk | None = None) -> None:
         """``trunk``: the one of the space; None where the teacher's streams stay as they are."""
+        if (space.trunk is None) != (trunk is None):
+            raise ValueError(f"the space's trunk is {space.trunk}, and the one given {trunk}")
         self.teacher = teacher
         self.space = space
         self.trunk = trunk
@@ -80,8 +82,15 @@ class Supernet:
 
     def calls(self, names: Sequence[str], inputs: Mapping[str, Any]) -> dict[str, Call]:
         """What the teacher's blocks are given and give, as far as the trunk keeps it."""
-        _, found = capture(self.teacher.denoiser, names, inputs)
-        return found if self.trunk is None else self.trunk.cut(found)
+        return self.cut(capture(self.teacher.denoiser, names, inputs)[1])
+
+    def cut(self, calls: Mapping[str, Call]) -> dict[str, Call]:
+        """The teacher's calls, as far as the trunk keeps them."""
+        return dict(calls) if self.trunk is None else self.trunk.cut(calls)
+
+    def whole(self, name: str, call: Call, made: Call) -> Any:
+        """What a subnet gave, among what the teacher gave and the trunk does not keep."""
+        return made.output if self.trunk is None else self.trunk.filled(name, call, made)
 
     def build(self, architecture: Architecture) -> nn.Module:
         """A plain denoiser of that architecture with the supernet's weights, on its device.

@@ -19,14 +19,15 @@ from diffnas.blocks import Call, recorded
 from diffnas.data import Data, batch
 from diffnas.families import Ports, Teacher
 from diffnas.measure.cost import to_meta
+from diffnas.progress import Progress
 from diffnas.rng import generator
 from diffnas.student.modeling import layers_on_streams, narrow_trunk, trunk_groups
 
 Kept = dict[str, Tensor]
 """Stream -> indices of the channels kept, in their order."""
 
-BATCHES = 20
-BATCH_SIZE = 64
+IMAGES = 1280
+"""That the importance of channels is a mean over."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,25 @@ class Trunk:
     def cut(self, calls: Mapping[str, Call]) -> dict[str, Call]:
         """The same calls with the channels that are kept; tensors that were one stay one."""
         return {name: self._cut(call, self.streams[name]) for name, call in calls.items()}
+
+    def filled(self, name: str, call: Call, made: Call) -> Any:
+        """The teacher's outputs of a block, with what its narrowed twin gave where kept."""
+        done: dict[int, Tensor] = {}
+
+        def walk(whole: Any, part: Any, stream: Any) -> Any:
+            if isinstance(whole, Tensor):
+                if stream is None:
+                    return part
+                if id(part) not in done:
+                    done[id(part)] = whole.index_copy(1, self.kept[stream], part)
+                return done[id(part)]
+            if isinstance(whole, Mapping):
+                return {key: walk(each, part[key], stream[key]) for key, each in whole.items()}
+            if isinstance(whole, list | tuple):
+                return type(whole)(map(walk, whole, part, stream))
+            return part
+
+        return walk(call.output, made.output, self.streams[name].output)
 
     def _cut(self, call: Call, streams: Call) -> Call:
         done: dict[int, Tensor] = {}
@@ -141,7 +161,15 @@ def widths(denoiser: nn.Module, ports: Mapping[str, Ports]) -> dict[str, int]:
     return found
 
 
-def kept_channels(teacher: Teacher, data: Data, groups: int, *, seed: int) -> Kept:
+def kept_channels(
+    teacher: Teacher,
+    data: Data,
+    groups: int,
+    *,
+    batch_size: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> Kept:
     """The channels of the most important norm groups of every stream.
 
     A group's importance is the Fisher information of leaving its channels out, one by one:
@@ -151,14 +179,18 @@ def kept_channels(teacher: Teacher, data: Data, groups: int, *, seed: int) -> Ke
     """
     of = trunk_groups(teacher.denoiser)
     kept = {}
-    for stream, channels in _importance(teacher, data, seed).items():
+    shown = progress or Progress()
+    for stream, channels in _importance(teacher, data, batch_size, seed, shown).items():
         by_group = channels.unflatten(0, (of, -1))
         best = by_group.sum(1).argsort(descending=True, stable=True)[:groups].sort().values
         kept[stream] = torch.arange(len(channels)).unflatten(0, (of, -1))[best].flatten()
     return kept
 
 
-def _importance(teacher: Teacher, data: Data, seed: int) -> dict[str, Tensor]:
+@torch.enable_grad()
+def _importance(
+    teacher: Teacher, data: Data, batch_size: int, seed: int, progress: Progress
+) -> dict[str, Tensor]:
     """Stream -> (channels,), on the CPU."""
     family, denoiser = teacher.family, teacher.denoiser
     ports = family.streams(denoiser)
@@ -172,18 +204,23 @@ def _importance(teacher: Teacher, data: Data, seed: int) -> dict[str, Tensor]:
     random = generator(seed, "trunk", 0)
     found: dict[str, Tensor] = {}
     try:
-        for _ in range(BATCHES):
-            noisy = teacher.training_batch(*batch(data, BATCH_SIZE, random), random)
+        count = -(-IMAGES // batch_size)
+        progress.start("trunk", count)
+        for number in range(count):
+            noisy = teacher.training_batch(*batch(data, batch_size, random), random)
             with recorded(denoiser, writers) as calls:
                 given = family.prediction(denoiser(**noisy.inputs))
             loss = F.mse_loss(given, noisy.target, reduction="sum")
-            streams = [calls[path].output for path in writers]
-            for path, x, g in zip(
-                writers, streams, torch.autograd.grad(loss, streams), strict=True
-            ):
+            # A layer that was left out hands on what it was given: the same place, so once.
+            places = {id(calls[path].output): path for path in reversed(writers)}
+            streams = [calls[path].output for path in places.values()]
+            gradients = torch.autograd.grad(loss, streams)
+            for path, x, g in zip(places.values(), streams, gradients, strict=True):
                 name = str(ports[path].writes)
                 each = (g * x).detach().sum((2, 3)).square().sum(0).cpu()
                 found[name] = found[name] + each if name in found else each
+            progress.update(number + 1)
+        progress.stop()
     finally:
         for handle in handles:
             handle.remove()

@@ -107,6 +107,8 @@ def apply_edits(model: nn.Module, edits: Mapping[str, Mapping[str, Any]]) -> Non
     """
     for path, edit in sorted(edits.items()):  # JSON keeps no order; sorted, parents come first
         if path == "":
+            if edit.get("kind") != "trunk" or "groups" not in edit:
+                raise ValueError(f"edit of the whole model: {dict(edit)} is no trunk with groups")
             narrow_trunk(model, edit["groups"], trunk_groups(model))
             continue
         parent_path, _, _ = path.rpartition(".")
@@ -152,9 +154,11 @@ def layers_on_streams(model: nn.Module) -> Iterator[OnStream]:
             for part in name.split("."):
                 layer = getattr(layer, part, None)
             full = f"{path}.{name}" if path else name
-            if isinstance(layer, nn.Sequential):  # an edit with a rank
-                yield OnStream(path, f"{full}.0", layer[0], "r" in does, False)
-                yield OnStream(path, f"{full}.1", layer[1], False, "w" in does)
+            if isinstance(layer, nn.Sequential):  # edits with a rank, of a factor again perhaps
+                chain = [(n, m) for n, m in layer.named_modules() if isinstance(m, nn.Conv2d)]
+                (first, reading), *_, (last, writing) = chain
+                yield OnStream(path, f"{full}.{first}", reading, "r" in does, False)
+                yield OnStream(path, f"{full}.{last}", writing, False, "w" in does)
             elif getattr(layer, "weight", None) is not None:
                 yield OnStream(path, full, layer, "r" in does, "w" in does)
 
