@@ -1,9 +1,8 @@
 """What a block's subnet does to the denoiser's output: the score that selection goes by.
 
-Block losses rank the subnets of one block, but do not tell how much the whole suffers: of random
-architectures of one cost their sum says next to nothing about quality after retraining, the error
-at the output much (docs/results.md). So the subnets near a block's front of loss and cost are put
-into the whole, one block at a time, and the output is compared with the teacher's.
+Block losses rank the subnets of one block, but do not tell what the whole loses by them. So the
+subnets near a block's front of loss and cost take its place in the teacher, one at a time, and the
+output is compared with the teacher's own.
 """
 
 import time

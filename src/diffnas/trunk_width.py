@@ -20,7 +20,7 @@ EXPONENT = 1 / 2
 """The trunk's width is the budget's share to this power; slots do the rest.
 
 A ResNet layer costs the product of what it reads and what it is wide inside: at 1/2 both shrink
-alike. Measured: the optimum is flat (docs/results.md).
+alike.
 """
 
 
