@@ -183,6 +183,12 @@ def fit(
         RunError: a block's loss is no longer finite.
     """
     training = BlockTraining(supernet, data, settings, seed=seed, precision=precision)
+    trunk = supernet.space.trunk
     return train(
-        "supernet", training, checkpoint=checkpoint, fingerprint=fingerprint, progress=progress
+        "supernet",
+        training,
+        checkpoint=checkpoint,
+        fingerprint=fingerprint,
+        progress=progress,
+        about={} if trunk is None else {"trunk": list(trunk)},
     )

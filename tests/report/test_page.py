@@ -223,3 +223,19 @@ def test_a_broken_file_is_named(tmp_path, file, content, words):
     (run / file).write_text(content)
     with pytest.raises(UserError, match=re.escape(words)):
         write_report(run)
+
+
+def test_the_supernets_curve_is_of_the_last_commands_trunk(tmp_path):
+    run = make_run(tmp_path / "demo", "plan")
+    plan = json.loads((run / "plan.json").read_text())
+    (run / "plan.json").write_text(json.dumps({**plan, "space": {"trunk": [6, 8]}}))
+    record = {"time": 1.0, "stage": "supernet"}
+    lines = [
+        *({**record, "trunk": [6, 8], "step": step, "loss": 0.25} for step in (1, 2)),
+        {**record, "trunk": [4, 8], "after": 0},
+        *({**record, "trunk": [4, 8], "step": step, "loss": 7.0} for step in (1, 2)),
+        {**record, "trunk": [6, 8], "after": 2},
+        {**record, "trunk": [6, 8], "step": 3, "loss": 0.125},
+    ]
+    (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert [each["loss"] for each in read_run(run).supernet] == [0.25, 0.25, 0.125]

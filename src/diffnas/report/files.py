@@ -69,9 +69,9 @@ def read_run(run: Path) -> RunFiles:
             f"RUN {run}: no run folder (neither plan.json nor settings.yaml in it); "
             f"name the --out of a 'diffnas compress'"
         )
-    supernet, retrain = _curves(run / "log.jsonl")
     plan = _read_json(run / "plan.json")
     trunk = (plan.get("space") or {}).get("trunk")
+    supernet, retrain = _curves(run / "log.jsonl", trunk)
     scores, scored = _read_scores(run / f"trunk-{trunk[0]}" if trunk else run)
     folders = sorted(path.parent for path in run.glob("students/*/architecture.json"))
     return RunFiles(
@@ -146,17 +146,17 @@ def _broken(path: Path) -> UserError:
     return UserError(f"{path}: unreadable; delete it and give the same 'diffnas compress' again")
 
 
-def _curves(path: Path) -> tuple[list[Json], dict[str, list[Json]]]:
-    """Records of both trainings, in the order of their steps.
+def _curves(path: Path, trunk: object) -> tuple[list[Json], dict[str, list[Json]]]:
+    """Records of the supernet with that trunk and of all students, in the order of their steps.
 
     A training begins with a record that says ``after`` which step, 0 or that of its checkpoint:
     later steps that were logged before it were lost, or belong to a training of other settings.
     """
-    supernet: list[Json] = []
+    supernets: dict[str, list[Json]] = {}
     retrain: dict[str, list[Json]] = {}
     for record in _records(path):
         if record.get("stage") == "supernet":
-            own = supernet
+            own = supernets.setdefault(repr(record.get("trunk")), [])
         elif record.get("stage") == "retrain":
             own = retrain.setdefault(str(record.get("student", "")), [])
         else:
@@ -165,7 +165,9 @@ def _curves(path: Path) -> tuple[list[Json], dict[str, list[Json]]]:
             own[:] = [earlier for earlier in own if earlier["step"] <= after]
         elif isinstance(record.get("step"), int):
             own.append(record)
-    return supernet, {student: records for student, records in retrain.items() if records}
+    return supernets.get(repr(trunk), []), {
+        student: records for student, records in retrain.items() if records
+    }
 
 
 def _records(path: Path) -> Iterator[Json]:
