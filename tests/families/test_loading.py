@@ -140,7 +140,7 @@ def test_the_hub_is_asked_for_configs_only_by_a_skeleton(
     ]
 
 
-def test_a_hub_pipeline_is_fetched_without_pickled_weights(
+def test_of_a_hub_pipeline_only_safetensors_are_fetched(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, Any] = {}
@@ -270,7 +270,7 @@ def test_weights_that_lack_layers_are_refused(folder: Path, flat: bool) -> None:
     assert "conv_in.weight" in refused(folder)
 
 
-def test_pickled_weights_are_refused_with_a_way_out(tmp_path: Path) -> None:
+def test_weights_that_are_no_safetensors_are_refused_with_a_way_out(tmp_path: Path) -> None:
     tiny_pipeline().save_pretrained(tmp_path, safe_serialization=False)
     assert "safe_serialization=True" in refused(tmp_path)
 

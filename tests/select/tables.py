@@ -29,7 +29,10 @@ def block(name, *slots):
     return BlockSpace(name, total, spaces)
 
 
-def scores(*blocks, losses=None, stem=Cost(7, 11)):  # noqa: B008 (frozen)
+STEM = Cost(7, 11)
+
+
+def scores(*blocks, losses=None, stem=STEM):
     """The score table of those blocks; random losses, where none are given, that grow with what
     is saved.
     """

@@ -66,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILURE
     except (KeyboardInterrupt, typer.Abort):
         return _fail(*explain(KeyboardInterrupt()))
-    except Exception as error:  # the last door: a user gets a line, a traceback only when asking
+    except Exception as error:
+        # Whatever it is, nobody else is left to catch it: without --debug a user gets one line.
         if debug:
             raise
         return _fail(*explain(error))

@@ -126,13 +126,16 @@ def _fill(
             image = ImageOps.exif_transpose(read(index))
         except MemoryError:
             raise
-        except Exception:  # a broken file makes Pillow's plugins raise anything
+        except Exception:
+            # Pillow's plugins raise whatever a broken file trips them over: struct.error, KeyError,
+            # SyntaxError and more. One bad picture among many is left out and counted.
             return None
         try:
             return to_array(image, size, channels)
         except (AttributeError, MemoryError, TypeError):  # no fault of the file
             raise
-        except Exception:  # a mode that Pillow cannot convert, values that are no numbers
+        except Exception:
+            # As above: modes that Pillow cannot convert, values that are no numbers.
             return None
 
     kept: list[int] = []

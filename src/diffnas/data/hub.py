@@ -79,7 +79,8 @@ def _open(source: str) -> Dataset:
         else:
             name, _, configuration = source.partition(":")
             found = datasets.load_dataset(name, configuration or None)
-    except Exception as error:  # the library's own, the Hub client's and the network's
+    except Exception as error:
+        # The library's own errors, the Hub client's, pyarrow's and the network's share no class.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         if folder.is_dir():
             raise UserError(
@@ -118,7 +119,7 @@ def _with_images(table: Dataset, column: str, source: str) -> Dataset:
         return table
     try:
         return table.cast_column(column, datasets.Image())
-    except (NotImplementedError, TypeError, ValueError) as error:  # what pyarrow's errors are
+    except (NotImplementedError, TypeError, ValueError) as error:  # pyarrow's are subclasses
         raise UserError(
             f"image_column: column {column!r} of {source!r} holds no images; name another"
         ) from error

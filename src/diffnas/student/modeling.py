@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import ModelMixin, UNet2DModel
+from diffusers import ConfigMixin, ModelMixin, UNet2DModel
 from diffusers.models.attention_processor import Attention
 from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
@@ -303,13 +303,11 @@ def _with_edits(parent_init: Callable[..., None]) -> Callable[..., None]:
         inspect.Parameter("edits", inspect.Parameter.KEYWORD_ONLY, default=None),
         inspect.Parameter("edits_format", inspect.Parameter.KEYWORD_ONLY, default=EDITS_FORMAT),
     ]
-    init.__signature__ = named.replace(  # type: ignore[attr-defined]
-        parameters=[*named.parameters.values(), *own]
-    )
+    vars(init)["__signature__"] = named.replace(parameters=[*named.parameters.values(), *own])
     return init
 
 
-class EditedModel:
+class EditedModel(ModelMixin, ConfigMixin):
     """What an edited model does beyond its stock parent: its code travels with its weights."""
 
     @functools.wraps(ModelMixin.save_pretrained)
@@ -320,16 +318,16 @@ class EditedModel:
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{MODULE_NAME}.py").write_bytes(_SOURCE)
-        super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     @classmethod
     def extract_init_dict(cls, config_dict: Mapping[str, Any], **kwargs: Any) -> Any:
         """As the parent's; diffusers would warn of its own ``auto_map`` entry."""
         config = {key: value for key, value in config_dict.items() if key != "auto_map"}
-        return super().extract_init_dict(config, **kwargs)  # type: ignore[misc]
+        return super().extract_init_dict(config, **kwargs)
 
 
-class DiffNASUNet2DModel(EditedModel, UNet2DModel):  # type: ignore[misc]
+class DiffNASUNet2DModel(EditedModel, UNet2DModel):
     """A ``UNet2DModel`` with edited modules.
 
     Its config is the parent's and ``edits``: {path of a module: edit}.

@@ -57,7 +57,8 @@ def save_pipeline(pipeline: Any, folder: Path, model_card: str | None = None) ->
 def load(folder: str | Path) -> Any:
     """The diffusers pipeline in a folder: a saved student's, or any ordinary one.
 
-    No code from the folder is run and no pickle is read: a student's class is this library's own.
+    No code from the folder is run and only safetensors are read: a student's class is this
+    library's own.
 
     Raises:
         UserError: the folder is no pipeline, is incomplete or damaged, or needs its own code.
