@@ -41,7 +41,8 @@ from diffnas.settings import EvaluateSettings
 
 SEARCHED = {
     "diffnas": [],
-    "global-exact": ["select.rule=global-exact"],
+    "local": ["select.rule=local"],
+    "block losses": ["score.by=block", "select.rule=local"],
     "random": ["select.rule=random"],
     "diffnas, fresh weights": ["retrain.init=fresh"],
 }

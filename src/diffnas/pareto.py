@@ -11,6 +11,7 @@ from diffnas.architecture import Architecture, Cost, Scores
 from diffnas.budget import Amount, Budget
 from diffnas.errors import UserError
 from diffnas.select import select
+from diffnas.settings import DEFAULT_RULE
 from diffnas.space import smallest_cost
 from diffnas.trunk_width import aimed_at
 
@@ -42,9 +43,14 @@ class Point:
 
 
 def front(
-    run: str | Path, *, metric: str = "macs", rule: str = "local", points: int = 20, seed: int = 0
+    run: str | Path,
+    *,
+    metric: str = "macs",
+    rule: str = DEFAULT_RULE,
+    points: int = 20,
+    seed: int = 0,
 ) -> list[Point]:
-    """What a rule chooses at budgets from the teacher's cost down to the smallest, dearest first.
+    """What a rule chooses at budgets from the teacher's cost to the smallest, dearest first.
 
     Where the run has scores for several trunks, each budget has the one nearest to what
     ``compress`` would take.

@@ -130,7 +130,10 @@ class ScoreSettings(Section):
 class SelectSettings(Section):
     """From scores to an architecture."""
 
-    rule: str = Field("local", description="such as 'local'; see the guide")
+    rule: str = Field("global-exact", description="such as 'local'; see the guide")
+
+
+DEFAULT_RULE = SelectSettings().rule
 
 
 class RetrainSettings(Section):

@@ -24,7 +24,7 @@ from diffnas.names import public_name
 from diffnas.progress import Progress
 from diffnas.retrain import fresh_weights, retrain
 from diffnas.scoring import score
-from diffnas.settings import Settings
+from diffnas.settings import DEFAULT_RULE, Settings
 from diffnas.student.modeling import EditedModel
 from diffnas.student.saving import save_pipeline
 from diffnas.student.stock import as_model
@@ -59,7 +59,8 @@ class Job:
     def student(self) -> Path:
         """The student's folder, named after its budget."""
         rule = self.settings.select.rule
-        return self.path / "students" / (self.budget.name + ("" if rule == "local" else f"-{rule}"))
+        suffix = "" if rule == DEFAULT_RULE else f"-{rule}"
+        return self.path / "students" / f"{self.budget.name}{suffix}"
 
 
 def trunk(job: Job) -> Trunk | None:

@@ -1,7 +1,7 @@
 """``diffnas compress`` and ``demo``: what a run is asked, and what is printed when it is done."""
 
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,9 +23,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
         student = SimpleNamespace(path=out / "students" / name, metrics=metrics)
         return SimpleNamespace(path=out, name=name, students={name: student})
 
-    module = ModuleType("diffnas.run")
-    module.compress = compress
-    monkeypatch.setitem(__import__("sys").modules, "diffnas.run", module)
+    monkeypatch.setattr("diffnas.run.compress", compress)
     return seen
 
 

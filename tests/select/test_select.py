@@ -50,7 +50,7 @@ def test_a_budget_is_met(rule, metric, share):
 @pytest.mark.parametrize("share", SHARES)
 def test_no_lower_tolerance_meets_the_budget(metric, share):
     table = three_blocks()
-    chosen = select(table, parse_budget(**{metric: share}))
+    chosen = select(table, parse_budget(**{metric: share}), "local")
     limit = share * getattr(table.space.teacher, metric)
     meeting = [s for s in tolerances(table) if cost_at(table, s, metric) <= limit]
     assert chosen.tolerance == pytest.approx(meeting[0])
@@ -59,10 +59,11 @@ def test_no_lower_tolerance_meets_the_budget(metric, share):
 
 @pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("budget", [{"macs": 1}, {"params": 1}, {"macs": 1, "params": 1}])
-def test_nothing_that_would_lower_a_blocks_loss_is_left_of_the_budget(budget, share):
+@pytest.mark.parametrize("rule", ["global-exact", "local"])
+def test_nothing_that_would_lower_a_blocks_loss_is_left_of_the_budget(rule, budget, share):
     table = three_blocks()
     limits = {metric: share for metric in budget}
-    rows = select(table, parse_budget(**limits)).rows
+    rows = select(table, parse_budget(**limits), rule).rows
     made = make_table(table, limits)
     for name, own in table.blocks.items():
         for row, loss in enumerate(own.losses):
@@ -73,7 +74,7 @@ def test_nothing_that_would_lower_a_blocks_loss_is_left_of_the_budget(budget, sh
 def test_what_is_left_of_the_budget_raises_no_blocks_loss():
     table = three_blocks()
     for share in SHARES:
-        chosen = select(table, parse_budget(macs=share))
+        chosen = select(table, parse_budget(macs=share), "local")
         at = select(table, Budget(tolerance=chosen.tolerance))
         for name, own in table.blocks.items():
             assert own.losses[chosen.rows[name]] <= own.losses[at.rows[name]]
@@ -91,14 +92,15 @@ def test_joined_budgets_all_hold(rule, macs, params):
 @pytest.mark.parametrize("joined", [{"params": 1.0}, {"params": 0.6}, {"params": 0.4}])
 def test_a_further_budget_never_lowers_the_tolerance(joined):
     table = three_blocks()
-    alone = select(table, parse_budget(macs=0.5)).tolerance
-    assert select(table, parse_budget(macs=0.5, **joined)).tolerance >= alone
+    alone = select(table, parse_budget(macs=0.5), "local").tolerance
+    assert select(table, parse_budget(macs=0.5, **joined), "local").tolerance >= alone
 
 
 def test_absolute_budgets_are_exact():
     table = three_blocks()
     for macs in sorted({cost_at(table, s) for s in tolerances(table)}):
-        assert select(table, parse_budget(macs=f"{macs / 1000}K")).cost.macs == macs
+        budget = parse_budget(macs=f"{macs / 1000}K")
+        assert select(table, budget, "local").cost.macs == macs
 
 
 @pytest.mark.parametrize("tolerance", [1, 1.5, 2, 3, 10, 1000])
@@ -137,16 +139,18 @@ def test_of_equal_costs_the_lower_loss_is_taken():
     assert select(table, parse_budget(tolerance=5)).architecture.blocks["a"] == {"s0": "o2"}
 
 
-def test_the_whole_teacher_meets_a_budget_of_all_it_costs():
+@pytest.mark.parametrize("rule", ["global-exact", "local"])
+def test_the_whole_teacher_meets_a_budget_of_all_it_costs(rule):
     table = three_blocks(losses={n: [0.1, *[0.2] * k] for n, k in [("a", 15), ("b", 11), ("c", 5)]})
-    chosen = select(table, parse_budget(macs=1.0))
+    chosen = select(table, parse_budget(macs=1.0), rule)
     assert chosen.cost == table.space.teacher
     assert chosen.tolerance == 1
 
 
-def test_benchmarks_of_zero_do_no_harm():
+@pytest.mark.parametrize("rule", RULES)
+def test_benchmarks_of_zero_do_no_harm(rule):
     table = three_blocks(losses={"a": [0.0, *[0.5] * 15]})
-    chosen = select(table, parse_budget(macs=0.9))
+    chosen = select(table, parse_budget(macs=0.9), rule)
     assert chosen.cost.macs <= 0.9 * table.space.teacher.macs
     assert np.isfinite(chosen.tolerance)
 
@@ -318,10 +322,10 @@ def test_without_slots_there_is_only_the_teacher():
         select(table, parse_budget(macs=0.5))
 
 
-def test_losses_never_enter_as_absolute_numbers():
+def test_losses_never_enter_the_local_rule_as_absolute_numbers():
     """Blocks are comparable by their benchmarks alone: another scale of losses changes nothing."""
     table = three_blocks()
     scaled = three_blocks(losses={"b": 1000 * table.blocks["b"].losses})
     budget = parse_budget(macs=0.5)
-    assert select(scaled, budget).rows == select(table, budget).rows
+    assert select(scaled, budget, "local").rows == select(table, budget, "local").rows
     assert table.space.teacher == Cost(7 + 9 + 25 + 160 + 230, 11 + 15 + 180 + 110 + 130)

@@ -8,6 +8,7 @@ import typer
 from diffnas.cli import options
 from diffnas.cli.output import print_json, print_result, print_table
 from diffnas.figures import count, significant
+from diffnas.settings import DEFAULT_RULE
 
 
 def front(
@@ -15,7 +16,7 @@ def front(
     metric: Annotated[
         str, typer.Option(metavar="NAME", help="Cost of the budgets: macs or params.")
     ] = "macs",
-    rule: Annotated[str, typer.Option(metavar="NAME", help="Selection rule.")] = "local",
+    rule: Annotated[str, typer.Option(metavar="NAME", help="Selection rule.")] = DEFAULT_RULE,
     points: Annotated[str, typer.Option(metavar="N", help="How many budgets.")] = "20",
     as_json: Annotated[bool, typer.Option("--json", help="For a program.")] = False,
 ) -> None:

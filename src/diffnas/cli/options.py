@@ -65,7 +65,7 @@ Rule = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Selection rule: local, local-ratio, global-exact, global-evolution or random.",
+        help="Selection rule: global-exact, global-evolution, local, local-ratio or random.",
         rich_help_panel=SETTINGS,
     ),
 ]

@@ -12,6 +12,7 @@ from diffnas.errors import UserError
 from diffnas.figures import figure
 from diffnas.select.local import at_tolerance
 from diffnas.select.table import ROUNDING, Rows, SummedCost, Table, make_table
+from diffnas.settings import DEFAULT_RULE
 
 GROUP = "diffnas.rules"
 
@@ -48,7 +49,7 @@ class Selection:
 def select(
     scores: Scores,
     budget: Budget,
-    rule: str = "local",
+    rule: str = DEFAULT_RULE,
     *,
     seed: int = 0,
     additive: Mapping[str, SummedCost] | None = None,
