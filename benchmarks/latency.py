@@ -84,7 +84,7 @@ def students(teacher: Teacher, space: Space, rule: str, images: int) -> dict[str
             for seed in range(DRAWS)
         }
     settings = ScoreSettings(images=images, batch_size=images)
-    table = score(Supernet(teacher, space), noise(teacher), settings, "residual")
+    table = score(Supernet(teacher, space), noise(teacher), settings)
     return {rule: select(table, budget, rule).architecture}
 
 

@@ -38,10 +38,9 @@ from diffnas.measure.references import spread
 from diffnas.progress import Progress
 from diffnas.rng import generator
 from diffnas.select.table import Rows, Table, make_table
-from diffnas.space import make_space
 from diffnas.stages import Job
 from diffnas.supernet import Supernet
-from diffnas.trunk_width import with_trunk
+from diffnas.trunk_width import space_for
 
 IMAGES = 256
 DRAWS = 20_000
@@ -113,8 +112,7 @@ def searched(
 ) -> tuple[Supernet, str, Scores]:
     """The supernet with its fingerprint, and its score table; made once."""
     budget = parse_budget(macs=args.macs)
-    settings, _ = with_trunk(on.settings, on.teacher.denoiser, on.teacher.family, budget)
-    space = make_space(on.teacher.denoiser, on.teacher.family, settings.space)
+    settings, space, _ = space_for(on.settings, on.teacher.denoiser, on.teacher.family, budget)
     (args.out / "run").mkdir(parents=True, exist_ok=True)
     job = Job(
         args.out / "run",

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from diffnas.architecture import BlockScores, subnet_at
 from diffnas.blocks import Call, capture, map_tensors
-from diffnas.effects import front_of, near_fronts, output_errors
+from diffnas.effects import near_fronts, output_errors
 from diffnas.progress import Progress
 from diffnas.scoring import noisy, score, validation_parts
 from diffnas.settings import ScoreSettings
@@ -31,7 +31,7 @@ def supernet():
 
 @cache
 def table():
-    return score(supernet(), tiny_data(), SETTINGS, "residual")
+    return score(supernet(), tiny_data(), SETTINGS)
 
 
 def errors(settings=SETTINGS, **arguments):
@@ -77,7 +77,7 @@ def narrowed():
 
 def test_with_a_narrower_trunk_the_channels_left_out_are_the_teachers_own():
     net = narrowed()
-    scores = score(net, tiny_data(), SETTINGS, "residual")
+    scores = score(net, tiny_data(), SETTINGS)
     for name, found in output_errors(net, tiny_data(), scores, SETTINGS).blocks.items():
         expected = by_hand(net, SETTINGS, name, found.choices[-1])
         assert found.losses[-1] == pytest.approx(expected, rel=1e-4)
@@ -101,7 +101,7 @@ def test_what_a_narrow_block_gives_stands_where_it_belongs_among_the_teachers_ou
 
 def test_a_subnet_that_does_as_the_teacher_makes_no_error():
     net = tiny_supernet()
-    scores = score(net, tiny_data(), SETTINGS, "residual")
+    scores = score(net, tiny_data(), SETTINGS)
     for block in output_errors(net, tiny_data(), scores, SETTINGS).blocks.values():
         assert block.losses[0] < 1e-9 < block.losses.max()
 
@@ -153,16 +153,6 @@ def test_threads_change_nothing(monkeypatch):
         found.append(errors())
     for name, block in found[0].blocks.items():
         np.testing.assert_allclose(block.losses, found[1].blocks[name].losses, rtol=1e-6)
-
-
-def test_a_front_has_what_nothing_on_it_or_before_it_dominates():
-    random = np.random.default_rng(0)
-    costs, losses = random.integers(20, size=200), random.random(200)
-    depth = front_of(costs, losses)
-    for one in range(200):
-        better = (costs <= costs[one]) & (losses <= losses[one])
-        better[one] = False
-        assert depth[one] == max(depth[better], default=-1) + 1
 
 
 @pytest.mark.parametrize("candidates", [3, 7, 1000])

@@ -21,7 +21,7 @@ def supernet():
 
 
 def table(settings=SETTINGS, seed=0, **arguments):
-    return score(supernet(), tiny_data(), settings, "residual", seed=seed, **arguments).blocks
+    return score(supernet(), tiny_data(), settings, seed=seed, **arguments).blocks
 
 
 def test_small_blocks_are_scored_whole_and_large_ones_searched():

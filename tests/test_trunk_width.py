@@ -5,7 +5,7 @@ from diffnas.errors import UserError
 from diffnas.plan import check_budget
 from diffnas.settings import Settings, SpaceSettings
 from diffnas.space import make_space, smallest_cost
-from diffnas.trunk_width import with_trunk
+from diffnas.trunk_width import space_for
 from tests.engine import tiny_teacher
 
 GROUPS = {"norm_num_groups": 8, "block_out_channels": (32, 64)}
@@ -14,7 +14,9 @@ GROUPS = {"norm_num_groups": 8, "block_out_channels": (32, 64)}
 def chosen(space=None, overrides=GROUPS, **budget):
     teacher = tiny_teacher(**overrides)
     settings = Settings(space=SpaceSettings(**(space or {})))
-    filled, reasons = with_trunk(settings, teacher.denoiser, teacher.family, parse_budget(**budget))
+    limits = parse_budget(**budget)
+    filled, space, reasons = space_for(settings, teacher.denoiser, teacher.family, limits)
+    assert space == make_space(teacher.denoiser, teacher.family, filled.space)
     return filled.space.trunk, reasons.get("space.trunk", "")
 
 

@@ -6,7 +6,6 @@ output is compared with the teacher's own.
 """
 
 import time
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,7 +26,7 @@ from diffnas.checkpoint import save_state, within
 from diffnas.data import Data
 from diffnas.families import Batch
 from diffnas.parallel import thread_map, twin, workers_for
-from diffnas.progress import Progress
+from diffnas.progress import OneOfThreads, Progress
 from diffnas.scores import Choices
 from diffnas.scoring import noisy, validation_parts
 from diffnas.settings import ScoreSettings
@@ -74,7 +74,7 @@ def output_errors(
     wholes = [_Patched(supernet) for _ in range(workers)]
     for first in range(0, len(left), workers):
         ahead = left[first : first + workers]
-        shown = [_Ahead(progress, done, len(ahead)), *[None] * (len(ahead) - 1)]
+        shown = [OneOfThreads(progress, done, len(ahead)), *[None] * (len(ahead) - 1)]
         errors = thread_map(
             lambda each: each[0].errors(each[1], chosen[each[1].name], batches, each[2]),
             list(zip(wholes, ahead, shown, strict=False)),
@@ -99,7 +99,7 @@ def near_fronts(block: BlockSpace, table: BlockScores, settings: ScoreSettings) 
     """
     costs = [block.cost_of(subnet_at(block, choice)) for choice in table.choices]
     macs, params = (np.array([getattr(cost, key) for cost in costs]) for key in ("macs", "params"))
-    depth = np.minimum(front_of(macs, table.losses), front_of(params, table.losses))
+    depth = np.minimum(_front_of(macs, table.losses), _front_of(params, table.losses))
     rows = {0, int(macs.argmin()), int(params.argmin())}
     for front in range(int(depth.max()) + 1):
         more = np.setdiff1d(np.flatnonzero(depth == front), list(rows))
@@ -111,18 +111,10 @@ def near_fronts(block: BlockSpace, table: BlockScores, settings: ScoreSettings) 
     return table.choices[sorted(rows)]
 
 
-def front_of(costs: npt.NDArray[Any], losses: Floats) -> npt.NDArray[np.int64]:
-    """Which front each point is on: 0 for those that none dominates, 1 without these, and so on.
-
-    In order of cost, a point is on the first front whose losses so far are all larger than its own
-    (Jensen, IEEE Transactions on Evolutionary Computation 7, 2003).
-    """
-    least: list[float] = []
-    depth = np.zeros(len(costs), dtype=np.int64)
-    for row in np.lexsort((losses, costs)):
-        depth[row] = bisect_right(least, losses[row])
-        least[depth[row] : depth[row] + 1] = [float(losses[row])]
-    return depth
+def _front_of(costs: npt.NDArray[Any], losses: Floats) -> npt.NDArray[np.int64]:
+    """Which front each point is on: 0 for those that none dominates, 1 without these, and so on."""
+    _, front = NonDominatedSorting().do(np.column_stack([costs, losses]), return_rank=True)
+    return np.asarray(front)
 
 
 class _Patched:
@@ -200,14 +192,3 @@ class _Found:
         """Take what :meth:`state` gave."""
         self.errors = {name: each.numpy() for name, each in within(tensors, "errors/").items()}
         self.seconds = float(tensors["seconds"])
-
-
-class _Ahead(Progress):
-    """Shows one of several threads as all of them, after what was done before."""
-
-    def __init__(self, progress: Progress, done: int, threads: int) -> None:
-        self.progress, self.done, self.threads = progress, done, threads
-
-    def update(self, done: int, **figures: float) -> None:
-        """Count on."""
-        self.progress.update(self.done + self.threads * done, **figures)

@@ -20,9 +20,9 @@ from diffnas.limits import memory_of
 from diffnas.measure.cost import call_cost, to_meta
 from diffnas.select import check_reachable, check_rule
 from diffnas.settings import Settings
-from diffnas.space import make_space, smallest_cost
+from diffnas.space import smallest_cost
 from diffnas.timing import edited
-from diffnas.trunk_width import with_trunk
+from diffnas.trunk_width import space_for
 
 WORTH_A_WORD = 0.05
 """A module that is no slot is named from this share of the teacher's MACs or parameters on."""
@@ -52,8 +52,7 @@ def make_plan(
     teacher = load_skeleton(
         model, revision=revision, variant=variant, trust_remote_code=trust_remote_code
     )
-    settings, why = with_trunk(settings, teacher.denoiser, teacher.family, budget)
-    space = make_space(teacher.denoiser, teacher.family, settings.space)
+    settings, space, why = space_for(settings, teacher.denoiser, teacher.family, budget)
     _, height, width = teacher.family.image_shape(teacher.denoiser)
     resolved, reasons = resolve(
         settings, params=space.teacher.params, size=(height, width), images=images

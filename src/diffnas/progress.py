@@ -20,3 +20,14 @@ class Progress:
 
     def log(self, **record: Any) -> None:
         """A record for a program (one line of ``log.jsonl``)."""
+
+
+class OneOfThreads(Progress):
+    """Shows one of several equal threads as all of them, after what was ``done`` before."""
+
+    def __init__(self, progress: Progress, done: int, threads: int) -> None:
+        self.progress, self.done, self.threads = progress, done, threads
+
+    def update(self, done: int, **figures: float) -> None:
+        """Count on."""
+        self.progress.update(self.done + self.threads * done, **figures)

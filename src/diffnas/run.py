@@ -27,10 +27,9 @@ from diffnas.progress import Progress
 from diffnas.report import write_report
 from diffnas.select import check_rule
 from diffnas.settings import Settings
-from diffnas.space import make_space
 from diffnas.stages import Job
 from diffnas.student.saving import load
-from diffnas.trunk_width import with_trunk
+from diffnas.trunk_width import space_for
 
 
 @dataclass(frozen=True)
@@ -98,8 +97,7 @@ def compress(
         trust_remote_code=trust_remote_code,
     )
     # Whatever costs seconds to refuse, before images that take hours and gigabytes to decode.
-    settings, why = with_trunk(settings, teacher.denoiser, teacher.family, budget)
-    space = make_space(teacher.denoiser, teacher.family, settings.space)
+    settings, space, why = space_for(settings, teacher.denoiser, teacher.family, budget)
     check_budget(teacher, space, budget)
     of_this = of_teacher(teacher)
     _check_same_teacher(out, teacher.source, of_this)

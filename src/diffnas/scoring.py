@@ -21,7 +21,7 @@ from diffnas.families import Batch
 from diffnas.families.noise import even_timesteps
 from diffnas.losses import BlockLoss
 from diffnas.parallel import thread_map, twin, workers_for
-from diffnas.progress import Progress
+from diffnas.progress import OneOfThreads, Progress
 from diffnas.rng import generator
 from diffnas.scores import Choices, plain_options, score_block
 from diffnas.settings import ScoreSettings
@@ -34,8 +34,8 @@ def score(
     supernet: Supernet,
     data: Data,
     settings: ScoreSettings,
-    kind: BlockLoss,
     *,
+    kind: BlockLoss = "residual",
     seed: int = 0,
     checkpoint: Path | None = None,
     fingerprint: str = "",
@@ -88,10 +88,10 @@ def score(
                 continue
             losses_of = _losses(supernet.blocks[block.name], own, kind)
             if block.name not in found.choices:
-                shown = _Offset(progress, done, len(own))
+                shown = OneOfThreads(progress, done, len(own))
                 found.choices[block.name] = _choices(block, losses_of, settings, seed, shown)
                 done += searching(block)
-            shown = _Offset(progress, done, len(own))
+            shown = OneOfThreads(progress, done, len(own))
             found.losses[block.name] += losses_of(found.choices[block.name], shown)
             done += work[block.name] * len(own)
             progress.update(done)
@@ -219,16 +219,3 @@ def noisy(supernet: Supernet, data: Data, part: Part) -> Batch:
 def _calls(supernet: Supernet, data: Data, part: Part) -> dict[str, Call]:
     """The teacher's calls of all blocks on a part."""
     return supernet.calls(list(supernet.blocks), noisy(supernet, data, part).inputs)
-
-
-class _Offset(Progress):
-    """Shows one of several equal threads as all of them, after what was done before."""
-
-    def __init__(self, progress: Progress, done: int, threads: int) -> None:
-        self.progress = progress
-        self.done = done
-        self.threads = threads
-
-    def update(self, done: int, **figures: float) -> None:
-        """Count on."""
-        self.progress.update(self.done + self.threads * done, **figures)

@@ -14,8 +14,8 @@ from diffnas.families.loading import load_skeleton
 from diffnas.progress import Progress
 from diffnas.run import Run, compress
 from diffnas.settings import Settings
-from diffnas.space import make_space, smallest_cost
-from diffnas.trunk_width import with_trunk
+from diffnas.space import smallest_cost
+from diffnas.trunk_width import space_for
 
 FIRST = 0.5
 FACTOR = 0.7
@@ -74,8 +74,7 @@ def compress_smallest(
 
     skeleton = load_skeleton(model, revision=further.get("revision"))
     nothing = Budget(macs=Amount(0.0, relative=True))
-    least, _ = with_trunk(settings, skeleton.denoiser, skeleton.family, nothing)
-    space = make_space(skeleton.denoiser, skeleton.family, least.space)
+    _, space, _ = space_for(settings, skeleton.denoiser, skeleton.family, nothing)
     share = lowest(holds, smallest_cost(space).macs / space.teacher.macs)
     if share is None:
         raise RunError(

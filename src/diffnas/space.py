@@ -26,7 +26,7 @@ def make_space(denoiser: nn.Module, family: Family, settings: SpaceSettings) -> 
     """The space, with costs counted on the meta device at the shapes of a call at batch 1.
 
     Its trunk is the teacher's unless ``settings.trunk`` is a share
-    (:func:`diffnas.trunk_width.with_trunk` fills it in).
+    (:func:`diffnas.trunk_width.space_for` fills it in).
 
     Raises:
         UserError: a stock space is asked for, of a denoiser or with a trunk that no stock config

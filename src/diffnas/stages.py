@@ -4,8 +4,9 @@ A file says in its own metadata what it was made from (a fingerprint), so a stag
 own whether its result is there, out of date or damaged; nothing else has to be kept in step.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,25 +125,13 @@ def scores(job: Job, net: Supernet, supernet_from: str) -> tuple[Scores, str]:
     """The score table and its fingerprint."""
     how = job.settings.score.model_dump(exclude=set(OF_OUTPUT_ERRORS))
     made_from = fingerprint(supernet_from, how)
-    file = job.search / "scores.safetensors"
-    found = current_tensors(file, made_from, job.progress.say)
-    if found is not None:
-        return score_table.from_tensors(found, job.space), made_from
-    (job.search / "output-errors.safetensors").unlink(missing_ok=True)
-    checkpoint = job.search / "scores-checkpoint.safetensors"
-    table = score(
-        net,
-        job.data,
-        job.settings.score,
-        job.settings.supernet.block_loss,
-        seed=job.settings.seed,
-        checkpoint=checkpoint,
-        fingerprint=made_from,
-        progress=job.progress,
-    )
-    score_table.save(table, file, made_from)
-    checkpoint.unlink(missing_ok=True)
-    return table, made_from
+
+    def make(**given: Any) -> Scores:
+        # Nobody may take the errors that earlier scores led to for these scores'.
+        (job.search / "output-errors.safetensors").unlink(missing_ok=True)
+        return score(net, job.data, kind=job.settings.supernet.block_loss, **given)
+
+    return _table(job, "scores", made_from, make), made_from
 
 
 def output_errors(job: Job, net: Supernet, table: Scores, scores_from: str) -> tuple[Scores, str]:
@@ -151,24 +140,26 @@ def output_errors(job: Job, net: Supernet, table: Scores, scores_from: str) -> t
         return table, scores_from
     how = job.settings.score.model_dump(include=set(OF_OUTPUT_ERRORS))
     made_from = fingerprint(scores_from, how)
-    file = job.search / "output-errors.safetensors"
+    measured = partial(effects.output_errors, net, job.data, table=table)
+    return _table(job, "output-errors", made_from, measured), made_from
+
+
+def _table(job: Job, name: str, made_from: str, make: Callable[..., Scores]) -> Scores:
+    """The table of that name in the folder of the search, made if it is not there."""
+    file, checkpoint = (job.search / f"{name}{end}.safetensors" for end in ("", "-checkpoint"))
     found = current_tensors(file, made_from, job.progress.say)
     if found is not None:
-        return score_table.from_tensors(found, job.space), made_from
-    checkpoint = job.search / "output-errors-checkpoint.safetensors"
-    errors = effects.output_errors(
-        net,
-        job.data,
-        table,
-        job.settings.score,
+        return score_table.from_tensors(found, job.space)
+    table = make(
+        settings=job.settings.score,
         seed=job.settings.seed,
         checkpoint=checkpoint,
         fingerprint=made_from,
         progress=job.progress,
     )
-    score_table.save(errors, file, made_from)
+    score_table.save(table, file, made_from)
     checkpoint.unlink(missing_ok=True)
-    return errors, made_from
+    return table
 
 
 def architecture(

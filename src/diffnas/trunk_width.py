@@ -1,7 +1,9 @@
 """How wide a trunk a budget gets: the default of ``space.trunk``."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,8 +14,8 @@ from diffnas.errors import UserError
 from diffnas.families import Family
 from diffnas.measure.cost import call_cost, to_meta
 from diffnas.measure.memory import memory_bytes
-from diffnas.settings import Settings, SpaceSettings
-from diffnas.space import make_space
+from diffnas.settings import Settings
+from diffnas.space import make_space, smallest_cost
 from diffnas.student.modeling import apply_edits, trunk_groups
 
 EXPONENT = 1 / 2
@@ -28,31 +30,39 @@ STEPS = 8
 """Widths are eighths, so that budgets not far from each other share a search."""
 
 
-def with_trunk(
+def space_for(
     settings: Settings, denoiser: nn.Module, family: Family, budget: Budget
-) -> tuple[Settings, dict[str, str]]:
-    """The settings with ``space.trunk`` filled in, and what it comes to.
+) -> tuple[Settings, Space, dict[str, str]]:
+    """The settings with ``space.trunk`` filled in, their space, and what the trunk comes to.
 
     Raises:
         UserError: as :func:`diffnas.space.make_space`.
     """
-    space, of = settings.space, trunk_groups(denoiser)
-    if space.trunk is not None:
-        groups = max(1, round(of * space.trunk))
-        return settings, {"space.trunk": f"{space.trunk:g}, {groups} of {of} norm groups"}
-    if space.preset != "full" or space.include != ("*",) or space.exclude:
-        groups, why = of, "as only a part of the model is searched"
+    meta, of = to_meta(denoiser), trunk_groups(denoiser)
+
+    def space_at(groups: int) -> Space:
+        return make_space(meta, family, given.model_copy(update={"trunk": groups / of}))
+
+    given = settings.space
+    if given.trunk is not None:
+        groups = max(1, round(of * given.trunk))
+        reason = f"{given.trunk:g}, {groups} of {of} norm groups"
+        return settings, make_space(meta, family, given), {"space.trunk": reason}
+    if given.preset != "full" or given.include != ("*",) or given.exclude:
+        space, why = space_at(of), "as only a part of the model is searched"
     else:
-        whole = _costs(to_meta(denoiser), family)
-        shares = _shares(budget, whole)
+        inputs = family.example_inputs(meta, 1, torch.device("meta"))
+        shares = _shares(budget, partial(_cost, meta, inputs))
         if shares:
-            groups = _groups(space, denoiser, family, shares, whole)
+            space = _reaching(shares, of, space_at, partial(_least, meta, inputs))
             why = f"for {min(shares.values()):.3g} of the teacher's cost"
         else:
-            groups, why = of, "as no share of the teacher's cost is asked for"
+            space, why = space_at(of), "as no share of the teacher's cost is asked for"
+    groups, _ = space.trunk or (of, of)
     share = groups / of
-    filled = settings.model_copy(update={"space": space.model_copy(update={"trunk": share})})
-    return filled, {"space.trunk": f"{share:g}, {groups} of {of} norm groups, {why}"}
+    filled = settings.model_copy(update={"space": given.model_copy(update={"trunk": share})})
+    reason = f"{share:g}, {groups} of {of} norm groups, {why}"
+    return filled, space, {"space.trunk": reason}
 
 
 def aimed_at(share: float) -> float:
@@ -60,53 +70,63 @@ def aimed_at(share: float) -> float:
     return round(STEPS * min(share, 1.0) ** EXPONENT) / STEPS
 
 
-def _costs(meta: nn.Module, family: Family) -> dict[str, float]:
-    """What can be counted of one call at batch 1."""
-    inputs = family.example_inputs(meta, 1, torch.device("meta"))
-    cost = call_cost(meta, kwargs=inputs)
-    return {"macs": cost.macs, "params": cost.params, "memory": memory_bytes(meta, inputs)}
-
-
-def _shares(budget: Budget, whole: Mapping[str, float]) -> dict[str, float]:
+def _shares(budget: Budget, whole: Callable[[str], float | None]) -> dict[str, float]:
     """The budget's limits as shares of the teacher's, as far as counting can tell."""
-    return {
-        kind: amount.of(whole[kind]) / whole[kind] if kind in whole else amount.value
-        for kind, amount in budget.limits().items()
-        if amount.relative or kind in whole
-    }
+    shares = {}
+    for kind, amount in budget.limits().items():
+        teacher = None if amount.relative else whole(kind)
+        if amount.relative:
+            shares[kind] = amount.value
+        elif teacher is not None:
+            shares[kind] = amount.value / teacher
+    return shares
 
 
-def _groups(
-    space: SpaceSettings,
-    denoiser: nn.Module,
-    family: Family,
+def _reaching(
     shares: Mapping[str, float],
-    whole: Mapping[str, float],
-) -> int:
-    """The number at the aim, or the next below that divides and whose slots reach the shares.
+    of: int,
+    space_at: Callable[[int], Space],
+    least: Callable[[Space, str], float | None],
+) -> Space:
+    """The space at the aim, or at the next below that divides and whose slots reach the shares.
 
-    Where none below divides, the next above; where none reaches, the fewest.
+    Where none below divides, the next above; where none reaches, the narrowest.
     """
-    of = trunk_groups(denoiser)
     aim = max(1, min(of, round(of * aimed_at(min(shares.values())))))
-    possible: list[int] = []
+    narrowest: Space | None = None
     for groups in (*range(aim, 0, -1), *range(aim + 1, of + 1)):
-        if groups > aim and possible:
+        if groups > aim and narrowest is not None:
             break
         try:
-            found = make_space(denoiser, family, space.model_copy(update={"trunk": groups / of}))
+            space = space_at(groups)
         except UserError:  # it does not divide
             continue
-        possible.append(groups)
-        least = _costs(_smallest(denoiser, found), family)
-        if all(least[kind] <= shares[kind] * whole[kind] for kind in shares if kind in least):
-            return groups
-    return min(possible, default=of)
+        narrowest = space
+        reached = {kind: least(space, kind) for kind in shares}
+        if all(found is None or found <= shares[kind] for kind, found in reached.items()):
+            return space
+    return narrowest or space_at(of)
 
 
-def _smallest(denoiser: nn.Module, space: Space) -> nn.Module:
-    """The denoiser with the cheapest options, for counting."""
-    model = copy.deepcopy(to_meta(denoiser))
+def _least(meta: nn.Module, inputs: Mapping[str, Any], space: Space, kind: str) -> float | None:
+    """With the cheapest options, as a share of the teacher's; None for what counting cannot tell.
+
+    Memory takes a trace of the whole, so it is only looked at where it is asked for.
+    """
+    if kind in ("macs", "params"):
+        return float(getattr(smallest_cost(space), kind) / getattr(space.teacher, kind))
+    if kind != "memory":
+        return None
+    model = copy.deepcopy(meta)
     cheapest = Architecture({block.name: block.smallest for block in space.blocks})
     apply_edits(model, cheapest.edits(space))
-    return model
+    return memory_bytes(model, inputs) / memory_bytes(meta, inputs)
+
+
+def _cost(meta: nn.Module, inputs: Mapping[str, Any], kind: str) -> float | None:
+    """What can be counted of one call at batch 1."""
+    if kind == "memory":
+        return memory_bytes(meta, inputs)
+    if kind not in ("macs", "params"):
+        return None
+    return float(getattr(call_cost(meta, kwargs=inputs), kind))
