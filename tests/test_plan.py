@@ -81,6 +81,15 @@ def test_hours_and_memory_grow_with_steps_and_batch(configs):
     assert longer["memory_bytes"]["retrain"] > short["memory_bytes"]["retrain"]
 
 
+def test_layers_wider_than_the_teachers_take_their_memory(configs):
+    own, wide = (
+        plan(configs, {"space": {"trunk": 1, "resnet_widths": widths}})["memory_bytes"]
+        for widths in ([0.5], [2, 0.5])
+    )
+    assert wide["supernet"] > own["supernet"]
+    assert wide["retrain"] > own["retrain"]
+
+
 @pytest.fixture
 def steady(monkeypatch):
     """A device on which every call takes two seconds."""

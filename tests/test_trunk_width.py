@@ -113,3 +113,11 @@ def test_a_stock_space_has_the_teachers_trunk():
     teacher = tiny_teacher()
     with pytest.raises(UserError, match="a stock config cannot express it"):
         make_space(teacher.denoiser, teacher.family, SpaceSettings(preset="stock", trunk=0.5))
+
+
+def test_streams_are_multiples_too():
+    assert chosen(overrides=GROUPS, space={"multiple_of": 16}, macs=0.4)[0] == 4 / 8
+    assert chosen(overrides=GROUPS, macs=0.4)[0] == 5 / 8
+    teacher = tiny_teacher(**GROUPS)
+    with pytest.raises(UserError, match=r"20 channels are no multiple of space.multiple_of = 16"):
+        make_space(teacher.denoiser, teacher.family, SpaceSettings(trunk=0.625, multiple_of=16))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from diffnas.architecture import Space
+from diffnas.architecture import Architecture, Option, Space
 from diffnas.blocks import Call, capture, tensors
 from diffnas.budget import Budget
 from diffnas.families import Teacher
@@ -112,7 +112,7 @@ def training_bytes(
     assert settings.supernet.batch_size is not None
     assert settings.retrain.batch_size is not None
     meta = to_meta(teacher.denoiser)
-    base = edited(meta, space.own, space)
+    base = edited(meta, _widest(space), space)
     weights, trained = (sum(_bytes(p) for p in each.parameters()) for each in (meta, base))
     inputs = teacher.family.example_inputs(meta, 1, torch.device("meta"))
     names = [block.name for block in space.blocks]
@@ -128,13 +128,29 @@ def training_bytes(
     size, batch = settings.supernet.batch_size, settings.retrain.batch_size
     workers = workers_for(device, space.teacher.macs * size)
     held = captured * (2 if workers > 1 else 1) + workers * max(graphs, default=0)
-    # The subnet that weighs most is the teacher's own; both trainings hold the frozen teacher.
+    # Both trainings hold the frozen teacher. A student is at most as large as its supernet.
     return {
         "supernet": weights + ADAM_STATES * (trained + _extra_bytes(space)) + size * held // half,
         "retrain": weights
         + trained * (ADAM_STATES + 1)
         + batch * (captured + saved_bytes(base, (), inputs)) // half,
     }
+
+
+def _widest(space: Space) -> Architecture:
+    """The teacher's options but for ResNet layers that may be wider: what a supernet holds most."""
+    return Architecture(
+        {
+            block.name: {
+                slot.path: max(
+                    (option for option in slot.options if not _apart(option)),
+                    key=lambda option: option.cost.params,
+                ).name
+                for slot in block.slots
+            }
+            for block in space.blocks
+        }
+    )
 
 
 def _bytes_of(calls: Mapping[str, Call]) -> int:
@@ -194,7 +210,12 @@ def _bytes(tensor: Tensor) -> int:
 
 
 def _extra_bytes(space: Space) -> int:
-    """Weights of a supernet that the teacher does not have: of other kernels, and of low ranks."""
+    """Weights of a supernet beside those that a slot's options share."""
     options = [option for block in space.blocks for slot in block.slots for option in slot.options]
-    own = [o for o in options if o.edit is not None and {"kernel", "rank"} & o.edit.keys()]
-    return 4 * sum(option.cost.params for option in own if (option.edit or {}).get("kernel") != 3)
+    return 4 * sum(option.cost.params for option in options if _apart(option))
+
+
+def _apart(option: Option) -> bool:
+    """Whether it has weights of its own: another kernel, a low rank."""
+    edit = option.edit or {}
+    return "rank" in edit or edit.get("kernel", 3) != 3

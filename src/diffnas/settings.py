@@ -90,7 +90,7 @@ class SpaceSettings(Section):
         ("*",), description="patterns of the slots to search, such as 'up_blocks.*.resnets.*'"
     )
     exclude: tuple[str, ...] = Field((), description="patterns of slots to leave as they are")
-    multiple_of: Positive = Field(1, description="inner widths are multiples of this, for hardware")
+    multiple_of: Positive = Field(1, description="widths are multiples of this, for hardware")
     max_subnets: Positive = Field(4096, description="a block's options are thinned to this many")
 
 

@@ -18,7 +18,7 @@ from diffnas.errors import UserError
 from diffnas.families import Family
 from diffnas.measure.cost import call_cost, to_meta
 from diffnas.settings import SpaceSettings
-from diffnas.student.modeling import edit_module, narrow_trunk, trunk_groups
+from diffnas.student.modeling import edit_module, layers_on_streams, narrow_trunk, trunk_groups
 from diffnas.student.stock import stock_config
 
 
@@ -47,6 +47,7 @@ def make_space(denoiser: nn.Module, family: Family, settings: SpaceSettings) -> 
         meta = copy.deepcopy(meta)  # it may be the one that was given
         try:
             narrow_trunk(meta, *trunk)
+            _check_widths(meta, settings.multiple_of)
             base = call_cost(meta, kwargs=inputs)
         except (ValueError, RuntimeError) as error:  # the latter where layers are of other kinds
             reason = str(error) if isinstance(error, ValueError) else "not with this model's layers"
@@ -81,6 +82,16 @@ def _trunk(denoiser: nn.Module, settings: SpaceSettings) -> tuple[int, int] | No
             "preset 'full'"
         )
     return groups, of
+
+
+def _check_widths(denoiser: nn.Module, multiple_of: int) -> None:
+    """Raise ValueError for a stream whose channels are no multiple."""
+    for _, _, layer, _, _ in layers_on_streams(denoiser):
+        if isinstance(layer, nn.GroupNorm) and layer.num_channels % multiple_of:
+            raise ValueError(
+                f"{layer.num_channels} channels are no multiple of space.multiple_of = "
+                f"{multiple_of}"
+            )
 
 
 def _wanted(found: dict[str, Any], settings: SpaceSettings) -> dict[str, Any]:
