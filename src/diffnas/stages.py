@@ -195,6 +195,10 @@ def architecture(
         "predicted": chosen.predicted,
         "measured": chosen.measured,
         "blocks": chosen.architecture.blocks,
+        "options": {
+            block.name: {slot.path: [o.name for o in slot.options] for slot in block.slots}
+            for block in job.space.blocks
+        },
         "edits": chosen.architecture.edits(job.space),
         "losses": {
             block.name: {

@@ -116,6 +116,9 @@ def architecture(name: str) -> dict[str, Any]:
             block: {"resnets.0": OPTIONS[i % 4], "attentions.0": OPTIONS[(i + 1) % 4]}
             for i, block in enumerate(BLOCKS)
         },
+        "options": {
+            block: {path: OPTIONS for path in ("resnets.0", "attentions.0")} for block in BLOCKS
+        },
         "edits": {},
         "cost": {key: value // 2 for key, value in TEACHER.items()},
         "teacher": TEACHER,

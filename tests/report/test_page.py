@@ -105,6 +105,17 @@ def test_each_student_has_its_part(tmp_path):
     assert "macs-0.5 needs" in words
 
 
+def test_options_are_those_that_the_student_had_whatever_was_planned_since(tmp_path):
+    run = make_run(tmp_path / "r")
+    before = page_of(run)
+    plan = json.loads((run / "plan.json").read_text())
+    for block in plan["blocks"]:
+        block["slots"] = []
+    (run / "plan.json").write_text(json.dumps(plan))
+    assert "width 0.25" in before
+    assert page_of(run).count("width 0.25") == before.count("width 0.25")
+
+
 def test_the_chosen_option_of_every_slot_is_marked(tmp_path):
     text = page_of(make_run(tmp_path / "demo"))
     assert text.count('class="option chosen"') == 2 * len(BLOCKS)

@@ -19,6 +19,9 @@ from diffnas.report.table import (
 )
 from diffnas.report.words import unmeasured, verdict, words
 
+FIGURE_OF = {"local": "tolerance", "local-ratio": "share of each block's cost"}
+"""What a rule's own figure is; of others, the largest block loss over its benchmark."""
+
 
 def page(run: RunFiles) -> str:
     """The whole page."""
@@ -46,7 +49,7 @@ def student(run: RunFiles, files_: StudentFiles) -> str:
     if files_.samples:
         parts += ["<h3>Samples from the same seeds</h3>", samples(files_.samples)]
     if files_.architecture:
-        parts.append(choices(files_.architecture, run.plan))
+        parts.append(choices(files_.architecture))
     parts.append(retrain_curves(run.retrain.get(files_.name, [])))
     if files_.metrics:
         parts.append(protocol(files_.metrics))
@@ -91,12 +94,12 @@ def samples(png: bytes) -> str:
     )
 
 
-def choices(architecture: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
+def choices(architecture: Mapping[str, Any]) -> str:
     """Each block's chosen options among those there were, with block loss and benchmark."""
-    planned = {block["name"]: block for block in plan.get("blocks", [])}
+    there_were = architecture.get("options", {})
     items = []
     for name, chosen in architecture.get("blocks", {}).items():
-        slots = {slot["path"]: slot["options"] for slot in planned.get(name, {}).get("slots", [])}
+        slots = there_were.get(name, {})
         options = "".join(
             f"<dt>{escape(path)}</dt><dd>{strip(slots.get(path, []), option)}</dd>"
             for path, option in chosen.items()
@@ -108,7 +111,8 @@ def choices(architecture: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
         )
     rule = escape(str(architecture.get("rule", "")))
     tolerance = mean(architecture.get("tolerance"))
-    how = f"Rule: {rule}" + (f", tolerance {significant(tolerance)}" if tolerance else "")
+    figure = FIGURE_OF.get(rule, "largest error over a block's benchmark")
+    how = f"Rule: {rule}" + (f", {figure} {significant(tolerance)}" if tolerance else "")
     kept, of = architecture.get("trunk") or (1, 1)
     trunk = (
         f"Streams between layers keep {kept} of {of} norm groups; shares are of what that leaves "
