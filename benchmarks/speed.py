@@ -30,7 +30,7 @@ import torch
 from speed_scores import score_row
 from speed_step import step_row
 from timing import RESULTS, machine, span
-from train_patches import new_teacher
+from train_patches import small_unet
 from untrained import as_teacher, noise
 
 from diffnas.data import load_data
@@ -64,7 +64,7 @@ def main() -> None:
     }
     for name in args.teachers:
         digits = name == "digits"
-        teacher = load_teacher("digits") if digits else as_teacher(new_teacher())
+        teacher = load_teacher("digits") if digits else as_teacher(small_unet())
         data = load_data("digits", size=(8, 8), channels=1) if digits else noise(teacher)
         space = make_space(
             teacher.denoiser, teacher.family, SpaceSettings(max_subnets=args.subnets)

@@ -151,7 +151,8 @@ def main() -> None:
     if name == "digits":
         data = load_data("digits", size=(8, 8), channels=1)
     else:
-        data = patches(Path(args.data))
+        side = json.loads((args.full / "unet" / "config.json").read_text())["sample_size"]
+        data = patches(Path(args.data), side)
     plan = {k: getattr(args, k) for k in ("sampler", "sampling_steps", "count", "seeds")}
     about = {**plan, "features": name, "seen": len(data.seen), "held_out": len(data.held_out)}
     report: dict[str, Any] = {"about": about, "real": real_rows(data, name)}

@@ -25,6 +25,7 @@ LEARNING_RATE = 1e-3
 WARMUP = 500
 EMA = 0.999
 SAVE_EVERY = 500
+CPU = torch.device("cpu")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,11 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
 
 
-def learning_rate(step: int, steps: int) -> float:
+def learning_rate(step: int, steps: int, peak: float) -> float:
     """Linear warm-up, then a cosine to zero at `steps`."""
     if step < WARMUP:
-        return LEARNING_RATE * (step + 1) / WARMUP
-    return LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * (step - WARMUP) / (steps - WARMUP)))
+        return peak * (step + 1) / WARMUP
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - WARMUP) / (steps - WARMUP)))
 
 
 def target(scheduler: DDPMScheduler, clean: Tensor, noise: Tensor, times: Tensor) -> Tensor:
@@ -56,13 +57,15 @@ def train(
     steps: int,
     out: Path,
     seed: int = 0,
+    device: torch.device = CPU,
+    peak: float = LEARNING_RATE,
 ) -> None:
     """Train for `steps` in total, resuming from `out`; a pipeline with EMA weights stays there."""
     torch.manual_seed(seed)
-    model = new_model()
-    average = new_model().requires_grad_(False)
+    model = new_model().to(device)
+    average = new_model().requires_grad_(False).to(device)
     average.load_state_dict(model.state_dict())
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak)
     start = restore(out, model, average, optimizer)
     generator = torch.Generator()
     total, began = 0.0, time.perf_counter()
@@ -71,13 +74,14 @@ def train(
         clean, _ = batch(data, BATCH, generator)
         noise = torch.randn(clean.shape, generator=generator)
         times = torch.randint(1000, (BATCH,), generator=generator)
+        clean, noise, times = (each.to(device) for each in (clean, noise, times))
         noisy = scheduler.add_noise(clean, noise, times)
         wanted = target(scheduler, clean, noise, times)
         loss = F.mse_loss(model(noisy, times).sample, wanted)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps)
+            group["lr"] = learning_rate(step, steps, peak)
         optimizer.step()
         optimizer.zero_grad()
         decay = min(EMA, (1 + step) / (10 + step))

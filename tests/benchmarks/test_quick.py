@@ -32,8 +32,14 @@ def test_a_benchmark_runs_from_start_to_its_table(name, tmp_path):
     given = [word.format(out=tmp_path / "run") for word in SCRIPTS[name]]
     table = results / f"{name}.json"
     given += ["--results", str(results), "--quick"]
+    run(name, *given)
+    key, rows = ROWS[name]
+    assert sorted(json.loads(table.read_text())[key]) == rows
+
+
+def run(script, *given):
     done = subprocess.run(
-        [sys.executable, f"benchmarks/{name}.py", *given],
+        [sys.executable, f"benchmarks/{script}.py", *map(str, given)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -41,5 +47,11 @@ def test_a_benchmark_runs_from_start_to_its_table(name, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    key, rows = ROWS[name]
-    assert sorted(json.loads(table.read_text())[key]) == rows
+    return done.stdout
+
+
+def test_the_second_teacher_is_trained_on_patches_and_goes_on(tmp_path):
+    run("photo_patches", "--out", tmp_path / "images", "--count", 2)
+    teacher = ["--data", tmp_path / "images", "--out", tmp_path / "teacher"]
+    run("train_patches", *teacher, "--steps", 2)
+    assert run("train_patches", *teacher, "--steps", 3).startswith("3 of 3")
