@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from protocol import arguments, assignments, value
 from scipy.stats import kendalltau
+from torch import nn
 from torch.nn import functional as F
 from trained import Bench, bench, trained_row
 
@@ -31,11 +32,13 @@ from diffnas.budget import parse_budget
 from diffnas.checkpoint import write_json
 from diffnas.cli.progress import show_progress
 from diffnas.data import to_float
+from diffnas.effects import PatchedTeacher
 from diffnas.families import Batch
 from diffnas.families.noise import even_timesteps
 from diffnas.fingerprint import fingerprint
 from diffnas.measure.references import spread
 from diffnas.progress import Progress
+from diffnas.retrain import retrain
 from diffnas.rng import generator
 from diffnas.select.table import Rows, Table, make_table
 from diffnas.stages import Job
@@ -45,6 +48,9 @@ from diffnas.trunk_width import space_for
 IMAGES = 256
 DRAWS = 20_000
 RESAMPLES = 2000
+SHORT = (25, 100)
+"""Steps of retrainings so short that many architectures could have them before one is chosen."""
+
 QUALITY = ("denoising_loss", "frechet_distance")
 
 
@@ -71,6 +77,43 @@ def from_table(table: Table, rows: Rows) -> dict[str, float]:
     }
 
 
+def at_the_output(net: Supernet, table: Table, rows: Rows, part: Batch) -> dict[str, float]:
+    """Scores from the errors that selection goes by: one of the teacher's blocks replaced."""
+    order = part.inputs["timestep"].argsort()
+    halves = [rows_of(part, half) for half in order.chunk(2)]
+    patched = PatchedTeacher(net)
+    found = np.array(
+        [
+            [
+                patched.errors(block, table.scores.blocks[block.name].choices[[row]], [half], None)
+                for block in net.space.blocks
+                for row in [rows[block.name]]
+            ]
+            for half in halves
+        ]
+    )
+    return {
+        "errors at the output, summed": float(found.mean(0).sum()),
+        "the same, of their roots": float(np.sqrt(found.mean(0)).sum()),
+        "the same, at little noise": float(found[0].sum()),
+        "the same, at much noise": float(found[1].sum()),
+    }
+
+
+def rows_of(part: Batch, rows: torch.Tensor) -> Batch:
+    """Some of a batch's images."""
+    return Batch({key: value[rows] for key, value in part.inputs.items()}, part.target[rows])
+
+
+def after_steps(on: Bench, student: nn.Module, part: Batch, steps: int) -> float:
+    """The denoising loss after so short a retraining, over seen images."""
+    how = on.settings.retrain.model_copy(update={"steps": steps, "schedule": "none"})
+    retrain(student, on.teacher, on.data, how, seed=on.settings.seed)
+    with torch.no_grad():
+        given = on.teacher.family.prediction(student(**part.inputs))
+    return float(F.mse_loss(given, part.target))
+
+
 @torch.no_grad()
 def from_passes(on: Bench, net: Supernet, chosen: Architecture, part: Batch) -> dict[str, float]:
     """Scores from calls of the denoiser with supernet weights, before any retraining."""
@@ -88,7 +131,7 @@ def from_passes(on: Bench, net: Supernet, chosen: Architecture, part: Batch) -> 
     whole = net.build(chosen)
     task = F.mse_loss(family.prediction(whole(**part.inputs)), part.target)
     return {
-        "one block replaced, at the output, summed": sum(alone),
+        "one block replaced in the supernet, at the output, summed": sum(alone),
         "whole student, at the output": away(chosen),
         "whole student, denoising loss": float(task),
     }
@@ -178,9 +221,15 @@ def main() -> None:
                     progress=progress,
                 )
                 qualities.append({key: value(found[key]) for key in QUALITY})
-            given = from_table(table, drawn[index]) | from_passes(on, net, chosen, part)
+            if args.part:
+                continue
+            given = at_the_output(net, table, drawn[index], part)
+            given |= from_table(table, drawn[index]) | from_passes(on, net, chosen, part)
+            for steps in SHORT:
+                again = after_steps(on, net.build(chosen), part, min(steps, args.steps))
+                given[f"denoising loss after {steps} steps"] = again
             rows.append({"scores": given, "qualities": qualities})
-    if args.part or not rows:
+    if not rows:
         return
     report = {"teacher_name": args.teacher, "macs": args.macs, "steps": args.steps}
     report |= {"settings": common, "count": len(rows), "rows": rows, "tau": taus(rows)}

@@ -71,7 +71,7 @@ def output_errors(
     left = [block for block in blocks if block.name not in found.errors]
     done = sum(len(chosen[name]) for name in found.errors)
     progress.start("output errors", sum(len(each) for each in chosen.values()), done)
-    wholes = [_Patched(supernet) for _ in range(workers)]
+    wholes = [PatchedTeacher(supernet) for _ in range(workers)]
     for first in range(0, len(left), workers):
         ahead = left[first : first + workers]
         shown = [OneOfThreads(progress, done, len(ahead)), *[None] * (len(ahead) - 1)]
@@ -117,7 +117,7 @@ def _front_of(costs: npt.NDArray[Any], losses: Floats) -> npt.NDArray[np.int64]:
     return np.asarray(front)
 
 
-class _Patched:
+class PatchedTeacher:
     """The teacher with one block's outputs replaced; shares its weights and the supernet's."""
 
     def __init__(self, supernet: Supernet) -> None:
@@ -129,7 +129,7 @@ class _Patched:
     def errors(
         self, block: BlockSpace, choices: Choices, batches: list[Batch], progress: Progress | None
     ) -> Floats:
-        """Of each subnet of a block, the mean over batches."""
+        """E_k(u) of each of these subnets of a block, the mean over batches."""
         total = np.zeros(len(choices))
         shared, prediction = self.blocks[block.name], self.supernet.teacher.family.prediction
         for number, batch in enumerate(batches):
