@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--params")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--controls", type=int, help="for so many of the seeds (default: all)")
+    parser.add_argument("--controls-of", metavar="NAME", help="take them from another table")
     args = parser.parse_args()
     common = assignments(args)
     if args.quick:
@@ -53,7 +54,10 @@ def main() -> None:
             parts["student"] = student(
                 args.teacher, args.data, budget, settings, out=args.out, progress=progress
             )
-            if args.controls is None or index < args.controls:
+            if args.controls_of:
+                known = args.results / f"{args.controls_of}.json"
+                parts["control"] = known_control(known, seed, parts["student"])
+            elif args.controls is None or index < args.controls:
                 parts["control"] = control(
                     args.teacher, args.data, settings, out=args.out, progress=progress
                 )
@@ -88,6 +92,19 @@ def control(
         changes=ALONE,
         progress=progress,
     )
+
+
+def known_control(file: Path, seed: int, student: dict[str, Any]) -> dict[str, Any]:
+    """The control of that seed in another table: no budget changes it.
+
+    The teacher, judged in both, must have come out the same: data and protocol are one.
+    """
+    known: dict[str, Any] = json.loads(file.read_text())["runs"][str(seed)]
+    for key in COLUMNS:
+        if value(known["student"]["teacher"][key]) != value(student["teacher"][key]):
+            raise SystemExit(f"--controls-of {file.stem}: its teacher was judged otherwise")
+    control: dict[str, Any] = known["control"]
+    return control
 
 
 def summary(found: dict[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,6 @@ from diffnas.architecture import Architecture, Scores
 from diffnas.budget import parse_budget
 from diffnas.checkpoint import write_json
 from diffnas.cli.progress import show_progress
-from diffnas.data import to_float
 from diffnas.effects import PatchedTeacher
 from diffnas.families import Batch
 from diffnas.families.noise import even_timesteps
@@ -143,7 +142,7 @@ def validation(on: Bench) -> Batch:
     labels = None if on.data.labels is None else torch.from_numpy(on.data.labels[rows])
     times = even_timesteps(on.teacher.pipeline.scheduler.config, len(rows))
     return on.teacher.training_batch(
-        to_float(on.data.images[rows]),
+        on.teacher.clean(on.data, rows),
         labels,
         random,
         times[torch.randperm(len(rows), generator=random)],  # images may be sorted by class

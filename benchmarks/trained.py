@@ -44,7 +44,7 @@ class Bench:
 
     def under(self, settings: Settings) -> Bench:
         """The same with other settings, whose gaps are filled in as a compression does it."""
-        _, height, width = self.teacher.family.image_shape(self.teacher.denoiser)
+        _, height, width = self.teacher.image_shape
         params = sum(parameter.numel() for parameter in self.teacher.denoiser.parameters())
         resolved, _ = resolve(
             settings, params=params, size=(height, width), images=len(self.data.seen)
@@ -62,7 +62,7 @@ class Bench:
 def bench(source: str, data_source: str, settings: Settings) -> Bench:
     """Teacher and data as a compression loads them."""
     teacher = load_teacher(source, device=resolve_device(settings.device))
-    channels, height, width = teacher.family.image_shape(teacher.denoiser)
+    channels, height, width = teacher.image_shape
     data = load_data(
         data_source, size=(height, width), channels=channels, **settings.data.model_dump()
     )

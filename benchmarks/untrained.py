@@ -49,6 +49,6 @@ def as_teacher(unet: UNet2DModel, device: str = "cpu") -> Teacher:
 
 def noise(teacher: Teacher, count: int = 256) -> Data:
     """Images of the teacher's shape, of no meaning."""
-    shape = (count, *teacher.family.image_shape(teacher.denoiser))
+    shape = (count, *teacher.image_shape)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     return Data("noise", images, None, np.arange(count), np.arange(count), "none")

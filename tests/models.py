@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, LDMPipeline, UNet2DModel, VQModel
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
@@ -54,3 +54,19 @@ def tiny_unet(seed: int = 0, **overrides: Any) -> UNet2DModel:
 def tiny_pipeline(seed: int = 0, scheduler: Any = None, **overrides: Any) -> DDPMPipeline:
     """A DDPM pipeline around :func:`tiny_unet`."""
     return DDPMPipeline(unet=tiny_unet(seed, **overrides), scheduler=scheduler or DDPMScheduler())
+
+
+def tiny_latent_pipeline(coder: type = VQModel, **overrides: Any) -> LDMPipeline:
+    """Latents of 3 channels, 8 by 8, of colour images of 16 by 16."""
+    torch.manual_seed(0)
+    config: dict[str, Any] = {
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "block_out_channels": (8, 16),
+        "latent_channels": 3,
+        "norm_num_groups": 4,
+        "scaling_factor": 0.5,
+    }
+    coder = coder(**{**config, **overrides})
+    unet = tiny_unet(in_channels=3, out_channels=3)
+    return LDMPipeline(vqvae=coder, unet=unet, scheduler=DDIMScheduler(clip_sample=False))

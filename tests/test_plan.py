@@ -10,11 +10,12 @@ from diffnas.budget import parse_budget
 from diffnas.errors import UserError
 from diffnas.families.loading import load_skeleton
 from diffnas.forecast import macs_per_second
+from diffnas.measure.cost import call_cost
 from diffnas.parallel import workers_for
 from diffnas.plan import make_plan
 from diffnas.settings import SpaceSettings, parse
 from diffnas.space import make_space
-from tests.models import tiny_pipeline
+from tests.models import tiny_latent_pipeline, tiny_pipeline
 
 AS_WIDE = {"space": {"trunk": 1}}
 NO_RESNETS = {
@@ -111,6 +112,29 @@ def test_a_smaller_budget_takes_fewer_hours(configs, steady):
     assert quarter["retrain"] / half["retrain"] == pytest.approx((1 + 3 * 0.25) / (1 + 3 * 0.5))
     assert quarter["evaluate"] < half["evaluate"]
     assert plan(configs, AS_WIDE, params=0.25)["hours"] == half  # its MACs are not known yet
+
+
+def test_an_autoencoder_takes_its_hours_too(tmp_path, configs, steady):
+    pipeline = tiny_latent_pipeline()
+    pipeline.save_pretrained(tmp_path)
+    coder = pipeline.vqvae
+    image, latent = torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 8, 8)
+    encode = call_cost(coder.encoder, (image,)).macs
+    decode = call_cost(coder.decoder, (latent,)).macs
+    settings = {
+        "supernet": {"batch_size": 8},
+        "evaluate": {"samples": 100, "seeds": [0, 1], "sampler_steps": 3},
+    }
+    few, many = (
+        make_plan(str(tmp_path), parse_budget(macs=0.5), parse(settings), images=count)
+        for count in (10, 1000)
+    )
+    assert many["hours"]["encode"] == pytest.approx(100 * few["hours"]["encode"])
+    calls = 1.5 * many["teacher"]["macs"] * 3
+    assert few["hours"]["evaluate"] / few["hours"]["encode"] == pytest.approx(
+        (2 * 100 * (calls + 2 * decode)) / (2 * 10 * encode)
+    )
+    assert "encode" not in plan(configs)["hours"]
 
 
 def test_blocks_that_are_searched_take_the_hours_of_their_evaluations(configs, steady):

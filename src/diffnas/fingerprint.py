@@ -6,9 +6,11 @@ import json
 from typing import Any
 
 import numpy as np
+import torch
 
 from diffnas.data import Data
 from diffnas.families import Teacher
+from diffnas.families.autoencoder import autoencoder_of
 
 HASHED = 2**28
 """Bytes of images that are hashed whole; of larger sets, evenly spread images of that size."""
@@ -21,14 +23,27 @@ def fingerprint(*parts: Any) -> str:
 
 
 def of_teacher(teacher: Teacher) -> str:
-    """Of a teacher's configs and weights."""
-    digest = hashlib.sha256()
-    for name, value in sorted(teacher.denoiser.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    """Of a teacher's configs and weights, those of its autoencoder included."""
+    coder = autoencoder_of(teacher.pipeline)
     return fingerprint(
-        digest.hexdigest(), _config(teacher.denoiser), _config(teacher.pipeline.scheduler)
+        _weights(teacher.denoiser),
+        _config(teacher.denoiser),
+        _config(teacher.pipeline.scheduler),
+        *([] if coder is None else [of_module(coder)]),
     )
+
+
+def of_module(module: Any) -> str:
+    """Of a diffusers model's config and weights."""
+    return fingerprint(_weights(module), _config(module))
+
+
+def _weights(module: Any) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def of_data(data: Data) -> str:

@@ -15,6 +15,8 @@ from diffnas.architecture import Architecture, Option, Space
 from diffnas.blocks import Call, capture, tensors
 from diffnas.budget import Budget
 from diffnas.families import Teacher
+from diffnas.families.autoencoder import autoencoder_of, coding_macs
+from diffnas.latents import VERSIONS
 from diffnas.measure.cost import to_meta
 from diffnas.measure.latency import latency_ms
 from diffnas.optimizer import autocast
@@ -38,10 +40,17 @@ SCORED_PREFIXES = 0.5
 
 
 def hours(
-    teacher: Teacher, space: Space, budget: Budget, settings: Settings, device: torch.device
+    teacher: Teacher,
+    space: Space,
+    budget: Budget,
+    settings: Settings,
+    device: torch.device,
+    *,
+    images: int | None = None,
 ) -> dict[str, float]:
     """Hours of each stage on this device, and their sum; other work on it is not foreseen.
 
+    ``images``: how many there are to encode where latents are denoised; None leaves that out.
     The student is as large as ``budget.macs``. What budgets of another kind leave of the MACs is
     known only once a student is chosen: half is assumed.
     """
@@ -71,6 +80,12 @@ def hours(
         * (whole + (1 + BACKWARD) * student),
         "evaluate": image_steps * (whole + student),
     }
+    if (coder := autoencoder_of(teacher.pipeline)) is not None:
+        encoding, decoding = coding_macs(coder, teacher.family.sample_shape(teacher.denoiser))
+        macs["evaluate"] += 2 * len(settings.evaluate.seeds) * settings.evaluate.samples * decoding
+        if images is not None:
+            versions = VERSIONS.get(settings.data.augment, max(VERSIONS.values()))
+            macs = {"encode": float(versions * images * encoding), **macs}
     rate = macs_per_second(teacher, space, settings, device)
     found = {stage: value / rate / 3600 for stage, value in macs.items()}
     return {**found, "total": sum(found.values())}

@@ -53,13 +53,13 @@ def make_plan(
         model, revision=revision, variant=variant, trust_remote_code=trust_remote_code
     )
     settings, space, why = space_for(settings, teacher.denoiser, teacher.family, budget)
-    _, height, width = teacher.family.image_shape(teacher.denoiser)
+    _, height, width = teacher.image_shape
     resolved, reasons = resolve(
         settings, params=space.teacher.params, size=(height, width), images=images
     )
     return {
         **describe(teacher, space, budget, resolved, why | reasons),
-        "hours": hours(teacher, space, budget, resolved, device),
+        "hours": hours(teacher, space, budget, resolved, device, images=images),
         "memory_bytes": training_bytes(teacher, space, resolved, device),
     }
 

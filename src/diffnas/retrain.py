@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from diffnas.blocks import Call, capture, recorded
 from diffnas.checkpoint import within
-from diffnas.data import Data, batch
+from diffnas.data import Data
 from diffnas.families import Batch, Family, Teacher
 from diffnas.losses import beta, block_loss, block_target, joint_loss
 from diffnas.measure.cost import call_cost
@@ -56,8 +56,7 @@ class Retraining:
     def noisy(self, index: int) -> Batch:
         """The noisy images of a step, and what is to be predicted."""
         random = generator(self.seed, "retrain", index)
-        images, labels = batch(self.data, self.pace.batch_size, random)
-        return self.teacher.training_batch(images, labels, random)
+        return self.teacher.random_batch(self.data, self.pace.batch_size, random)
 
     def gradients(
         self, models: tuple[nn.Module, nn.Module], part: Batch, weight: float

@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from diffnas.device import resolve_device
 from diffnas.errors import UserError
 from diffnas.families.loading import load_teacher
 from diffnas.fingerprint import fingerprint, of_data, of_teacher
+from diffnas.latents import with_latents
 from diffnas.measure.protocol import check as check_evaluation
 from diffnas.measure.references import features_of
 from diffnas.names import STAGES
@@ -101,7 +102,7 @@ def compress(
     check_budget(teacher, space, budget)
     of_this = of_teacher(teacher)
     _check_same_teacher(out, teacher.source, of_this)
-    channels, height, width = teacher.family.image_shape(teacher.denoiser)
+    channels, height, width = teacher.image_shape
     images = load_data(
         data,
         size=(height, width),
@@ -143,6 +144,7 @@ def _stages(job: Job, until: str | None) -> None:
     last = STAGES.index(until or STAGES[-1])
     if last < 1:
         return
+    job = replace(job, data=with_latents(job.teacher, job.data, job.path / "data", job.progress))
     net, made_from = stages.supernet(job)
     if last < 2:
         return

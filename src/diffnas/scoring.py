@@ -16,7 +16,7 @@ from diffnas.artifacts import current_tensors
 from diffnas.block_search import search
 from diffnas.blocks import Call
 from diffnas.checkpoint import save_state, within
-from diffnas.data import Data, to_float
+from diffnas.data import Data
 from diffnas.families import Batch
 from diffnas.families.noise import even_timesteps
 from diffnas.losses import BlockLoss
@@ -211,9 +211,9 @@ def validation_parts(
 
 def noisy(supernet: Supernet, data: Data, part: Part) -> Batch:
     """A part's images, made noisy. Draws from the part's generator, so once."""
-    images = to_float(data.images[part.rows])
+    clean = supernet.teacher.clean(data, part.rows)
     labels = None if data.labels is None else torch.from_numpy(data.labels[part.rows])
-    return supernet.teacher.training_batch(images, labels, part.random, part.times)
+    return supernet.teacher.training_batch(clean, labels, part.random, part.times)
 
 
 def _calls(supernet: Supernet, data: Data, part: Part) -> dict[str, Call]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from diffnas.architecture import BlockSpace, Subnet, subnet_at
 from diffnas.blocks import Call
 from diffnas.checkpoint import within
-from diffnas.data import Data, batch
+from diffnas.data import Data
 from diffnas.losses import BlockLoss, block_loss, block_target
 from diffnas.optimizer import Optimizer, autocast, diverged
 from diffnas.parallel import thread_map, workers_for
@@ -101,8 +101,7 @@ class BlockTraining:
     def lesson(self, index: int) -> Lesson:
         """The teacher's pass of a step."""
         random = generator(self.seed, "supernet", index)
-        images, labels = batch(self.data, self.pace.batch_size, random)
-        noisy = self.supernet.teacher.training_batch(images, labels, random)
+        noisy = self.supernet.teacher.random_batch(self.data, self.pace.batch_size, random)
         subnets = {
             block.name: list(subnets_of_step(block, index, random, self.settings.sandwich))
             for block in self.supernet.space.blocks

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffnas.blocks import Call, recorded
-from diffnas.data import Data, batch
+from diffnas.data import Data
 from diffnas.families import Ports, Teacher
 from diffnas.measure.cost import to_meta
 from diffnas.progress import Progress
@@ -207,7 +207,7 @@ def _importance(
         count = -(-IMAGES // batch_size)
         progress.start("trunk", count)
         for number in range(count):
-            noisy = teacher.training_batch(*batch(data, batch_size, random), random)
+            noisy = teacher.random_batch(data, batch_size, random)
             with recorded(denoiser, writers) as calls:
                 given = family.prediction(denoiser(**noisy.inputs))
             loss = F.mse_loss(given, noisy.target, reduction="sum")

@@ -31,7 +31,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
     def load_teacher(source: str, **how: Any) -> Any:
         seen.loaded.append((source, how))
         shape = (3, 64, 64) if "large" in source else (1, 8, 8)
-        return SimpleNamespace(family=SimpleNamespace(image_shape=lambda _: shape), denoiser=None)
+        return SimpleNamespace(image_shape=shape)
 
     def evaluate(pipelines: Any, data: Any, settings: Any, *, progress: Any = None) -> Any:
         seen.data, seen.settings = data, settings

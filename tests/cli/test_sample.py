@@ -22,8 +22,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def load_teacher(source: str, **how: Any) -> Any:
         seen.update(source=source, **how)
-        family = SimpleNamespace(sample=sample, image_shape=lambda _: (1, 8, 8))
-        return SimpleNamespace(pipeline=0, denoiser=0, family=family)
+        family = SimpleNamespace(sample=sample)
+        return SimpleNamespace(pipeline=0, denoiser=0, family=family, image_shape=(1, 8, 8))
 
     loading = ModuleType("diffnas.families.loading")
     loading.load_teacher = load_teacher

@@ -10,21 +10,25 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
+    AutoencoderKL,
     DDIMPipeline,
     DDIMScheduler,
     DDPMScheduler,
     DiffusionPipeline,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
+    LDMPipeline,
     UNet2DModel,
+    VQModel,
 )
 
 import diffnas
-from diffnas.families import unet2d
+from diffnas.families import Teacher, unet2d
 from diffnas.measure.cost import call_cost
 from tests.end_to_end.pictures import mixed_pictures, pictures
 from tests.end_to_end.runs import compress
-from tests.models import tiny_pipeline, tiny_unet
+from tests.engine import assert_same
+from tests.models import tiny_latent_pipeline, tiny_pipeline, tiny_unet
 
 FOLDER = {"data__held_out": "0.5", "evaluate__samples": "100"}
 """Of 200 pictures, enough on each side for the 97 patch features."""
@@ -53,7 +57,7 @@ def public(config: Any) -> dict[str, Any]:
 def assert_samples(pipeline: Any) -> None:
     """It makes finite images of its own size by its own scheduler."""
     images = pipeline(batch_size=2, num_inference_steps=3, output_type="np").images
-    channels, height, width = unet2d.image_shape(pipeline.unet)
+    channels, height, width = Teacher("", pipeline, pipeline.unet, unet2d.FAMILY).image_shape
     assert images.shape == (2, height, width, channels)
     assert np.isfinite(images).all()
 
@@ -165,6 +169,22 @@ def test_resampling_by_resnets_and_a_sampler_of_its_own(scheduler, tmp_path, cap
     assert_within(pipeline.unet, teacher.unet, params=0.6)
     metrics = json.loads((student(tmp_path / "run").parent / "metrics.json").read_text())
     assert metrics["protocol"]["sampler"] == "own"
+
+
+@pytest.mark.parametrize("coder", [VQModel, AutoencoderKL])
+def test_latents_behind_an_autoencoder(coder, tmp_path, capsys):
+    teacher = tiny_latent_pipeline(coder)
+    teacher.save_pretrained(tmp_path / "teacher")
+    data = pictures(tmp_path / "pictures")
+    settings = {"data": data, **FOLDER}
+    assert compress(tmp_path / "teacher", tmp_path / "run", "--macs", "0.6", **settings) == 0
+    told = capsys.readouterr().err
+    assert "encode 400" in told  # each picture as it is and mirrored
+    pipeline = loaded(student(tmp_path / "run"), trust_remote_code=True)
+    assert type(pipeline) is LDMPipeline
+    assert_samples(pipeline)
+    assert_within(pipeline.unet, teacher.unet, macs=0.6)
+    assert_same(pipeline.vqvae.state_dict(), teacher.vqvae.state_dict())
 
 
 def test_a_student_is_the_teacher_of_the_next_run(finished, tmp_path, capsys):

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import diffusers
 import pytest
 import torch
-from diffusers import DDIMPipeline, DDPMPipeline, DDPMScheduler, LDMPipeline, VQModel
+from diffusers import DDIMPipeline, DDPMPipeline, DDPMScheduler, LDMPipeline
 from huggingface_hub import errors as hub
 from safetensors.torch import load_file, save_file
 
@@ -15,7 +15,7 @@ from diffnas.families import Teacher, origin
 from diffnas.families.loading import load_skeleton, load_teacher
 from diffnas.student.modeling import DiffNASUNet2DModel
 from diffnas.student.saving import save_pipeline
-from tests.models import tiny_pipeline
+from tests.models import tiny_latent_pipeline, tiny_pipeline
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
@@ -211,7 +211,9 @@ def test_a_folder_that_is_no_pipeline_is_refused(tmp_path: Path, load: Any) -> N
         ({"unet": [None, None]}, "the pipeline holds scheduler (DDPMScheduler)"),
         ({"scheduler": ["my_code", "Mine"]}, "none of diffusers'"),
         ({"scheduler": ["diffusers", "UNet2DModel"]}, "none of diffusers'"),
-        ({"vqvae": ["diffusers", "VQModel"]}, "together with vqvae"),
+        ({"text_encoder": ["transformers", "CLIPTextModel"]}, "together with text_encoder"),
+        ({"vae": ["diffusers", "AutoencoderKL"]}, "vae/config.json is missing"),
+        ({"vae": ["my_code", "Mine"]}, "none of diffusers'"),
     ],
 )
 def test_unfit_components_are_refused(
@@ -230,12 +232,33 @@ def test_other_denoisers_are_refused_by_name(folder: Path, load: Any) -> None:
     assert "UNet2DModel" in line
 
 
-def test_latent_pipelines_are_refused(tmp_path: Path) -> None:
-    parts = tiny_pipeline()
-    LDMPipeline(vqvae=VQModel(), unet=parts.unet, scheduler=parts.scheduler).save_pretrained(
-        tmp_path
-    )
-    assert "together with vqvae" in refused(tmp_path)
+def test_a_pipeline_of_latents_is_loaded_with_its_autoencoder(tmp_path: Path) -> None:
+    tiny_latent_pipeline().save_pretrained(tmp_path)
+    teacher = load_teacher(str(tmp_path))
+    assert type(teacher.pipeline) is LDMPipeline
+    assert not any(parameter.requires_grad for parameter in teacher.pipeline.vqvae.parameters())
+    assert teacher.image_shape == load_skeleton(str(tmp_path)).image_shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+@pytest.mark.parametrize(
+    ("coder", "words"),
+    [
+        ({"latent_channels": 5}, "latents have 5 channels, its denoiser takes 3"),
+        ({"in_channels": 2}, "autoencoder's images have 2 channels"),
+    ],
+)
+def test_an_autoencoder_that_does_not_fit_is_refused(
+    tmp_path: Path, coder: dict[str, int], words: str, load: Any
+) -> None:
+    tiny_latent_pipeline(**coder).save_pretrained(tmp_path)
+    assert words in refused(tmp_path, load)
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+def test_other_channels_than_an_images_need_an_autoencoder(tmp_path: Path, load: Any) -> None:
+    tiny_pipeline(in_channels=4, out_channels=4).save_pretrained(tmp_path)
+    assert "4 channels and it has no autoencoder" in refused(tmp_path, load)
 
 
 @pytest.mark.parametrize("load", [load_teacher, load_skeleton])

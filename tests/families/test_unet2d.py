@@ -69,7 +69,7 @@ def a_sample(pipeline: Any, count: int = 3, **settings: Any) -> np.ndarray:
 def test_every_variant_takes_a_training_batch(variant: dict[str, Any]) -> None:
     pipeline = tiny_pipeline(**variant)
     assert FAMILY.supports(pipeline.unet) is None
-    images = torch.zeros(4, *FAMILY.image_shape(pipeline.unet))
+    images = torch.zeros(4, *FAMILY.sample_shape(pipeline.unet))
     labels = torch.tensor([0, 1, 2, 0])
     batch = FAMILY.training_batch(pipeline, images, labels, torch.Generator(), None)
     with torch.no_grad():
@@ -82,7 +82,7 @@ def test_every_variant_is_sampled(variant: dict[str, Any]) -> None:
     pipeline = tiny_pipeline(**variant)
     images = a_sample(pipeline)
     assert images.dtype == np.uint8
-    assert images.shape == (3, *FAMILY.image_shape(pipeline.unet))
+    assert images.shape == (3, *FAMILY.sample_shape(pipeline.unet))
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)

@@ -114,9 +114,7 @@ def common_shape(loaded: dict[str, Teacher]) -> tuple[int, int, int]:
     Raises:
         UserError: they make images of different shapes.
     """
-    shapes = {
-        name: teacher.family.image_shape(teacher.denoiser) for name, teacher in loaded.items()
-    }
+    shapes = {name: teacher.image_shape for name, teacher in loaded.items()}
     (first, shape), *others = shapes.items()
     for name, other in others:
         if other != shape:

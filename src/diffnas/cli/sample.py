@@ -60,7 +60,7 @@ def sample(
         variant=variant,
         trust_remote_code=trust_remote_code,
     )
-    _, height, width = teacher.family.image_shape(teacher.denoiser)
+    _, height, width = teacher.image_shape
     with show_progress() as progress:
         progress.start("sample", wanted)
         images = teacher.family.sample(

@@ -29,6 +29,9 @@ class Data:
     held_out: np.ndarray  # int64 indices, never trained on
     augment: str  # 'none' | 'flip' | 'digits'
     skipped: int = 0  # unreadable files
+    # What a pipeline's autoencoder makes of the images, float16 (V, N, c, h, w): as they are, then
+    # mirrored where they are augmented so. None: not computed beforehand.
+    latents: np.ndarray | None = None
 
     @property
     def remark(self) -> str | None:
@@ -127,12 +130,23 @@ def to_float(images: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images)).float() / 127.5 - 1
 
 
+def to_latents(kept: np.ndarray) -> Tensor:
+    """float16 to float32 (B, c, h, w)."""
+    return torch.from_numpy(np.ascontiguousarray(kept)).float()
+
+
 def batch(data: Data, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
     """Random seen images, augmented, float32 (size, C, H, W) in [-1, 1], and labels (size,).
+
+    Latents in their place where the data have them.
 
     All randomness comes from the CPU generator, so that seeding it by (seed, stage, step) fixes
     the batch.
     """
     picks = data.seen[torch.randint(len(data.seen), (size,), generator=generator).numpy()]
-    images = AUGMENTATIONS[data.augment](to_float(data.images[picks]), generator)
+    if data.latents is not None:
+        version = torch.randint(len(data.latents), (size,), generator=generator).numpy()
+        images = to_latents(data.latents[version, picks])
+    else:
+        images = AUGMENTATIONS[data.augment](to_float(data.images[picks]), generator)
     return images, None if data.labels is None else torch.from_numpy(data.labels[picks])

@@ -71,7 +71,7 @@ def decode_all(
 
     def write(temporary: Path) -> None:
         images = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-        _allocate(temporary)
+        allocate(temporary)
         kept = _fill(images, read, size, channels, progress)
         images.flush()
         np.save(kept_file, kept)
@@ -99,7 +99,7 @@ def _mapped(
     return images[: len(kept)], kept
 
 
-def _allocate(file: Path) -> None:
+def allocate(file: Path) -> None:
     """Take a file's whole length now: a full disk kills whoever writes to a mapped hole."""
     if not hasattr(os, "posix_fallocate"):
         return

@@ -9,6 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from diffnas.data import Data, batch, to_float, to_latents
+from diffnas.families import autoencoder
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -39,11 +42,11 @@ class Family:
     ``block_names``: denoiser -> paths of its blocks, in the order in which they run.
     ``streams``: denoiser -> the ports of every module on a stream, by path: what one of them writes
     has one meaning per channel, so that the same channels can be left out wherever it is read.
-    ``image_shape``: denoiser -> (C, H, W) of its images.
+    ``sample_shape``: denoiser -> (C, H, W) of what it denoises, pixels or latents.
     ``class_count``: denoiser -> how many classes it takes, None if none.
     ``example_inputs``: (denoiser, batch size, device) -> keyword arguments of one call.
-    ``training_batch``: (pipeline, images (B, C, H, W) in [-1, 1], labels (B,) or None, CPU
-    generator, timesteps or None = uniform) -> :class:`Batch` on the images' device.
+    ``training_batch``: (pipeline, clean pixels in [-1, 1] or latents (B, C, H, W), labels (B,) or
+    None, CPU generator, timesteps or None = uniform) -> :class:`Batch` on the images' device.
     ``prediction``: the denoiser's output -> the predicted tensor.
     ``sample``: (pipeline, denoiser, count, seed, sampler, steps, batch size, labels (N,) or None =
     uniform) -> uint8 (N, C, H, W).
@@ -54,7 +57,7 @@ class Family:
     supports: Callable[[Any], str | None]
     block_names: Callable[[nn.Module], list[str]]
     streams: Callable[[nn.Module], dict[str, Ports]]
-    image_shape: Callable[[nn.Module], tuple[int, int, int]]
+    sample_shape: Callable[[nn.Module], tuple[int, int, int]]
     class_count: Callable[[nn.Module], int | None]
     example_inputs: Callable[[nn.Module, int, torch.device], dict[str, Any]]
     training_batch: Callable[[Any, Tensor, Tensor | None, torch.Generator, Tensor | None], Batch]
@@ -76,18 +79,45 @@ class Teacher:
         """Where the denoiser is and all work runs."""
         return next(self.denoiser.parameters()).device
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images that its samples are."""
+        channels, height, width = self.family.sample_shape(self.denoiser)
+        if (coder := autoencoder.autoencoder_of(self.pipeline)) is None:
+            return channels, height, width
+        factor = autoencoder.shrinking(coder)
+        return coder.config.in_channels, factor * height, factor * width
+
     def training_batch(
         self,
-        images: Tensor,
+        clean: Tensor,
         labels: Tensor | None,
         random: torch.Generator,
         timesteps: Tensor | None = None,
     ) -> Batch:
-        """Images (B, C, H, W) in [-1, 1] made noisy, on the denoiser's device.
+        """Clean pixels in [-1, 1], or latents, made noisy, on the denoiser's device.
 
         ``timesteps`` (B,): uniform unless given; they and the noise are drawn on the CPU.
         """
         labels = None if labels is None else labels.to(self.device)
         return self.family.training_batch(
-            self.pipeline, images.to(self.device), labels, random, timesteps
+            self.pipeline, clean.to(self.device), labels, random, timesteps
         )
+
+    def random_batch(self, data: Data, size: int, random: torch.Generator) -> Batch:
+        """Seen images, augmented, at uniform timesteps, made noisy."""
+        drawn, labels = batch(data, size, random)
+        return self.training_batch(
+            drawn if data.latents is not None else self.encode(drawn), labels, random
+        )
+
+    def clean(self, data: Data, rows: npt.NDArray[np.integer[Any]]) -> Tensor:
+        """What the denoiser denoises, of these images as they are."""
+        if data.latents is not None:
+            return to_latents(data.latents[0][rows])
+        return self.encode(to_float(data.images[rows]))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images in [-1, 1] as the denoiser's pixels or latents."""
+        coder = autoencoder.autoencoder_of(self.pipeline)
+        return images if coder is None else autoencoder.encode(coder, images.to(self.device))

@@ -9,6 +9,7 @@ from diffusers import DiffusionPipeline
 
 from diffnas.errors import UserError
 from diffnas.families import Teacher, origin
+from diffnas.families.autoencoder import autoencoder_of
 from diffnas.families.skeleton import frozen, skeleton
 from diffnas.refusing import refusing
 from diffnas.student import saving
@@ -44,6 +45,8 @@ def load_teacher(
     pipeline.to(torch.device(device))
     denoiser = getattr(pipeline, known.family.component).float()
     _check_finite(model, denoiser)
+    if (coder := autoencoder_of(pipeline)) is not None:
+        frozen(coder)
     return Teacher(model, pipeline, frozen(denoiser), known.family)
 
 

@@ -138,13 +138,15 @@ def sample_images(
     steps: int,
     batch_size: int,
     device: torch.device,
+    decode: Callable[[Tensor], Tensor] | None = None,
     macs: float = 0.0,
     progress: Callable[[int], None] | None = None,
 ) -> npt.NDArray[np.uint8]:
     """``count`` images, uint8 (count, C, H, W).
 
-    ``scheduler``: the pipeline's own; it is left as it is. ``macs``: of ``predict`` for one image;
-    small batches are made side by side, large ones one after the other. ``progress`` is called with
+    ``scheduler``: the pipeline's own; it is left as it is. ``shape``: of what is denoised, from
+    which ``decode`` makes images if it is not yet. ``macs``: of ``predict`` for one image; small
+    batches are made side by side, large ones one after the other. ``progress`` is called with
     the number of images made so far.
 
     Raises:
@@ -158,7 +160,7 @@ def sample_images(
         noise = torch.stack([torch.randn(shape, generator=each) for each in generators])
         with torch.no_grad():
             images = _denoise(own, predict, noise.to(device), indices, generators)
-        return _to_uint8(images)
+        return _to_uint8(images if decode is None else decode(images))
 
     batches = list(torch.arange(count).split(batch_size))
 

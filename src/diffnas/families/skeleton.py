@@ -9,7 +9,7 @@ from diffusers import ModelMixin, SchedulerMixin
 from torch import nn
 
 from diffnas.errors import UserError
-from diffnas.families import Family, Teacher, origin, unet2d
+from diffnas.families import Family, Teacher, autoencoder, origin, unet2d
 from diffnas.families.noise import unsupported_noise
 from diffnas.families.origin import Origin
 from diffnas.refusing import refusing
@@ -41,13 +41,19 @@ def skeleton(source: Origin) -> Teacher:
     what = f"model {source.model}: its {family.component} cannot be made from its config"
     with refusing(what), torch.device("meta"):
         denoiser = kind.from_config(config)
-    why = family.supports(denoiser) or _beside(family.component, index)
+    coder = _autoencoder(source, index)
+    why = (
+        family.supports(denoiser)
+        or _beside(family.component, index)
+        or _unfit(family.sample_shape(denoiser)[0], coder)
+    )
     scheduler = _scheduler(source, index)
     if scheduler is not None:
         why = why or unsupported_noise(scheduler.config)
     if why is not None:
         raise UserError(f"model {source.model}: {why}")
-    pipeline = SimpleNamespace(**{family.component: denoiser, "scheduler": scheduler})
+    parts = {family.component: denoiser, "scheduler": scheduler, "vae": coder}
+    pipeline = SimpleNamespace(**parts)
     return Teacher(source.model, pipeline, frozen(denoiser), family)
 
 
@@ -121,13 +127,51 @@ def _config(source: Origin, component: str, name: str) -> dict[str, Any] | None:
 
 
 def _beside(component: str, index: Index) -> str | None:
-    others = [name for name in index if name not in (component, "scheduler")]
+    known = (component, "scheduler", *autoencoder.COMPONENTS)
+    others = [name for name in index if name not in known]
     if not others:
         return None
     return (
         f"its {component} works together with {', '.join(others)}; supported are pipelines of a "
-        f"{component} and a scheduler alone, which make pixels"
+        f"{component}, a scheduler and perhaps an autoencoder"
     )
+
+
+def _autoencoder(source: Origin, index: Index) -> Any:
+    """The autoencoder on the meta device; None where pixels are denoised."""
+    for component in autoencoder.COMPONENTS:
+        if component not in index:
+            continue
+        kind = _diffusers_class(index[component][1], ModelMixin)
+        config = origin.get_json(source, f"{component}/config.json")
+        if kind is None or config is None:
+            raise UserError(
+                f"model {source.model}: its {component} ({index[component][1]}) is none of "
+                f"diffusers', or {component}/config.json is missing; give the whole pipeline"
+            )
+        what = f"model {source.model}: its {component} cannot be made from its config"
+        with refusing(what), torch.device("meta"):
+            return kind.from_config(config)
+    return None
+
+
+def _unfit(channels: int, coder: Any) -> str | None:
+    """Say why a denoiser of so many channels cannot be trained on images; None if it can."""
+    if coder is None:
+        if channels in (1, 3):
+            return None
+        return (
+            f"its images have {channels} channels and it has no autoencoder; supported are models "
+            "of pixels, with 1 (grey) or 3 (colour), or of an autoencoder's latents"
+        )
+    if coder.config.in_channels not in (1, 3):
+        return f"its autoencoder's images have {coder.config.in_channels} channels, not 1 or 3"
+    if coder.config.latent_channels != channels:
+        return (
+            f"its autoencoder's latents have {coder.config.latent_channels} channels, its denoiser "
+            f"takes {channels}"
+        )
+    return None
 
 
 def frozen(denoiser: nn.Module) -> nn.Module:

@@ -1,6 +1,7 @@
-"""Pixel-space pipelines around ``UNet2DModel``: DDPM, DDIM and their samplers."""
+"""Pipelines around ``UNet2DModel``: DDPM, DDIM and their samplers, of pixels or of latents."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from diffnas.errors import UserError
-from diffnas.families import Batch, Family, Ports
+from diffnas.families import Batch, Family, Ports, autoencoder
 from diffnas.families.noise import add_noise, train_timesteps
 from diffnas.families.sampling import sample_images
 from diffnas.measure.cost import call_cost
@@ -24,11 +25,6 @@ def supports(denoiser: Any) -> str | None:
     if type(denoiser) not in (UNet2DModel, DiffNASUNet2DModel):
         return f"{type(denoiser).__name__} is not supported; supported are UNet2DModel denoisers"
     config = denoiser.config
-    if config.in_channels not in (1, 3):
-        return (
-            f"its images have {config.in_channels} channels; supported are models of pixels, "
-            "with 1 (grey) or 3 (colour)"
-        )
     if config.in_channels != config.out_channels:
         return (
             f"in_channels {config.in_channels} and out_channels {config.out_channels} differ: "
@@ -101,8 +97,8 @@ def _ports(path: str, block: Any, reads: list[tuple[str, ...]], writes: str) -> 
     return found
 
 
-def image_shape(denoiser: nn.Module) -> tuple[int, int, int]:
-    """(C, H, W) of the images."""
+def sample_shape(denoiser: nn.Module) -> tuple[int, int, int]:
+    """(C, H, W) of pixels or latents."""
     config = _unet(denoiser).config
     size = config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
@@ -118,7 +114,7 @@ def class_count(denoiser: nn.Module) -> int | None:
 def example_inputs(denoiser: nn.Module, batch_size: int, device: torch.device) -> dict[str, Any]:
     """Keyword arguments of one call on images of zeros."""
     inputs = {
-        "sample": torch.zeros(batch_size, *image_shape(denoiser), device=device),
+        "sample": torch.zeros(batch_size, *sample_shape(denoiser), device=device),
         "timestep": torch.zeros(batch_size, dtype=torch.long, device=device),
     }
     if class_count(denoiser) is not None:
@@ -133,11 +129,11 @@ def training_batch(
     noise_from: torch.Generator,
     timesteps: Tensor | None = None,
 ) -> Batch:
-    """Noisy images at random timesteps and what the denoiser should predict.
+    """Noisy pixels or latents at random timesteps and what the denoiser should predict.
 
-    ``images``: (B, C, H, W) in [-1, 1]; ``labels``: integer classes (B,), left out when the
-    denoiser takes none; ``noise_from``: a CPU generator, so that devices get the same noise;
-    ``timesteps``: integers (B,), uniform over the schedule when None.
+    ``images``: pixels in [-1, 1], or latents, (B, C, H, W); ``labels``: integer classes (B,), left
+    out when the denoiser takes none; ``noise_from``: a CPU generator, so that devices get the same
+    noise; ``timesteps``: integers (B,), uniform over the schedule when None.
 
     Raises:
         UserError: the scheduler's noise is unknown, or labels are missing or out of range.
@@ -180,6 +176,7 @@ def sample(
         RunError: the denoiser gave values that are not finite.
     """
     device = next(denoiser.parameters()).device
+    coder = autoencoder.autoencoder_of(pipeline)
     classes = class_count(denoiser)
     chosen = None
     if classes is not None:
@@ -196,13 +193,14 @@ def sample(
     return sample_images(
         pipeline.scheduler,
         predict,
-        image_shape(denoiser),
+        sample_shape(denoiser),
         count,
         seed=seed,
         sampler=sampler,
         steps=steps,
         batch_size=batch_size,
         device=device,
+        decode=None if coder is None else partial(autoencoder.decode, coder),
         macs=call_cost(denoiser, kwargs=example_inputs(denoiser, 1, device)).macs,
         progress=progress,
     )
@@ -232,7 +230,7 @@ FAMILY = Family(
     supports=supports,
     block_names=block_names,
     streams=streams,
-    image_shape=image_shape,
+    sample_shape=sample_shape,
     class_count=class_count,
     example_inputs=example_inputs,
     training_batch=training_batch,

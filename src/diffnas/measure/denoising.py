@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffnas.data import Data, to_float
+from diffnas.data import Data
 from diffnas.families import Teacher
 from diffnas.families.noise import even_timesteps
 from diffnas.measure.references import spread
@@ -38,7 +38,7 @@ def denoising_loss(pipeline: Teacher, data: Data, batch_size: int) -> float:
         labels = None if data.labels is None else torch.from_numpy(data.labels[rows])
         noisy = pipeline.family.training_batch(
             pipeline.pipeline,
-            to_float(data.images[rows]),
+            pipeline.clean(data, rows).cpu(),
             labels,
             fixed,
             timesteps[start : start + PART],

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 
-from diffnas.data import Data, to_float
+from diffnas.data import Data
 from diffnas.defaults import evaluation_batch
 from diffnas.errors import UserError
 from diffnas.families import Teacher
@@ -70,7 +71,7 @@ def check(pipeline: Teacher, data: Data, settings: EvaluateSettings) -> None:
         UserError: images are too few, have another shape than the pipeline's, or lack its classes;
             or the sampler does not fit the pipeline's scheduler.
     """
-    makes, has = pipeline.family.image_shape(pipeline.denoiser), data.images.shape[1:]
+    makes, has = pipeline.image_shape, data.images.shape[1:]
     if makes != has:
         raise UserError(
             f"model {pipeline.source} makes images of (C, H, W) {makes}, those of {data.name} are "
@@ -90,13 +91,13 @@ def _check_classes(pipeline: Teacher, data: Data) -> None:
     # The least and the greatest class: a rare one could else turn up after hours of training.
     extremes = None if data.labels is None else [int(data.labels.min()), int(data.labels.max())]
     labels = None if extremes is None else torch.tensor(extremes)
-    images = to_float(data.images[[0, 0]])
-    pipeline.training_batch(images, labels, generator(0, "check", 0))
+    clean = pipeline.clean(data, np.array([0, 0]))
+    pipeline.training_batch(clean, labels, generator(0, "check", 0))
 
 
 def batch_size(pipeline: Teacher, settings: EvaluateSettings) -> int:
     """Images sampled at once."""
-    _, height, width = pipeline.family.image_shape(pipeline.denoiser)
+    _, height, width = pipeline.image_shape
     return evaluation_batch(settings, (height, width))
 
 
