@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffnas import latents as module
-from diffnas.data import batch
+from diffnas.data import batch, filled
 from diffnas.errors import RunError
 from diffnas.families import Teacher, unet2d
 from diffnas.latents import with_latents
@@ -87,7 +86,7 @@ def test_a_second_call_reads_them(teacher, data, tmp_path):
 
 def test_what_was_interrupted_goes_on(teacher, data, tmp_path, monkeypatch):
     whole = np.array(with_latents(teacher, data, tmp_path / "whole").latents)
-    monkeypatch.setattr(module, "SECONDS", 0.0)
+    monkeypatch.setattr(filled, "SECONDS", 0.0)
 
     class Stops(Seen):
         def update(self, done, **figures):
@@ -99,7 +98,7 @@ def test_what_was_interrupted_goes_on(teacher, data, tmp_path, monkeypatch):
         with_latents(teacher, data, tmp_path / "cut", Stops())
     seen = Seen()
     found = with_latents(teacher, data, tmp_path / "cut", seen)
-    assert seen.began == [("encode", 200, 100)]
+    assert seen.began == [("encode", 200, 128)]
     np.testing.assert_array_equal(found.latents, whole)
 
 
@@ -124,7 +123,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(teacher, data, tmp_path, monkeyp
     def full(file):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "allocate", full)
+    monkeypatch.setattr(filled, "allocate", full)
     with pytest.raises(RunError, match=r"latents\.npy"):
         with_latents(teacher, data, tmp_path)
     assert not list(tmp_path.iterdir())
