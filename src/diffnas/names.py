@@ -6,6 +6,9 @@ from pathlib import Path
 STAGES = ("plan", "supernet", "scores", "architecture", "student", "metrics", "report")
 """The stages of a run, in their order."""
 
+OWN_SAMPLES = "teacher"
+"""The data set of what the teacher itself makes."""
+
 
 def folder_name(model: str) -> str:
     """A safe folder name from a path or Hub id: its last part."""

@@ -22,7 +22,8 @@ from diffnas.fingerprint import fingerprint, of_data, of_teacher
 from diffnas.latents import with_latents
 from diffnas.measure.protocol import check as check_evaluation
 from diffnas.measure.references import features_of
-from diffnas.names import STAGES
+from diffnas.names import OWN_SAMPLES, STAGES
+from diffnas.own_samples import own_samples
 from diffnas.plan import check_budget, describe
 from diffnas.progress import Progress
 from diffnas.report import write_report
@@ -103,13 +104,17 @@ def compress(
     of_this = of_teacher(teacher)
     _check_same_teacher(out, teacher.source, of_this)
     channels, height, width = teacher.image_shape
-    images = load_data(
-        data,
-        size=(height, width),
-        channels=channels,
-        cache=out / "data",
-        progress=progress,
-        **settings.data.model_dump(),
+    images = (
+        own_samples(teacher, settings, out / "data", progress)
+        if data == OWN_SAMPLES
+        else load_data(
+            data,
+            size=(height, width),
+            channels=channels,
+            cache=out / "data",
+            progress=progress,
+            **settings.data.model_dump(),
+        )
     )
     if images.remark is not None:
         progress.say(images.remark)

@@ -171,6 +171,17 @@ def test_resampling_by_resnets_and_a_sampler_of_its_own(scheduler, tmp_path, cap
     assert metrics["protocol"]["sampler"] == "own"
 
 
+def test_without_images_the_teachers_own_samples_are_the_data(teacher, tmp_path, capsys):
+    settings = {"data": "teacher", **FOLDER, "data__limit": "200"}
+    assert compress(teacher, tmp_path / "run", "--macs", "0.6", **settings) == 0
+    assert "draw 200" in capsys.readouterr().err
+    assert_samples(loaded(student(tmp_path / "run"), trust_remote_code=True))
+    metrics = json.loads((student(tmp_path / "run").parent / "metrics.json").read_text())
+    assert metrics["protocol"]["reference"] == "teacher"
+    # Other noise than the evaluation's: the teacher would else be measured against itself.
+    assert metrics["teacher"]["frechet_distance"]["mean"] > 0.01
+
+
 @pytest.mark.parametrize("coder", [VQModel, AutoencoderKL])
 def test_latents_behind_an_autoencoder(coder, tmp_path, capsys):
     teacher = tiny_latent_pipeline(coder)

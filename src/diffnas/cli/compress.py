@@ -23,7 +23,7 @@ def compress(
         str | None,
         typer.Option(
             metavar="DATA",
-            help="A folder of images, a Hub data set id, or 'digits'.",
+            help="A folder of images, a Hub data set id, 'digits', or 'teacher': its own samples.",
             show_default="'digits' for the model 'digits'",
         ),
     ] = None,
@@ -79,7 +79,9 @@ def compress(
         options.check_choice("--until", until, STAGES)
     if data is None:
         if model != "digits":
-            raise UserError("--data: missing; give a folder of images, a Hub data set id or digits")
+            raise UserError(
+                "--data: missing; give a folder of images or a Hub data set id, or else 'teacher'"
+            )
         data = "digits"
     run_and_show(
         model,

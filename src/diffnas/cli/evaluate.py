@@ -13,6 +13,7 @@ from diffnas.cli.output import print_json, print_result, print_table
 from diffnas.cli.progress import show_progress
 from diffnas.cli.quiet import hush_diffusers
 from diffnas.errors import UserError
+from diffnas.names import OWN_SAMPLES
 from diffnas.report.table import side_by_side
 from diffnas.report.words import protocol_line
 from diffnas.settings import Settings
@@ -56,6 +57,8 @@ def evaluate(
     )
     if data is None:
         raise UserError("--data: missing; give a folder of images, a Hub data set id or digits")
+    if data == OWN_SAMPLES:
+        raise UserError("--data teacher: only 'compress' knows which; give images or './teacher'")
     found = measure(
         pipelines,
         data,

@@ -1,0 +1,97 @@
+"""Samples of the teacher in place of images."""
+
+import numpy as np
+import pytest
+
+from diffnas import own_samples as module
+from diffnas.cli import main
+from diffnas.data import filled
+from diffnas.errors import UserError
+from diffnas.own_samples import own_samples
+from diffnas.progress import Progress
+from diffnas.settings import parse
+from tests.engine import tiny_teacher
+
+SETTINGS = {"data": {"limit": 40}, "evaluate": {"sampler_steps": 2}}
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(module, "PART", 16)
+
+
+def made(folder, teacher=None, progress=None, **data):
+    settings = parse({**SETTINGS, "data": {**SETTINGS["data"], **data}})
+    return own_samples(teacher or tiny_teacher(), settings, folder, progress)
+
+
+def test_they_are_what_the_evaluations_sampler_makes_from_noise_of_its_own(tmp_path):
+    teacher = tiny_teacher()
+    data = made(tmp_path, teacher)
+    assert data.images.shape == (40, 1, 8, 8)
+    assert len(data.held_out) == 8
+    how = {"sampler": "dpmsolver", "steps": 2, "batch_size": 8}
+    for part in (0, 2):
+        count = min(16, 40 - 16 * part)
+        images = teacher.family.sample(
+            teacher.pipeline, teacher.denoiser, count, seed=10**9 + part, **how
+        )
+        np.testing.assert_array_equal(data.images[16 * part :][:count], images)
+
+
+def test_classes_are_the_samples_own_and_equally_frequent(tmp_path):
+    teacher = tiny_teacher(num_class_embeds=3)
+    data = made(tmp_path, teacher)
+    assert set(np.unique(data.labels)) == {0, 1, 2}
+    alone = teacher.family.sample(
+        teacher.pipeline,
+        teacher.denoiser,
+        16,
+        seed=10**9,
+        sampler="dpmsolver",
+        steps=2,
+        batch_size=16,
+        labels=data.labels[:16],
+    )
+    np.testing.assert_array_equal(data.images[:16], alone)
+
+
+@pytest.mark.parametrize(("given", "taken"), [("auto", "none"), ("flip", "flip")])
+def test_they_are_mirrored_only_if_asked_for(tmp_path, given, taken):
+    assert made(tmp_path, augment=given).augment == taken
+
+
+def test_what_was_interrupted_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(filled, "SECONDS", 0.0)
+    whole = made(tmp_path / "whole").images
+
+    class Stops(Progress):
+        def update(self, done, **figures):
+            if done > 16:
+                raise KeyboardInterrupt
+
+    class Begins(Progress):
+        def start(self, stage, total, done=0):
+            self.began = (stage, total, done)
+
+    with pytest.raises(KeyboardInterrupt):
+        made(tmp_path / "cut", progress=Stops())
+    shown = Begins()
+    again = made(tmp_path / "cut", progress=shown)
+    assert shown.began == ("draw", 40, 16)
+    np.testing.assert_array_equal(again.images, whole)
+
+
+def test_another_teacher_makes_others(tmp_path):
+    first = np.array(made(tmp_path).images)
+    assert not np.array_equal(made(tmp_path, tiny_teacher(seed=1)).images, first)
+
+
+def test_they_have_no_folders_to_be_split_by(tmp_path):
+    with pytest.raises(UserError, match=r"^data.split_by = folder: .* use file"):
+        made(tmp_path, split_by="folder")
+
+
+def test_evaluate_asks_for_images(capsys):
+    assert main(["evaluate", "digits", "--data", "teacher"]) == 2
+    assert capsys.readouterr().err.startswith("diffnas: --data teacher: only 'compress'")
