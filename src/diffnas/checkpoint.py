@@ -4,10 +4,11 @@ import errno
 import glob
 import json
 import os
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from diffnas.errors import RunError
+from diffnas.errors import RunError, UserError
+from diffnas.refusing import first_sentence
 
 STALE = 600.0
 """Seconds after which a file that nobody writes on was left behind by a killed process."""
@@ -46,6 +48,39 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(folder: Path, marker: str, what: str) -> Iterator[Path]:
+    """A folder to write to, which takes the path's place when the block ends well, or is removed.
+
+    Only a folder with a file ``marker``, which says that it is ``what``, is ever replaced.
+
+    Raises:
+        UserError: something else is in the way.
+        RunError: the disk is full, or refuses.
+    """
+    folder = Path(folder).absolute()
+    if folder.is_file() or (
+        folder.is_dir() and any(folder.iterdir()) and not (folder / marker).is_file()
+    ):
+        raise UserError(f"output {folder} exists and is not {what}; name another")
+    new, old = (folder.with_name(f".{folder.name}.{name}") for name in ("new", "old"))
+    shutil.rmtree(new, ignore_errors=True)  # an interrupted one's
+    try:
+        new.mkdir(parents=True)
+        yield new
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)  # a folder with content cannot be replaced in one step
+        new.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        if is_disk_full(error):
+            raise disk_full(folder) from None
+        raise RunError(f"cannot write {what}, {folder}: {first_sentence(error)}") from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def is_disk_full(error: Exception) -> bool:

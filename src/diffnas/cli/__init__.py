@@ -11,6 +11,7 @@ import typer
 from diffnas.cli.compress import compress
 from diffnas.cli.demo import demo
 from diffnas.cli.evaluate import evaluate
+from diffnas.cli.export import export
 from diffnas.cli.failures import FAILURE, INTERRUPTED, MISTAKE, explain
 from diffnas.cli.front import front
 from diffnas.cli.plan import plan
@@ -22,7 +23,7 @@ _USAGE_ERROR: Any = typer.BadParameter.__base__
 """The usage error of the click that this typer uses: newer ones carry their own."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-for verb in (demo, compress, plan, front, evaluate, sample, report):
+for verb in (demo, compress, plan, front, evaluate, sample, export, report):
     app.command()(verb)
 
 

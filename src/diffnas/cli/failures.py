@@ -6,7 +6,13 @@ from diffnas.errors import RunError, UserError
 
 FAILURE, MISTAKE, INTERRUPTED = 1, 2, 130
 
-EXTRAS = {"torch_fidelity": "fid"}
+EXTRAS = {
+    "torch_fidelity": "fid",
+    "onnx": "onnx",
+    "onnxscript": "onnx",
+    "onnxruntime": "onnx",
+    "openvino": "openvino",
+}
 """Packages that are not always installed, by import name -> DiffNAS's extra."""
 
 

@@ -30,3 +30,4 @@ def hush_diffusers() -> None:
 
     diffusers_logging.disable_progress_bar()
     diffusers_logging.set_verbosity_error()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # torch sets it when imported

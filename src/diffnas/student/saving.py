@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +11,8 @@ import diffusers
 from diffusers import DiffusionPipeline, ModelMixin
 from safetensors import SafetensorError, safe_open
 
-from diffnas.checkpoint import disk_full, is_disk_full
-from diffnas.errors import RunError, UserError
+from diffnas.checkpoint import new_folder
+from diffnas.errors import UserError
 from diffnas.refusing import first_sentence, refusing
 from diffnas.student import modeling
 
@@ -29,29 +28,10 @@ def save_pipeline(pipeline: Any, folder: Path, model_card: str | None = None) ->
         UserError: something that is not a pipeline is in the way.
         RunError: the disk is full or refuses.
     """
-    folder = Path(folder).absolute()
-    if folder.is_file() or (
-        folder.is_dir() and any(folder.iterdir()) and not (folder / "model_index.json").is_file()
-    ):
-        raise UserError(f"output {folder} exists and is not a pipeline folder; name another")
-    new, old = (folder.with_name(f".{folder.name}.{name}") for name in ("new", "old"))
-    shutil.rmtree(new, ignore_errors=True)  # an interrupted save's
-    try:
-        new.mkdir(parents=True)
+    with new_folder(folder, "model_index.json", "a pipeline folder") as new:
         pipeline.save_pretrained(new, safe_serialization=True)
         if model_card is not None:
             (new / "README.md").write_text(model_card, encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            folder.rename(old)  # a folder with content cannot be replaced in one step
-        new.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
-        if is_disk_full(error):
-            raise disk_full(folder) from None
-        raise RunError(f"cannot write the pipeline {folder}: {first_sentence(error)}") from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def load(folder: str | Path) -> Any:

@@ -1,0 +1,62 @@
+"""The networks of a pipeline as functions of named tensors to one tensor."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffnas.families import Teacher
+from diffnas.families.autoencoder import autoencoder_of
+
+
+class Graph(nn.Module):
+    """A network called with tensors in the order of ``example``'s names.
+
+    ``result``: of the network's keyword call; ``output``: the name of what it gives. The first axis
+    of all tensors is the batch.
+    """
+
+    def __init__(
+        self, result: Callable[..., Tensor], network: nn.Module, output: str, **example: Tensor
+    ) -> None:
+        super().__init__()
+        self.network, self.result, self.output, self.example = network, result, output, example
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """What the network gives."""
+        return self.result(**dict(zip(self.example, inputs, strict=True)))
+
+    def random_inputs(self, batch_size: int) -> dict[str, Tensor]:
+        """Normal numbers, and small whole ones where the example has such, always the same."""
+        random = torch.Generator().manual_seed(batch_size)
+        return {
+            name: torch.randn(batch_size, *each.shape[1:], generator=random)
+            if each.is_floating_point()
+            else torch.arange(batch_size)
+            for name, each in self.example.items()
+        }
+
+
+def graphs(pipeline: Teacher) -> dict[str, Graph]:
+    """By component: the denoiser, and the decoder of latents where there is one.
+
+    The decoder takes latents that are divided by the autoencoder's scaling factor already, as
+    optimum's do.
+    """
+    family, denoiser = pipeline.family, pipeline.denoiser
+    inputs: Mapping[str, Any] = family.example_inputs(denoiser, 2, torch.device("cpu"))
+
+    def predicted(**given: Tensor) -> Tensor:
+        return family.prediction(denoiser(**given))
+
+    found = {family.component: Graph(predicted, denoiser, "out_sample", **inputs)}
+    if (coder := autoencoder_of(pipeline.pipeline)) is not None:
+        latents = torch.zeros(2, *family.sample_shape(denoiser))
+
+        def decoded(latent_sample: Tensor) -> Tensor:
+            image: Tensor = coder.decode(latent_sample).sample
+            return image
+
+        found["vae_decoder"] = Graph(decoded, coder, "sample", latent_sample=latents)
+    return found

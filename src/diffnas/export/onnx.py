@@ -1,0 +1,47 @@
+"""ONNX, run by ONNX Runtime."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from torch.export import Dim
+
+from diffnas.export.graph import Graph
+
+NEEDS = ("onnx", "onnxscript", "onnxruntime")
+FILE = "model.onnx"
+
+LARGE = 2**30
+"""Bytes of weights from which on they go to a file of their own: a model file ends at 2 GiB."""
+
+
+def write(graph: Graph, file: Path) -> None:
+    """Write a graph; its batch size is free."""
+    batch = {0: Dim("batch", min=1)}
+    program = torch.onnx.export(
+        graph.eval(),
+        tuple(graph.example.values()),
+        input_names=list(graph.example),
+        output_names=[graph.output],
+        dynamic_shapes=(tuple(batch for _ in graph.example),),
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    weights = sum(each.numel() * each.element_size() for each in graph.parameters())
+    program.save(file, external_data=weights > LARGE)
+
+
+def load(file: Path) -> Any:
+    """A function of named arrays to the output."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+    def run(inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        output: npt.NDArray[Any] = session.run(None, dict(inputs))[0]
+        return output
+
+    return run
