@@ -46,6 +46,8 @@ def main() -> None:
         common.append("retrain.steps=2")
     budget = parse_budget(macs=args.macs, params=args.params)
     found: dict[str, Any] = {}
+    if args.controls_of:
+        known = known_controls(args.results / f"{args.controls_of}.json", args.seeds, common)
     with show_progress() as progress:
         for index, seed in enumerate(args.seeds):
             given = [*common, f"seed={seed}"]
@@ -55,14 +57,14 @@ def main() -> None:
                 args.teacher, args.data, budget, settings, out=args.out, progress=progress
             )
             if args.controls_of:
-                known = args.results / f"{args.controls_of}.json"
-                parts["control"] = known_control(known, seed, parts["student"])
+                parts["control"] = checked_control(known[seed], parts["student"])
             elif args.controls is None or index < args.controls:
                 parts["control"] = control(
                     args.teacher, args.data, settings, out=args.out, progress=progress
                 )
     table = summary(found)
     table |= {"teacher_name": args.teacher, "budget": budget.name, "settings": common}
+    table["controls_of"] = args.controls_of
     print(json.dumps({key: table[key] for key in ("rows", "verdict", "minutes")}, indent=2))
     write_json(args.results / f"{args.name}.json", table)
 
@@ -94,15 +96,28 @@ def control(
     )
 
 
-def known_control(file: Path, seed: int, student: dict[str, Any]) -> dict[str, Any]:
-    """The control of that seed in another table: no budget changes it.
+def known_controls(file: Path, seeds: list[int], common: list[str]) -> dict[int, dict[str, Any]]:
+    """The controls of another table: neither the budget nor how a student is made changes them."""
+    table: dict[str, Any] = json.loads(file.read_text())
+    if of_control(table["settings"]) != of_control(common):
+        raise SystemExit(f"--controls-of {file.stem}: other settings, {table['settings']}")
+    missing = [seed for seed in seeds if "control" not in table["runs"].get(str(seed), {})]
+    if missing:
+        raise SystemExit(f"--controls-of {file.stem}: no control of the seeds {missing}")
+    return {seed: table["runs"][str(seed)] for seed in seeds}
 
-    The teacher, judged in both, must have come out the same: data and protocol are one.
-    """
-    known: dict[str, Any] = json.loads(file.read_text())["runs"][str(seed)]
+
+def of_control(settings: list[str]) -> list[str]:
+    """Those that a control depends on; how it is judged is told by the teacher's row."""
+    others = ("evaluate.", "space.", "supernet.", "score.", "select.", "retrain.output_weight=")
+    return [each for each in settings if not each.startswith(others)]
+
+
+def checked_control(known: dict[str, Any], student: dict[str, Any]) -> dict[str, Any]:
+    """The control, if the teacher came out the same in both tables: data and protocol are one."""
     for key in COLUMNS:
         if value(known["student"]["teacher"][key]) != value(student["teacher"][key]):
-            raise SystemExit(f"--controls-of {file.stem}: its teacher was judged otherwise")
+            raise SystemExit("--controls-of: the teacher was judged otherwise there")
     control: dict[str, Any] = known["control"]
     return control
 

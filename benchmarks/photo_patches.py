@@ -58,11 +58,14 @@ def strips(photograph: Image.Image) -> list[Image.Image]:
 def crops(
     photograph: Image.Image, side: int, count: int, rng: np.random.Generator
 ) -> list[Image.Image]:
-    """Crops at random places, as many of each size."""
+    """Crops at random places, as many of each reduction of the photograph that is large enough."""
     cut = []
-    for shrink in SHRINK:
-        small = photograph.reduce(shrink)
-        for _ in range(count // len(SHRINK)):
+    reduced = [photograph.reduce(shrink) for shrink in SHRINK]
+    large_enough = [small for small in reduced if min(small.size) >= side]
+    if not large_enough:
+        raise SystemExit(f"--side {side}: larger than a strip of a photograph; lower it")
+    for small in large_enough:
+        for _ in range(count // len(large_enough)):
             left = int(rng.integers(small.width - side + 1))
             top = int(rng.integers(small.height - side + 1))
             cut.append(small.crop((left, top, left + side, top + side)))

@@ -44,7 +44,7 @@ class Bench:
 
     def under(self, settings: Settings) -> Bench:
         """The same with other settings, whose gaps are filled in as a compression does it."""
-        _, height, width = self.teacher.image_shape
+        _, height, width = self.teacher.family.sample_shape(self.teacher.denoiser)
         params = sum(parameter.numel() for parameter in self.teacher.denoiser.parameters())
         resolved, _ = resolve(
             settings, params=params, size=(height, width), images=len(self.data.seen)

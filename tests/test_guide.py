@@ -7,6 +7,24 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
+SMALL = """{
+    "max_steps": 2,
+    "supernet": {"batch_size": 4},
+    "score": {"images": 8, "batch_size": 4, "candidates": 3, "output_images": 4},
+    "retrain": {"batch_size": 4},
+    "space": {"max_subnets": 8},
+}"""
+
+
+def test_piece_by_piece_runs_as_it_stands(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "guide.md").read_text("utf-8").split("Piece by piece")[1]
+    example = text.split("```python\n")[1].split("```")[0]
+    assert '{"max_steps": 200}' in example
+    exec(example.replace('{"max_steps": 200}', SMALL), {})
+    assert (tmp_path / "small" / "model_index.json").exists()
+
+
 def words(text: str) -> set[str]:
     """Its words; numbers, and what is too short to tell, are left out."""
     return set(re.findall("[a-z]{3,}", text))

@@ -112,6 +112,13 @@ def test_other_images_get_their_own(teacher, data, tmp_path):
     )
 
 
+def test_another_split_or_other_classes_change_nothing(teacher, data, tmp_path):
+    with_latents(teacher, data, tmp_path)
+    seen = Seen()
+    with_latents(teacher, replace(data, seen=data.seen[:5], labels=None), tmp_path, seen)
+    assert not seen.began
+
+
 @pytest.mark.parametrize("left", [b"", b"no array at all"])
 def test_a_damaged_file_is_made_again(teacher, data, tmp_path, left):
     whole = np.array(with_latents(teacher, data, tmp_path).latents)

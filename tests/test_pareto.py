@@ -56,7 +56,7 @@ def test_the_command_prints_a_line_a_point(run, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "MACs" in lines[0]
     assert len([line for line in lines[1:] if (line and line[0].isdigit()) or "1.000" in line]) >= 3
-    assert lines[-1].endswith("losses are over the teacher's own")
+    assert lines[-1].endswith("errors are over the teacher's own")
 
 
 def test_the_command_prints_json_for_programs(run, capsys):

@@ -18,6 +18,10 @@ from diffnas.space import make_space
 from tests.models import tiny_latent_pipeline, tiny_pipeline
 
 AS_WIDE = {"space": {"trunk": 1}}
+FOUR_LEVELS = {
+    "down_block_types": ("DownEncoderBlock2D",) * 5,
+    "up_block_types": ("UpDecoderBlock2D",) * 5,
+}
 NO_RESNETS = {
     "space": {"trunk": 1, "resnet_widths": [], "resnet_kernels": [], "resnet_skip": False}
 }
@@ -114,6 +118,13 @@ def test_a_smaller_budget_takes_fewer_hours(configs, steady):
     assert plan(configs, AS_WIDE, params=0.25)["hours"] == half  # its MACs are not known yet
 
 
+def test_batches_follow_from_what_is_denoised_not_from_the_images(tmp_path):
+    tiny_latent_pipeline(block_out_channels=(8,) * 5, **FOUR_LEVELS).save_pretrained(tmp_path)
+    made = make_plan(str(tmp_path), parse_budget(macs=0.5), parse({}))
+    assert made["settings"]["retrain"]["batch_size"] == 64  # of 128 by 128 images: 4
+    assert made["reasons"]["retrain.batch_size"] == "64, for 8 x 8 to denoise"
+
+
 def test_an_autoencoder_takes_its_hours_too(tmp_path, configs, steady):
     pipeline = tiny_latent_pipeline()
     pipeline.save_pretrained(tmp_path)
@@ -132,7 +143,7 @@ def test_an_autoencoder_takes_its_hours_too(tmp_path, configs, steady):
     assert many["hours"]["encode"] == pytest.approx(100 * few["hours"]["encode"])
     calls = 1.5 * many["teacher"]["macs"] * 3
     assert few["hours"]["evaluate"] / few["hours"]["encode"] == pytest.approx(
-        (2 * 100 * (calls + 2 * decode)) / (2 * 10 * encode)
+        (2 * 100 * (calls + 2 * decode)) / (2 * 10 / 0.8 * encode)
     )
     assert "encode" not in plan(configs)["hours"]
 

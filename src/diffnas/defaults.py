@@ -18,15 +18,15 @@ def resolve(
 ) -> tuple[Settings, dict[str, str]]:
     """The settings without gaps, and the reason of each value filled in.
 
-    ``params``: the teacher's; ``size``: (H, W) of its images; ``images``: how many there are to
-    train on, where known.
+    ``params``: the teacher's; ``size``: (H, W) of what it denoises, pixels or latents; ``images``:
+    how many there are to train on, where known.
     """
     millions = params / 1e6
     steps = round_to_two(min(max(STEPS_AT_1M * math.sqrt(millions), 2000), 100_000))
     batch_size = _batch_size(size, images)
     rate = round_to_two(min(2e-3, 2e-3 * millions**-0.5))
     of_model = f"for {millions:.3g} M parameters"
-    of_images = f"for images of {size[0]} x {size[1]}" + (f", {images} of them" if images else "")
+    of_images = f"for {size[0]} x {size[1]} to denoise" + (f", {images} of them" if images else "")
     supernet, supernet_reasons = _fill(
         "supernet",
         settings.supernet.model_dump(),

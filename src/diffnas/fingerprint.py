@@ -42,21 +42,33 @@ def _weights(module: Any) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(
+            value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        )
     return digest.hexdigest()
 
 
 def of_data(data: Data) -> str:
     """Of a data set's images, split and augmentation."""
+    digest = _pixels(data)
+    digest.update(data.seen.tobytes())
+    if data.labels is not None:
+        digest.update(data.labels.tobytes())
+    return fingerprint(digest.hexdigest(), data.images.shape, data.augment)
+
+
+def of_images(data: Data) -> str:
+    """Of a data set's images and their augmentation alone."""
+    return fingerprint(_pixels(data).hexdigest(), data.images.shape, data.augment)
+
+
+def _pixels(data: Data) -> Any:
     count = max(1, min(len(data.images), HASHED // max(1, data.images[0].nbytes)))
     probes = np.unique(np.linspace(0, len(data.images) - 1, count).astype(int))
     digest = hashlib.sha256()
     for start in range(0, len(probes), 1024):
         digest.update(np.ascontiguousarray(data.images[probes[start : start + 1024]]).tobytes())
-    digest.update(data.seen.tobytes())
-    if data.labels is not None:
-        digest.update(data.labels.tobytes())
-    return fingerprint(digest.hexdigest(), data.images.shape, data.augment)
+    return digest
 
 
 def _config(component: Any) -> tuple[str, dict[str, Any]]:

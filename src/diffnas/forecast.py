@@ -50,7 +50,8 @@ def hours(
 ) -> dict[str, float]:
     """Hours of each stage on this device, and their sum; other work on it is not foreseen.
 
-    ``images``: how many there are to encode where latents are denoised; None leaves that out.
+    ``images``: to train on, for what encoding them takes where latents are denoised; None leaves
+    that out.
     The student is as large as ``budget.macs``. What budgets of another kind leave of the MACs is
     known only once a student is chosen: half is assumed.
     """
@@ -83,9 +84,14 @@ def hours(
     if (coder := autoencoder_of(teacher.pipeline)) is not None:
         encoding, decoding = coding_macs(coder, teacher.family.sample_shape(teacher.denoiser))
         macs["evaluate"] += 2 * len(settings.evaluate.seeds) * settings.evaluate.samples * decoding
-        if images is not None:
+        if settings.data.augment == "digits":  # encoded at every step
+            for stage in ("supernet", "retrain"):
+                how = getattr(settings, stage)
+                macs[stage] += float(how.steps * how.batch_size * encoding)
+        elif images is not None:
             versions = VERSIONS.get(settings.data.augment, max(VERSIONS.values()))
-            macs = {"encode": float(versions * images * encoding), **macs}
+            whole_set = images / (1 - settings.data.held_out)
+            macs = {"encode": versions * whole_set * encoding, **macs}
     rate = macs_per_second(teacher, space, settings, device)
     found = {stage: value / rate / 3600 for stage, value in macs.items()}
     return {**found, "total": sum(found.values())}
@@ -139,14 +145,20 @@ def training_bytes(
     captured = _bytes_of(calls)
     if space.trunk is not None:  # what is cut from the teacher's calls stands beside them
         captured += _bytes_of(capture(meta, names, inputs)[1])
+    coder = autoencoder_of(teacher.pipeline)
+    coding = 0 if coder is None else sum(_bytes(p) for p in coder.parameters())
     half = 1 if settings.precision == "fp32" else 2
     size, batch = settings.supernet.batch_size, settings.retrain.batch_size
     workers = workers_for(device, space.teacher.macs * size)
     held = captured * (2 if workers > 1 else 1) + workers * max(graphs, default=0)
     # Both trainings hold the frozen teacher. A student is at most as large as its supernet.
     return {
-        "supernet": weights + ADAM_STATES * (trained + _extra_bytes(space)) + size * held // half,
-        "retrain": weights
+        "supernet": coding
+        + weights
+        + ADAM_STATES * (trained + _extra_bytes(space))
+        + size * held // half,
+        "retrain": coding
+        + weights
         + trained * (ADAM_STATES + 1)
         + batch * (captured + saved_bytes(base, (), inputs)) // half,
     }

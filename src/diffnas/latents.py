@@ -16,7 +16,7 @@ from diffnas.data import Data, to_float
 from diffnas.data.filled import filled
 from diffnas.families import Teacher
 from diffnas.families.autoencoder import autoencoder_of
-from diffnas.fingerprint import fingerprint, of_data, of_module
+from diffnas.fingerprint import fingerprint, of_images, of_module
 from diffnas.progress import Progress
 
 PART = 64
@@ -53,7 +53,7 @@ def with_latents(
         np.float16,
         encoded,
         part=PART,
-        made_from=fingerprint(of_module(coder), of_data(data)),
+        made_from=fingerprint(of_module(coder), of_images(data)),
         stage="encode",
         progress=progress or Progress(),
     )

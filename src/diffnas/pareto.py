@@ -1,4 +1,7 @@
-"""The front of cost against block losses: what every budget would give, before any retraining."""
+"""The front of cost against errors: what every budget would give, before any retraining.
+
+Errors are what selection goes by: a replaced block's at the output, or block losses.
+"""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,8 +28,8 @@ class Point:
     """One architecture of the front.
 
     ``macs`` and ``params``: shares of the teacher's; ``trunk``: of its streams' width. ``loss``:
-    the sum of its block losses, over that of the subnets of the teacher's own options; ``worst``:
-    the largest block loss over its own benchmark.
+    the sum of its blocks' errors, over that of the subnets of the teacher's own options; ``worst``:
+    the largest error over its own benchmark.
     """
 
     macs: float
@@ -57,7 +60,7 @@ def front(
 
     ``run``: a run folder with scores; ``metric``: 'macs' or 'params'; ``points``: so many budgets,
     evenly spaced; two that give the same architecture are one point. Nothing is trained, and
-    block losses do not tell quality after retraining, only what is worth retraining.
+    errors do not tell quality after retraining, only what is worth retraining.
 
     Raises:
         UserError: no scores there, or an unknown metric or rule.

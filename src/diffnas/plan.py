@@ -53,7 +53,7 @@ def make_plan(
         model, revision=revision, variant=variant, trust_remote_code=trust_remote_code
     )
     settings, space, why = space_for(settings, teacher.denoiser, teacher.family, budget)
-    _, height, width = teacher.image_shape
+    _, height, width = teacher.family.sample_shape(teacher.denoiser)
     resolved, reasons = resolve(
         settings, params=space.teacher.params, size=(height, width), images=images
     )

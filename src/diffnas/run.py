@@ -118,8 +118,12 @@ def compress(
     )
     if images.remark is not None:
         progress.say(images.remark)
+    _, *denoised = teacher.family.sample_shape(teacher.denoiser)
     resolved, reasons = resolve(
-        settings, params=space.teacher.params, size=(height, width), images=len(images.seen)
+        settings,
+        params=space.teacher.params,
+        size=(denoised[0], denoised[1]),
+        images=len(images.seen),
     )
     # By name, so that what 'auto' finds on another day cannot mix two kinds of features.
     named = features_of(images, settings.evaluate)

@@ -51,7 +51,9 @@ def make_space(denoiser: nn.Module, family: Family, settings: SpaceSettings) -> 
             base = call_cost(meta, kwargs=inputs)
         except (ValueError, RuntimeError) as error:  # the latter where layers are of other kinds
             reason = str(error) if isinstance(error, ValueError) else "not with this model's layers"
-            raise UserError(f"space.trunk = {settings.trunk:g}: {reason}; use 1") from None
+            raise UserError(
+                f"space.trunk = {settings.trunk:g}: {reason}; use 1, or a share that divides"
+            ) from None
     names = family.block_names(meta)
     found = _wanted(
         {

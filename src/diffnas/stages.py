@@ -57,10 +57,15 @@ class Job:
         return self.path if trunk is None else self.path / f"trunk-{trunk[0]}"
 
     @property
+    def rule(self) -> str:
+        """The rule that selects; a tolerance is the local rule's."""
+        return "local" if self.budget.tolerance is not None else self.settings.select.rule
+
+    @property
     def student(self) -> Path:
         """The student's folder, named after its budget."""
-        rule = self.settings.select.rule
-        suffix = "" if rule == DEFAULT_RULE else f"-{rule}"
+        by_default = self.budget.tolerance is not None or self.rule == DEFAULT_RULE
+        suffix = "" if by_default else f"-{self.rule}"
         return self.path / "students" / f"{self.budget.name}{suffix}"
 
 
@@ -169,7 +174,7 @@ def architecture(
 
     ``table``: block losses; ``judged``: what selection goes by.
     """
-    rule, seed = job.settings.select.rule, job.settings.seed
+    rule, seed = job.rule, job.settings.seed
     # A latency holds on the device it was measured on.
     where = device_name(job.teacher.device) if job.budget.latency is not None else None
     made_from = fingerprint(judged_from, rule, asdict(job.budget), seed, where)

@@ -52,6 +52,8 @@ def run(script, *given):
 
 def test_the_second_teacher_is_trained_on_patches_and_goes_on(tmp_path):
     run("photo_patches", "--out", tmp_path / "images", "--count", 2)
+    run("photo_patches", "--out", tmp_path / "large", "--count", 2, "--side", 32)
+    assert len(list((tmp_path / "large").rglob("*.png"))) == 8 * 5 * 2
     teacher = ["--data", tmp_path / "images", "--out", tmp_path / "teacher"]
     run("train_patches", *teacher, "--steps", 2)
     assert run("train_patches", *teacher, "--steps", 3).startswith("3 of 3")

@@ -146,6 +146,12 @@ def test_joined_budgets_all_hold(run, teacher):
     assert shares["memory_bytes"] <= 0.95
 
 
+def test_a_tolerance_is_the_local_rules_whatever_rule_is_set(run, teacher):
+    assert compress(teacher, run, "--tolerance", "50", "--rule", "random") == 0
+    made = json.loads((run / "students" / "tolerance-50" / "architecture.json").read_text())
+    assert (made["rule"], made["tolerance"]) == ("local", 50)
+
+
 def test_a_latency_budget_is_measured_on_this_device(run, teacher):
     # So long a time that no machine's speed decides.
     assert compress(teacher, run, "--latency", "100s", "--until", "architecture") == 0

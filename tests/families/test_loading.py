@@ -213,7 +213,8 @@ def test_a_folder_that_is_no_pipeline_is_refused(tmp_path: Path, load: Any) -> N
         ({"scheduler": ["diffusers", "UNet2DModel"]}, "none of diffusers'"),
         ({"text_encoder": ["transformers", "CLIPTextModel"]}, "together with text_encoder"),
         ({"vae": ["diffusers", "AutoencoderKL"]}, "vae/config.json is missing"),
-        ({"vae": ["my_code", "Mine"]}, "none of diffusers'"),
+        ({"vae": ["my_code", "Mine"]}, "its vae is a Mine of my_code; supported are"),
+        ({"vae": ["diffusers", "AutoencoderDC"]}, "its vae is a AutoencoderDC of diffusers"),
     ],
 )
 def test_unfit_components_are_refused(
@@ -245,6 +246,7 @@ def test_a_pipeline_of_latents_is_loaded_with_its_autoencoder(tmp_path: Path) ->
     ("coder", "words"),
     [
         ({"latent_channels": 5}, "latents have 5 channels, its denoiser takes 3"),
+        ({"vq_embed_dim": 4}, "latents have 4 channels, its denoiser takes 3"),
         ({"in_channels": 2}, "autoencoder's images have 2 channels"),
     ],
 )
@@ -253,6 +255,20 @@ def test_an_autoencoder_that_does_not_fit_is_refused(
 ) -> None:
     tiny_latent_pipeline(**coder).save_pretrained(tmp_path)
     assert words in refused(tmp_path, load)
+
+
+def test_a_damaged_autoencoder_is_refused(tmp_path: Path) -> None:
+    pipeline = tiny_latent_pipeline()
+    pipeline.save_pretrained(tmp_path / "whole")
+    weights = tmp_path / "whole" / "vqvae" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    name = next(iter(tensors))
+    save_file({**tensors, name: tensors[name] * float("nan")}, weights)
+    assert f"not all finite, e.g. {name}" in refused(tmp_path / "whole")
+    pipeline.save_pretrained(tmp_path / "fp16", variant="fp16")
+    weights = tmp_path / "fp16" / "vqvae" / "diffusion_pytorch_model.fp16.safetensors"
+    save_file({key: value for key, value in tensors.items() if key != name}, weights)
+    assert f"1 missing, e.g. {name}" in refused(tmp_path / "fp16", variant="fp16")
 
 
 @pytest.mark.parametrize("load", [load_teacher, load_skeleton])

@@ -116,6 +116,33 @@ def test_options_are_those_that_the_student_had_whatever_was_planned_since(tmp_p
     assert page_of(run).count("width 0.25") == before.count("width 0.25")
 
 
+def test_errors_at_the_output_stand_before_block_losses_where_they_were_measured(tmp_path):
+    run = make_run(tmp_path / "demo")
+    file = next(run.glob("students/*/architecture.json"))
+    architecture = json.loads(file.read_text())
+    assert "error at the output" not in page_of(run)
+    architecture["losses"]["mid_block"] |= {"output_error": 0.006, "output_benchmark": 0.002}
+    file.write_text(json.dumps(architecture))
+    assert "error at the output 0.00600, 3.00 times its benchmark 0.00200, loss 0.0290" in page_of(
+        run
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ("local", "tolerance 1.84"),
+        ("global-exact", "largest error over a block's benchmark 1.84"),
+        ("theirs", "its figure 1.84"),
+    ],
+)
+def test_a_rules_figure_is_called_what_it_is(tmp_path, rule, words):
+    run = make_run(tmp_path / "demo")
+    file = next(run.glob("students/*/architecture.json"))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"rule": rule}))
+    assert f"Rule: {rule}, {words}" in page_of(run)
+
+
 def test_the_chosen_option_of_every_slot_is_marked(tmp_path):
     text = page_of(make_run(tmp_path / "demo"))
     assert text.count('class="option chosen"') == 2 * len(BLOCKS)

@@ -20,10 +20,10 @@ def front(
     points: Annotated[str, typer.Option(metavar="N", help="How many budgets.")] = "20",
     as_json: Annotated[bool, typer.Option("--json", help="For a program.")] = False,
 ) -> None:
-    """Show what each budget would choose in a run: cost and block losses. No training.
+    """Show what each budget would choose in a run: cost and errors. No training.
 
-    Block losses are those before retraining, over the teacher's own: they rank, they promise
-    nothing.
+    Errors are what selection went by (of each block, at the output or its block loss), before
+    retraining, summed, over those of the teacher's options: they rank, they promise nothing.
     """
     number = options.whole_number("--points", points)
     from diffnas.pareto import front as make_front
@@ -33,7 +33,7 @@ def front(
     if as_json:
         print_json({"metric": metric, "rule": rule, "points": [p.to_json() for p in found]})
         return
-    columns = ("MACs", "share", "parameters", "share", "trunk", "block losses", "worst block")
+    columns = ("MACs", "share", "parameters", "share", "trunk", "errors", "worst block")
     table = plain_table(None, columns)
     for point in found:
         table.add_row(
@@ -47,4 +47,4 @@ def front(
         )
     print_table(table)
     print_result("")
-    print_result(f"{len(found)} architectures by rule {rule}; losses are over the teacher's own")
+    print_result(f"{len(found)} architectures by rule {rule}; errors are over the teacher's own")

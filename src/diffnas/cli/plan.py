@@ -41,7 +41,7 @@ def plan(
 ) -> None:
     """Show blocks, options, reachable costs, hours and memory of compressing MODEL. No training.
 
-    A folder with model_index.json and the denoiser's config.json is enough.
+    A folder with model_index.json and the config.json of denoiser and autoencoder is enough.
     """
     budget = parse_budget(
         macs=macs, params=params, latency=latency, memory=memory, tolerance=tolerance

@@ -14,6 +14,9 @@ from diffnas.measure.cost import call_cost, to_meta
 COMPONENTS = ("vae", "vqvae")
 """What diffusers' pipelines call it."""
 
+CLASSES = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
+"""Those whose latents are understood."""
+
 PIXELS = 2**21
 """Coded at once, for the memory's sake: 8 images of 512 by 512."""
 
@@ -22,6 +25,12 @@ def autoencoder_of(pipeline: Any) -> Any:
     """The pipeline's autoencoder; None if it denoises pixels."""
     found = (getattr(pipeline, name, None) for name in COMPONENTS)
     return next((each for each in found if each is not None), None)
+
+
+def latent_channels(autoencoder: Any) -> int:
+    """Channels of its latents; a codebook's vectors may be shorter than what they are made from."""
+    config = autoencoder.config
+    return int(config.get("vq_embed_dim") or config.latent_channels)
 
 
 def shrinking(autoencoder: Any) -> int:

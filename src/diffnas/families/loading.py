@@ -9,7 +9,7 @@ from diffusers import DiffusionPipeline
 
 from diffnas.errors import UserError
 from diffnas.families import Teacher, origin
-from diffnas.families.autoencoder import autoencoder_of
+from diffnas.families.autoencoder import COMPONENTS, autoencoder_of
 from diffnas.families.skeleton import frozen, skeleton
 from diffnas.refusing import refusing
 from diffnas.student import saving
@@ -46,7 +46,7 @@ def load_teacher(
     denoiser = getattr(pipeline, known.family.component).float()
     _check_finite(model, denoiser)
     if (coder := autoencoder_of(pipeline)) is not None:
-        frozen(coder)
+        _check_finite(model, frozen(coder))
     return Teacher(model, pipeline, frozen(denoiser), known.family)
 
 
@@ -59,8 +59,8 @@ def load_skeleton(
 ) -> Teacher:
     """A teacher without weights: its denoiser is on the meta device, made from its config.
 
-    Needs ``model_index.json`` and the denoiser's ``config.json`` only, and fetches no more from
-    the Hub. ``pipeline`` holds the denoiser and the scheduler (None without its config) and no
+    Needs ``model_index.json`` and the ``config.json`` of denoiser and autoencoder only, and fetches
+    no more from the Hub. ``pipeline`` holds these, the scheduler (None without its config) and no
     more. ``variant`` changes nothing here, as variants share their configs, nor does
     ``trust_remote_code``, as no code is run.
 
@@ -78,13 +78,18 @@ def _load(folder: Path, known: Teacher, variant: str | None, trust_remote_code: 
         return saving.load(folder)
     given = {}
     with refusing(f"model {known.source} cannot be loaded"):
-        kind = type(known.denoiser)
-        if getattr(diffusers, kind.__name__, None) is kind:
-            # diffusers leaves layers without stored weights at random, with a warning.
-            given[component], report = kind.from_pretrained(
-                inner, use_safetensors=True, variant=variant, output_loading_info=True
-            )
-            saving.check_fit(report, known.source)
+        for name in (component, *COMPONENTS):
+            kind = type(getattr(known.pipeline, name, None))
+            stock: Any = getattr(diffusers, kind.__name__, None)
+            if stock is not None and issubclass(kind, stock):
+                # diffusers leaves layers without stored weights at random, with a warning.
+                given[name], report = stock.from_pretrained(
+                    inner if name == component else folder / name,
+                    use_safetensors=True,
+                    variant=variant,
+                    output_loading_info=True,
+                )
+                saving.check_fit(report, known.source)
         return DiffusionPipeline.from_pretrained(
             folder,
             use_safetensors=True,

@@ -23,7 +23,7 @@ Index = dict[str, tuple[str, str]]
 
 
 def skeleton(source: Origin) -> Teacher:
-    """A teacher whose denoiser is on the meta device; ``pipeline`` holds it and the scheduler.
+    """A teacher on the meta device; ``pipeline`` holds denoiser, scheduler and autoencoder.
 
     Raises:
         UserError: the pipeline is incomplete, or is not supported.
@@ -41,19 +41,18 @@ def skeleton(source: Origin) -> Teacher:
     what = f"model {source.model}: its {family.component} cannot be made from its config"
     with refusing(what), torch.device("meta"):
         denoiser = kind.from_config(config)
-    coder = _autoencoder(source, index)
-    why = (
-        family.supports(denoiser)
-        or _beside(family.component, index)
-        or _unfit(family.sample_shape(denoiser)[0], coder)
-    )
+    why = family.supports(denoiser) or _beside(family.component, index)
+    parts = {family.component: denoiser}
+    if why is None:
+        coder = _autoencoder(source, index)
+        parts |= coder
+        why = _unfit(family.sample_shape(denoiser)[0], *coder.values())
     scheduler = _scheduler(source, index)
     if scheduler is not None:
         why = why or unsupported_noise(scheduler.config)
     if why is not None:
         raise UserError(f"model {source.model}: {why}")
-    parts = {family.component: denoiser, "scheduler": scheduler, "vae": coder}
-    pipeline = SimpleNamespace(**parts)
+    pipeline = SimpleNamespace(**parts, scheduler=scheduler)
     return Teacher(source.model, pipeline, frozen(denoiser), family)
 
 
@@ -137,25 +136,30 @@ def _beside(component: str, index: Index) -> str | None:
     )
 
 
-def _autoencoder(source: Origin, index: Index) -> Any:
-    """The autoencoder on the meta device; None where pixels are denoised."""
+def _autoencoder(source: Origin, index: Index) -> dict[str, Any]:
+    """The autoencoder on the meta device, by its name; nothing where pixels are denoised."""
     for component in autoencoder.COMPONENTS:
         if component not in index:
             continue
-        kind = _diffusers_class(index[component][1], ModelMixin)
-        config = origin.get_json(source, f"{component}/config.json")
-        if kind is None or config is None:
+        library, name = index[component]
+        if library != "diffusers" or name not in autoencoder.CLASSES:
             raise UserError(
-                f"model {source.model}: its {component} ({index[component][1]}) is none of "
-                f"diffusers', or {component}/config.json is missing; give the whole pipeline"
+                f"model {source.model}: its {component} is a {name} of {library}; supported are "
+                f"{', '.join(autoencoder.CLASSES)} of diffusers"
+            )
+        config = origin.get_json(source, f"{component}/config.json")
+        if config is None:
+            raise UserError(
+                f"model {source.model}: {component}/config.json is missing; "
+                "copy or download the whole pipeline"
             )
         what = f"model {source.model}: its {component} cannot be made from its config"
         with refusing(what), torch.device("meta"):
-            return kind.from_config(config)
-    return None
+            return {component: getattr(diffusers, name).from_config(config)}
+    return {}
 
 
-def _unfit(channels: int, coder: Any) -> str | None:
+def _unfit(channels: int, coder: Any = None) -> str | None:
     """Say why a denoiser of so many channels cannot be trained on images; None if it can."""
     if coder is None:
         if channels in (1, 3):
@@ -166,11 +170,8 @@ def _unfit(channels: int, coder: Any) -> str | None:
         )
     if coder.config.in_channels not in (1, 3):
         return f"its autoencoder's images have {coder.config.in_channels} channels, not 1 or 3"
-    if coder.config.latent_channels != channels:
-        return (
-            f"its autoencoder's latents have {coder.config.latent_channels} channels, its denoiser "
-            f"takes {channels}"
-        )
+    if (own := autoencoder.latent_channels(coder)) != channels:
+        return f"its autoencoder's latents have {own} channels, its denoiser takes {channels}"
     return None
 
 

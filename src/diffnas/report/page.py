@@ -19,8 +19,13 @@ from diffnas.report.table import (
 )
 from diffnas.report.words import unmeasured, verdict, words
 
-FIGURE_OF = {"local": "tolerance", "local-ratio": "share of each block's cost"}
-"""What a rule's own figure is; of others, the largest block loss over its benchmark."""
+WORST = "largest error over a block's benchmark"
+FIGURE_OF = {
+    "local": "tolerance",
+    "local-ratio": "share of each block's cost",
+    **dict.fromkeys(("global-exact", "global-evolution", "random"), WORST),
+}
+"""What a rule's own figure is."""
 
 
 def page(run: RunFiles) -> str:
@@ -111,7 +116,7 @@ def choices(architecture: Mapping[str, Any]) -> str:
         )
     rule = escape(str(architecture.get("rule", "")))
     tolerance = mean(architecture.get("tolerance"))
-    figure = FIGURE_OF.get(rule, "largest error over a block's benchmark")
+    figure = FIGURE_OF.get(rule, "its figure")
     how = f"Rule: {rule}" + (f", {figure} {significant(tolerance)}" if tolerance else "")
     kept, of = architecture.get("trunk") or (1, 1)
     trunk = (
@@ -121,9 +126,9 @@ def choices(architecture: Mapping[str, Any]) -> str:
         else ""
     )
     return (
-        f"<h3>What each block became</h3><p>{how}. {trunk}The benchmark is the loss of the subnet "
-        "made of the teacher's own options, in the same supernet. Open a block to see its options; "
-        f"the marked one was chosen.</p>{''.join(items)}"
+        f"<h3>What each block became</h3><p>{how}. {trunk}The benchmark is the error or loss of "
+        "the subnet made of the teacher's own options, in the same supernet. Open a block to see "
+        f"its options; the marked one was chosen.</p>{''.join(items)}"
     )
 
 
@@ -137,17 +142,21 @@ def strip(options: Sequence[Any], chosen: str) -> str:
 
 
 def block_facts(losses: Mapping[str, Any]) -> str:
-    """One block's MACs kept, its loss, and that over its benchmark."""
+    """One block's MACs kept; its error at the output and its loss, and both over benchmarks."""
     kept = ratio_text(losses.get("macs"), losses.get("teacher_macs"))
-    loss, benchmark = mean(losses.get("loss")), mean(losses.get("benchmark"))
     parts = []
     if kept:
         parts.append(f"{kept} of {count(losses['teacher_macs'])} MACs")
-    if loss is not None:
-        parts.append(f"loss {significant(loss)}")
-    if loss is not None and benchmark:
-        times = significant(loss / benchmark)
-        parts.append(f"{times} times its benchmark {significant(benchmark)}")
+    for key, benchmark_key, name in (
+        ("output_error", "output_benchmark", "error at the output"),
+        ("loss", "benchmark", "loss"),
+    ):
+        value, benchmark = mean(losses.get(key)), mean(losses.get(benchmark_key))
+        if value is not None:
+            parts.append(f"{name} {significant(value)}")
+        if value is not None and benchmark:
+            times = significant(value / benchmark)
+            parts.append(f"{times} times its benchmark {significant(benchmark)}")
     return f'<span class="facts">{", ".join(parts)}</span>{bar(kept)}'
 
 
