@@ -50,6 +50,13 @@ def run(script, *given):
     return done.stdout
 
 
+def test_published_models_are_planned_from_their_configs(tmp_path):
+    run("plans", "--results", tmp_path, "--quick")
+    (row,) = json.loads((tmp_path / "plans.json").read_text())["rows"].values()
+    assert row["params_difference"] == 0
+    assert abs(row["macs_difference"]) < 0.005
+
+
 def test_the_second_teacher_is_trained_on_patches_and_goes_on(tmp_path):
     run("photo_patches", "--out", tmp_path / "images", "--count", 2)
     run("photo_patches", "--out", tmp_path / "large", "--count", 2, "--side", 32)
