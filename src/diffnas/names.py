@@ -6,6 +6,9 @@ from pathlib import Path
 STAGES = ("plan", "supernet", "scores", "architecture", "student", "metrics", "report")
 """The stages of a run, in their order."""
 
+FORMATS = ("onnx", "openvino")
+"""Of ``diffnas export``."""
+
 OWN_SAMPLES = "teacher"
 """The data set of what the teacher itself makes."""
 

@@ -25,7 +25,6 @@ A ResNet layer costs the product of what it reads and what it is wide inside: at
 alike.
 """
 
-
 STEPS = 8
 """Widths are eighths, so that budgets not far from each other share a search."""
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,10 +37,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
         seen.data, seen.settings = data, settings
         return {"protocol": PROTOCOL, "rows": {name: ROW for name in pipelines}}
 
-    for name, function in (("families.loading", load_teacher), ("measure.evaluate", evaluate)):
-        module = ModuleType(f"diffnas.{name}")
-        setattr(module, function.__name__, function)
-        monkeypatch.setitem(__import__("sys").modules, f"diffnas.{name}", module)
+    monkeypatch.setattr("diffnas.families.loading.load_teacher", load_teacher)
+    monkeypatch.setattr("diffnas.measure.evaluate.evaluate", evaluate)
     return seen
 
 

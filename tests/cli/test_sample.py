@@ -1,6 +1,6 @@
 """``diffnas sample``: a grid written whole or not at all."""
 
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         family = SimpleNamespace(sample=sample)
         return SimpleNamespace(pipeline=0, denoiser=0, family=family, image_shape=(1, 8, 8))
 
-    loading = ModuleType("diffnas.families.loading")
-    loading.load_teacher = load_teacher
-    monkeypatch.setitem(__import__("sys").modules, "diffnas.families.loading", loading)
+    monkeypatch.setattr("diffnas.families.loading.load_teacher", load_teacher)
     return seen
 
 

@@ -1,7 +1,6 @@
 import ast
 import copy
 import importlib.util
-import pickle
 import sys
 from pathlib import Path
 
@@ -268,12 +267,11 @@ def test_edits_of_a_newer_format_are_refused():
         DiffNASUNet2DModel.from_config(tiny_unet().config, edits=EDITS, edits_format=3)
 
 
-def test_a_student_can_be_copied_and_pickled():
+def test_a_student_can_be_copied():
     student = DiffNASUNet2DModel.from_config(tiny_unet().config, edits=EDITS).eval()
-    x = torch.randn(2, 1, 8, 8)
-    for again in (copy.deepcopy(student), pickle.loads(pickle.dumps(student))):
-        assert type(again) is DiffNASUNet2DModel
-        assert torch.equal(again(x, 3).sample, student(x, 3).sample)
+    x, again = torch.randn(2, 1, 8, 8), copy.deepcopy(student)
+    assert type(again) is DiffNASUNet2DModel
+    assert torch.equal(again(x, 3).sample, student(x, 3).sample)
 
 
 def test_the_travelling_file_needs_torch_and_diffusers_only():

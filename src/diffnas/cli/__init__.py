@@ -67,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILURE
     except (KeyboardInterrupt, typer.Abort):
         return _fail(*explain(KeyboardInterrupt()))
+    # Whatever it is: nobody else is left to catch it, and without --debug a user gets one line.
     except Exception as error:
-        # Whatever it is, nobody else is left to catch it: without --debug a user gets one line.
         if debug:
             raise
         return _fail(*explain(error))

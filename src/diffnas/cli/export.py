@@ -9,8 +9,7 @@ from diffnas.cli import options
 from diffnas.cli.output import print_result, print_table
 from diffnas.cli.progress import show_progress
 from diffnas.cli.quiet import hush_diffusers
-
-FORMATS = ("onnx", "openvino")
+from diffnas.names import FORMATS
 
 
 def export(

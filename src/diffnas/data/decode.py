@@ -126,16 +126,16 @@ def _fill(
             image = ImageOps.exif_transpose(read(index))
         except MemoryError:
             raise
+        # Pillow's plugins raise whatever a broken file trips them over: struct.error, KeyError,
+        # SyntaxError and more. One bad picture among many is left out and counted.
         except Exception:
-            # Pillow's plugins raise whatever a broken file trips them over: struct.error, KeyError,
-            # SyntaxError and more. One bad picture among many is left out and counted.
             return None
         try:
             return to_array(image, size, channels)
         except (AttributeError, MemoryError, TypeError):  # no fault of the file
             raise
+        # So here: modes that Pillow cannot convert, values that are no numbers.
         except Exception:
-            # As above: modes that Pillow cannot convert, values that are no numbers.
             return None
 
     kept: list[int] = []

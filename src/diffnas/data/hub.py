@@ -79,8 +79,8 @@ def _open(source: str) -> Dataset:
         else:
             name, _, configuration = source.partition(":")
             found = datasets.load_dataset(name, configuration or None)
+    # The library's own errors, the Hub client's, pyarrow's and the network's share no class.
     except Exception as error:
-        # The library's own errors, the Hub client's, pyarrow's and the network's share no class.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         if folder.is_dir():
             raise UserError(

@@ -22,10 +22,8 @@ from diffnas.errors import RunError, UserError
 from diffnas.export.graph import Graph, graphs
 from diffnas.families import Teacher
 from diffnas.measure.latency import latency_ms
-from diffnas.names import public_name
+from diffnas.names import FORMATS, public_name
 from diffnas.progress import Progress
-
-FORMATS = ("onnx", "openvino")
 
 TOLERANCE = 1e-4
 """Largest difference from PyTorch's output, over its largest value where that is above 1."""
