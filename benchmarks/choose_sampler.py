@@ -43,7 +43,7 @@ def sample(pipeline: DDPMPipeline, sampler: str, steps: int, count: int, seed: i
     side = model.config.sample_size
     return sample_images(
         pipeline.scheduler,
-        lambda noisy, timestep, _: model(noisy, timestep).sample,
+        lambda _: lambda noisy, timestep: model(noisy, timestep).sample,
         (model.config.in_channels, side, side),
         count,
         seed=seed,

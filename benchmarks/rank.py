@@ -139,11 +139,10 @@ def from_passes(on: Bench, net: Supernet, chosen: Architecture, part: Batch) -> 
 def validation(on: Bench) -> Batch:
     """Seen images, each at a timestep of its own, which are spread evenly."""
     rows, random = spread(on.data.seen, IMAGES), generator(0, "rank", 0)
-    labels = None if on.data.labels is None else torch.from_numpy(on.data.labels[rows])
     times = even_timesteps(on.teacher.pipeline.scheduler.config, len(rows))
     return on.teacher.training_batch(
         on.teacher.clean(on.data, rows),
-        labels,
+        on.teacher.condition(on.data, rows),
         random,
         times[torch.randperm(len(rows), generator=random)],  # images may be sorted by class
     )

@@ -16,7 +16,7 @@ from torch.nn import functional
 from diffnas import slots
 from diffnas.architecture import subnet_at
 from diffnas.blocks import Call, capture
-from diffnas.data import Data, batch
+from diffnas.data import Data
 from diffnas.families import Teacher
 from diffnas.losses import block_loss, block_target
 from diffnas.rng import generator
@@ -92,8 +92,7 @@ def score_row(
 ) -> dict[str, Any]:
     """Times of all blocks together, and each block's ratios."""
     teacher, random = supernet.teacher, generator(0, "speed", 0)
-    images, labels = batch(data, batch_size, random)
-    noisy = teacher.training_batch(images, labels, random)
+    noisy = teacher.random_batch(data, batch_size, random)
     found = [
         f"{name}.{path}"
         for name in supernet.blocks

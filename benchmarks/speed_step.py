@@ -13,7 +13,7 @@ from torch import nn
 
 from diffnas.architecture import BlockSpace, Subnet
 from diffnas.blocks import Call, capture
-from diffnas.data import Data, batch
+from diffnas.data import Data
 from diffnas.families import Batch
 from diffnas.losses import block_loss, block_target
 from diffnas.optimizer import Optimizer
@@ -38,8 +38,7 @@ class Step:
 def draw(supernet: Supernet, data: Data, index: int, batch_size: int, workers: int) -> Step:
     """A step's images, noise and subnets, as :func:`diffnas.supernet_training.fit` draws them."""
     random, teacher = generator(0, "supernet", index), supernet.teacher
-    images, labels = batch(data, batch_size, random)
-    noisy = teacher.training_batch(images, labels, random)
+    noisy = teacher.random_batch(data, batch_size, random)
     subnets = {
         block.name: list(subnets_of_step(block, index, random, True))
         for block in supernet.space.blocks

@@ -20,6 +20,11 @@ def tiny_teacher(seed: int = 0, **overrides: Any) -> Teacher:
     """Random weights; zero-initialised ones too, so that every part matters."""
     pipeline = tiny_pipeline(seed, **overrides)
     scramble(pipeline.unet, seed)
+    return teacher_of(pipeline)
+
+
+def teacher_of(pipeline: Any) -> Teacher:
+    """Of the pipeline as it is."""
     denoiser = pipeline.unet.eval().requires_grad_(False)
     return Teacher("tiny", pipeline, denoiser, unet2d.FAMILY)
 

@@ -3,7 +3,27 @@
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, LDMPipeline, UNet2DModel, VQModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    DiTPipeline,
+    DiTTransformer2DModel,
+    EulerDiscreteScheduler,
+    LDMPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+    UNet2DModel,
+    VQModel,
+)
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
@@ -70,3 +90,123 @@ def tiny_latent_pipeline(coder: type = VQModel, **overrides: Any) -> LDMPipeline
     coder = coder(**{**config, **overrides})
     unet = tiny_unet(in_channels=3, out_channels=3)
     return LDMPipeline(vqvae=coder, unet=unet, scheduler=DDIMScheduler(clip_sample=False))
+
+
+def tiny_tokenizer() -> CLIPTokenizer:
+    """CLIP's, which spells: its words are letters."""
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{each}</w>" for each in letters)]
+    return CLIPTokenizer({word: i for i, word in enumerate(words)}, [], model_max_length=77)
+
+
+def tiny_text_encoder(kind: type = CLIPTextModel, **overrides: Any) -> Any:
+    """Two layers of 32 channels, for the words of :func:`tiny_tokenizer`."""
+    config: dict[str, Any] = {
+        "vocab_size": 80,
+        "hidden_size": 32,
+        "intermediate_size": 37,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 1,
+        "projection_dim": 32,
+    }
+    torch.manual_seed(1)
+    return kind(CLIPTextConfig(**{**config, **overrides})).eval()
+
+
+def tiny_condition_unet(seed: int = 0, **overrides: Any) -> UNet2DConditionModel:
+    """Two levels, the lower one with cross-attention to 32 channels of text; random weights."""
+    config: dict[str, Any] = {
+        "sample_size": 8,
+        "in_channels": 4,
+        "out_channels": 4,
+        "layers_per_block": 1,
+        "block_out_channels": (16, 32),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "norm_num_groups": 4,
+        "attention_head_dim": 4,
+        "cross_attention_dim": 32,
+    }
+    torch.manual_seed(seed)
+    return UNet2DConditionModel(**{**config, **overrides}).eval()
+
+
+def tiny_autoencoder(**overrides: Any) -> AutoencoderKL:
+    """Latents of 4 channels, at half the side of colour images."""
+    torch.manual_seed(2)
+    config: dict[str, Any] = {
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "block_out_channels": (8, 16),
+        "latent_channels": 4,
+        "norm_num_groups": 4,
+        "scaling_factor": 0.5,
+    }
+    return AutoencoderKL(**{**config, **overrides}).eval()
+
+
+SD_NOISE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+"""Stable Diffusion's."""
+
+
+def tiny_stable_diffusion(prediction: str = "epsilon", **overrides: Any) -> Any:
+    """Stable Diffusion 1 or 2, very small: colour images of 16 by 16."""
+    return StableDiffusionPipeline(
+        vae=tiny_autoencoder(),
+        text_encoder=tiny_text_encoder(),
+        tokenizer=tiny_tokenizer(),
+        unet=tiny_condition_unet(**overrides),
+        scheduler=DDIMScheduler(prediction_type=prediction, **SD_NOISE),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def tiny_xl(**overrides: Any) -> Any:
+    """Stable Diffusion XL, very small: two text encoders, added conditions, deeper transformers."""
+    config: dict[str, Any] = {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 6 * 8 + 32,
+        "cross_attention_dim": 64,
+        "transformer_layers_per_block": (1, 2),
+        "use_linear_projection": True,
+    }
+    return StableDiffusionXLPipeline(
+        vae=tiny_autoencoder(),
+        text_encoder=tiny_text_encoder(),
+        text_encoder_2=tiny_text_encoder(CLIPTextModelWithProjection),
+        tokenizer=tiny_tokenizer(),
+        tokenizer_2=tiny_tokenizer(),
+        unet=tiny_condition_unet(**{**config, **overrides}),
+        scheduler=EulerDiscreteScheduler(beta_schedule="scaled_linear"),
+    )
+
+
+def tiny_dit(**overrides: Any) -> DiTPipeline:
+    """Three layers of two heads for ten classes, with a learned variance; images of 16 by 16."""
+    config: dict[str, Any] = {
+        "num_attention_heads": 2,
+        "attention_head_dim": 8,
+        "in_channels": 4,
+        "out_channels": 8,
+        "num_layers": 3,
+        "sample_size": 8,
+        "num_embeds_ada_norm": 10,
+    }
+    torch.manual_seed(0)
+    transformer = DiTTransformer2DModel(**{**config, **overrides}).eval()
+    scheduler = DDIMScheduler(clip_sample=False)
+    labels = {0: "zero", 1: "one, unit"}
+    return DiTPipeline(transformer, tiny_autoencoder(), scheduler, id2label=labels)

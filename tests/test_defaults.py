@@ -42,6 +42,17 @@ def test_scoring_takes_the_supernets_batches_unless_told_otherwise():
     assert resolved(given)[0].score.batch_size == 32
 
 
+def test_conditions_are_left_out_in_training_only_where_samples_are_guided():
+    guided, reasons = resolved(guided=True)
+    assert 0 < guided.data.condition_dropout < 1
+    assert "guided" in reasons["data.condition_dropout"]
+    plain, reasons = resolved()
+    assert plain.data.condition_dropout == 0
+    assert "data.condition_dropout" not in reasons
+    given = {"data": {"condition_dropout": 0.0}}
+    assert resolved(given, guided=True)[0].data.condition_dropout == 0
+
+
 def test_max_steps_caps_both_trainings():
     settings, reasons = resolved({"max_steps": 5})
     assert (settings.supernet.steps, settings.retrain.steps) == (5, 5)

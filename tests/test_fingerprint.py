@@ -3,12 +3,14 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 
 from diffnas.families.loading import load_teacher
-from diffnas.fingerprint import of_teacher
-from tests.engine import tiny_teacher
+from diffnas.fingerprint import of_data, of_teacher
+from tests.engine import tiny_data, tiny_teacher
+from tests.painter import painter
 
 
 class Scheduler(ConfigMixin):
@@ -56,6 +58,27 @@ def test_an_entry_that_only_other_samplers_read_counts():
     plain = DDPMScheduler()
     karras = DDPMScheduler.from_config({**plain.config, "use_karras_sigmas": True})
     assert with_scheduler(karras) != with_scheduler(plain)
+
+
+def test_data_that_tell_a_model_something_else_differ():
+    plain = tiny_data(2)
+    kinds = [
+        plain,
+        replace(plain, captions=("a", "b")),
+        replace(plain, captions=("a", "c")),
+        replace(plain, condition_dropout=0.1),
+    ]
+    assert len({of_data(data) for data in kinds}) == len(kinds)
+
+
+def test_a_text_encoder_with_other_weights_is_another_teacher():
+    def with_encoder(seed):
+        teacher = painter()
+        torch.manual_seed(seed)
+        teacher.pipeline.components["text_encoder"] = torch.nn.Linear(2, 2)
+        return of_teacher(teacher)
+
+    assert with_encoder(0) == with_encoder(0) != with_encoder(1)
 
 
 def test_saving_and_loading_changes_nothing(tmp_path):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from diffnas import own_samples as module
 from diffnas.cli import main
@@ -11,6 +12,7 @@ from diffnas.own_samples import own_samples
 from diffnas.progress import Progress
 from diffnas.settings import parse
 from tests.engine import tiny_teacher
+from tests.painter import level, painter
 
 SETTINGS = {"data": {"limit": 40}, "evaluate": {"sampler_steps": 2}}
 
@@ -33,9 +35,7 @@ def test_they_are_what_the_evaluations_sampler_makes_from_noise_of_its_own(tmp_p
     how = {"sampler": "dpmsolver", "steps": 2, "batch_size": 8}
     for part in (0, 2):
         count = min(16, 40 - 16 * part)
-        images = teacher.family.sample(
-            teacher.pipeline, teacher.denoiser, count, seed=10**9 + part, **how
-        )
+        images = teacher.sample(count, seed=10**9 + part, **how)
         np.testing.assert_array_equal(data.images[16 * part :][:count], images)
 
 
@@ -43,17 +43,55 @@ def test_classes_are_the_samples_own_and_equally_frequent(tmp_path):
     teacher = tiny_teacher(num_class_embeds=3)
     data = made(tmp_path, teacher)
     assert set(np.unique(data.labels)) == {0, 1, 2}
-    alone = teacher.family.sample(
-        teacher.pipeline,
-        teacher.denoiser,
+    alone = teacher.sample(
         16,
         seed=10**9,
         sampler="dpmsolver",
         steps=2,
         batch_size=16,
-        labels=data.labels[:16],
+        shows=lambda rows: {"class_labels": torch.from_numpy(data.labels[rows])},
     )
     np.testing.assert_array_equal(data.images[:16], alone)
+
+
+def prompted(folder, text, **evaluate):
+    prompts = folder / "prompts.txt"
+    prompts.write_bytes(text)
+    judged = {"sampler": "ddim", "sampler_steps": 1, "guidance": 1.0, **evaluate}
+    given = {"data": {"limit": 40, "prompts": str(prompts)}, "evaluate": judged}
+    return own_samples(painter(), parse(given), folder)
+
+
+def test_texts_are_the_prompts_in_turn(tmp_path):
+    data = prompted(tmp_path, b"0.5\n\n -0.5 \n0.25")
+    assert data.captions == ("0.5", "-0.5", "0.25") * 13 + ("0.5",)
+    found = data.images[:, 0, 0, 0].tolist()
+    assert found == [level(float(caption)) for caption in data.captions]
+
+
+def test_other_prompts_or_another_guidance_make_others(tmp_path):
+    first = np.array(prompted(tmp_path, b"0.5").images)
+    assert (prompted(tmp_path, b"0.25").images != first).all()
+    assert (prompted(tmp_path, b"0.5", guidance=1.5).images != first).all()
+    np.testing.assert_array_equal(prompted(tmp_path, b"0.5").images, first)
+
+
+def test_a_model_of_texts_needs_prompts(tmp_path):
+    with pytest.raises(UserError, match=r"^data\.prompts: not given, and the model takes text"):
+        made(tmp_path, painter())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [(b"\n \n", "holds no captions; write one a line"), (b"\xff", "not UTF-8")]
+)
+def test_prompts_that_are_none_are_refused(tmp_path, text, words):
+    with pytest.raises(UserError, match=rf"^data\.prompts .*prompts\.txt: {words}"):
+        prompted(tmp_path, text)
+
+
+def test_a_missing_file_of_prompts_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"^data\.prompts .*gone\.txt: No such file"):
+        made(tmp_path, painter(), prompts=str(tmp_path / "gone.txt"))
 
 
 @pytest.mark.parametrize(("given", "taken"), [("auto", "none"), ("flip", "flip")])

@@ -40,7 +40,7 @@ def fresh():
 def some_batch(count=4):
     teacher = supernet().teacher
     images = torch.randn(count, 1, 8, 8).clamp(-1, 1)
-    return teacher.family.training_batch(teacher.pipeline, images, None, generator(0, "t", 0), None)
+    return teacher.training_batch(images, {}, generator(0, "t", 0))
 
 
 def losses(student, weight=0.5, part=None, **settings):

@@ -192,7 +192,7 @@ def test_block_losses_of_retraining_are_those_of_the_supernet():
     teacher, made, net = narrow(2)
     own = net.space.own
     images = torch.rand(4, 1, 8, 8, generator=generator(0, "test", 0))
-    part = teacher.training_batch(images, None, generator(0, "test", 1))
+    part = teacher.training_batch(images, {}, generator(0, "test", 1))
     found = losses_of(
         net.build(own),
         teacher.denoiser,

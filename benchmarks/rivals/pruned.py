@@ -130,11 +130,12 @@ def with_gradients(
     def prepare(model: nn.Module) -> None:
         family = teacher.family
         random = generator(seed, "pruning", 0)
-        images, labels = batch(data, IMAGES, random)
+        images, rows = batch(data, IMAGES, random)
+        condition = teacher.condition(data, rows)
         count = train_timesteps(teacher.pipeline.scheduler.config)
         largest = 0.0
         for time in torch.arange(0, count, max(1, count // TIMESTEPS)):
-            noisy = teacher.training_batch(images, labels, random, time.expand(len(images)))
+            noisy = teacher.training_batch(images, condition, random, time.expand(len(images)))
             loss = F.mse_loss(family.prediction(model(**noisy.inputs)), noisy.target)
             largest = max(largest, loss.item())
             if loss.item() < least * largest:

@@ -18,7 +18,12 @@ Edit = dict[str, Any]
 """How a module is changed, as :func:`diffnas.student.modeling.edit_module` reads it."""
 
 Subnet = dict[str, str]
-"""One option's name per slot of a block, by the slot's path inside the block."""
+"""One option's name per slot of a block, by the slot's path inside the block; "" is the block."""
+
+
+def joined(*parts: str) -> str:
+    """A path through modules; an empty part stands for the module before it."""
+    return ".".join(part for part in parts if part)
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,7 @@ class Architecture:
     def slot_edits(self, space: Space) -> dict[str, Edit]:
         """The changed modules inside blocks, by their full path."""
         return {
-            f"{block.name}.{slot.path}": edit
+            joined(block.name, slot.path): edit
             for block in space.blocks
             for slot in block.slots
             if (edit := slot.option(self.blocks[block.name][slot.path]).edit) is not None

@@ -24,6 +24,11 @@ class Call:
         """The tensor that a residual block's outputs carry on from: its first tensor input."""
         return next((leaf for leaf in tensors((self.args, self.kwargs))), None)
 
+    @property
+    def made(self) -> Tensor:
+        """The first tensor of the output: of most modules the only one, be it in a tuple."""
+        return next(tensors(self.output))
+
 
 def tensors(tree: Any) -> Iterator[Tensor]:
     """All tensors of a tree, in order."""

@@ -12,14 +12,23 @@ STEPS_AT_1M = 8000
 SUPERNET_SHARE = 1 / 8
 """Supernet steps as a share of the retraining's; each trains two subnets of every block."""
 
+DROPOUT = 0.1
+"""Share of conditions left out in training (Ho and Salimans 2022, arXiv 2207.12598: 0.1 to 0.2)."""
+
 
 def resolve(
-    settings: Settings, *, params: int, size: tuple[int, int], images: int | None = None
+    settings: Settings,
+    *,
+    params: int,
+    size: tuple[int, int],
+    images: int | None = None,
+    guided: bool = False,
 ) -> tuple[Settings, dict[str, str]]:
     """The settings without gaps, and the reason of each value filled in.
 
     ``params``: the teacher's; ``size``: (H, W) of what it denoises, pixels or latents; ``images``:
-    how many there are to train on, where known.
+    how many there are to train on, where known; ``guided``: whether sampling goes beyond what the
+    model is told.
     """
     millions = params / 1e6
     steps = round_to_two(min(max(STEPS_AT_1M * math.sqrt(millions), 2000), 100_000))
@@ -59,14 +68,27 @@ def resolve(
         },
         settings.max_steps,
     )
+    data, data_reasons = _fill(
+        "data",
+        {"condition_dropout": settings.data.condition_dropout},
+        {
+            "condition_dropout": (
+                DROPOUT if guided else 0.0,
+                "as samples are guided" if guided else "as samples are not guided",
+            )
+        },
+        settings.max_steps,
+    )
     filled = settings.model_copy(
         update={
+            "data": settings.data.model_copy(update=data),
             "supernet": settings.supernet.model_copy(update=supernet),
             "score": settings.score.model_copy(update=score),
             "retrain": settings.retrain.model_copy(update=retrain),
         }
     )
-    return filled, supernet_reasons | score_reasons | retrain_reasons
+    reasons = supernet_reasons | score_reasons | retrain_reasons
+    return filled, reasons | (data_reasons if guided else {})
 
 
 def evaluation_batch(settings: EvaluateSettings, size: tuple[int, int]) -> int:

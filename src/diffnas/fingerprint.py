@@ -30,6 +30,18 @@ def of_teacher(teacher: Teacher) -> str:
         _config(teacher.denoiser),
         _config(teacher.pipeline.scheduler),
         *([] if coder is None else [of_module(coder)]),
+        *([] if teacher.family.captions is None else [of_texts(teacher)]),
+    )
+
+
+def of_texts(teacher: Teacher) -> str:
+    """Of the weights of its text encoders, by name."""
+    return fingerprint(
+        {
+            name: _weights(part)
+            for name, part in teacher.pipeline.components.items()
+            if name.startswith("text_encoder") and part is not None
+        }
     )
 
 
@@ -54,7 +66,8 @@ def of_data(data: Data) -> str:
     digest.update(data.seen.tobytes())
     if data.labels is not None:
         digest.update(data.labels.tobytes())
-    return fingerprint(digest.hexdigest(), data.images.shape, data.augment)
+    told = [part for part in (data.captions, data.condition_dropout) if part]
+    return fingerprint(digest.hexdigest(), data.images.shape, data.augment, *told)
 
 
 def of_images(data: Data) -> str:

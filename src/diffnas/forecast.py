@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from diffnas.architecture import Architecture, Option, Space
-from diffnas.blocks import Call, capture, tensors
+from diffnas.blocks import Call, capture, map_tensors, tensors
 from diffnas.budget import Budget
 from diffnas.families import Teacher
 from diffnas.families.autoencoder import autoencoder_of, coding_macs
 from diffnas.latents import VERSIONS
-from diffnas.measure.cost import to_meta
+from diffnas.measure.cost import call_cost, to_meta
 from diffnas.measure.latency import latency_ms
 from diffnas.optimizer import autocast
 from diffnas.parallel import single_threaded, workers_for
@@ -31,6 +31,9 @@ BACKWARD = 2.0
 
 PROBE_MACS = 3e9
 """MACs of the pass that is timed: long enough to time, short enough to wait for."""
+
+PROBE_BYTES = 2**30
+"""Weights of what is timed, at most: a plan should not take the memory of the model."""
 
 ADAM_STATES = 4
 """Copies of a trained weight: itself, its gradient, two moments."""
@@ -108,20 +111,63 @@ def _output_errors(space: Space, settings: ScoreSettings) -> float:
 def macs_per_second(
     teacher: Teacher, space: Space, settings: Settings, device: torch.device
 ) -> float:
-    """How many MACs of this denoiser the device does in a second, in all its threads."""
+    """How many MACs of this denoiser the device does in a second, in all its threads.
+
+    One pass is timed: of the whole, or of one block of a model that is too large for that.
+    """
     assert settings.supernet.batch_size is not None
     batch_size = settings.supernet.batch_size
-    size = int(min(batch_size, max(1, PROBE_MACS // space.teacher.macs)))
-    denoiser = _random_weights(teacher.denoiser, device)
-    inputs = teacher.family.example_inputs(denoiser, size, device)
+    module, call = _probe(teacher)
+    macs = call_cost(module, call.args, call.kwargs).macs
+    size = int(min(batch_size, max(1, PROBE_MACS // macs)))
+
+    def zeros(tensor: Tensor) -> Tensor:
+        batched = tensor.ndim > 0 and len(tensor) == 1
+        shape = (size, *tensor.shape[1:]) if batched else tensor.shape
+        return torch.zeros(shape, dtype=tensor.dtype, device=device)
+
+    probe, args, kwargs = (
+        _random_weights(module, device),
+        *map_tensors(zeros, (call.args, call.kwargs)),
+    )
     workers = workers_for(device, space.teacher.macs * batch_size)
-    calls = {"pass": lambda: denoiser(**inputs)}
+    calls = {"pass": lambda: probe(*args, **kwargs)}
     with single_threaded(workers > 1), autocast(settings.precision, device):
         # One pass of a large model takes seconds: what is not yet warm about it does not count.
-        small = space.teacher.macs < 10 * PROBE_MACS
+        small = macs < 10 * PROBE_MACS
         times = {"repeats": 3, "warmup": 1} if small else {"repeats": 1, "warmup": 0}
         seconds = latency_ms(calls, device=device, **times)["pass"] / 1e3
-    return workers * size * space.teacher.macs / seconds
+    return workers * size * macs / seconds
+
+
+def _probe(teacher: Teacher) -> tuple[nn.Module, Call]:
+    """What is timed, with its call at batch 1: the denoiser, or a block if that is too large.
+
+    Of the blocks that are not, the cheapest that takes long enough.
+    """
+    meta, family = to_meta(teacher.denoiser), teacher.family
+    inputs = family.example_inputs(meta, 1, torch.device("meta"))
+    if _weights(meta) <= PROBE_BYTES:
+        return teacher.denoiser, Call((), inputs, None)
+    names = family.block_names(meta)
+    _, calls = capture(meta, names, inputs)
+    sizes = {name: _weights(meta.get_submodule(name)) for name in names}
+    small = [name for name in names if sizes[name] <= PROBE_BYTES] or [
+        min(names, key=lambda name: sizes[name])
+    ]
+    macs = {
+        name: call_cost(meta.get_submodule(name), calls[name].args, calls[name].kwargs).macs
+        for name in small
+    }
+    long = [name for name in small if macs[name] >= PROBE_MACS] or [
+        max(small, key=lambda name: macs[name])
+    ]
+    chosen = min(long, key=lambda name: macs[name])
+    return teacher.denoiser.get_submodule(chosen), calls[chosen]
+
+
+def _weights(module: nn.Module) -> int:
+    return sum(map(_bytes, module.parameters()))
 
 
 def training_bytes(

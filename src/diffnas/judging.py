@@ -15,7 +15,7 @@ from diffnas.families import Teacher
 from diffnas.fingerprint import fingerprint
 from diffnas.measure.evaluate import cost_rows, draw, quality_row
 from diffnas.measure.grid import side_by_side
-from diffnas.measure.protocol import judged_by, protocol, takes_classes
+from diffnas.measure.protocol import judged_by, protocol, told
 from diffnas.stages import Job
 from diffnas.student.saving import load
 
@@ -41,9 +41,7 @@ def metrics(job: Job, student_from: str) -> dict[str, Any]:
     content = {
         "format": FORMAT,
         "fingerprint": made_from,
-        "protocol": protocol(
-            job.data, settings, job.teacher.device, classes=takes_classes(job.teacher)
-        ),
+        "protocol": protocol(job.data, settings, job.teacher.device, told(job.teacher, settings)),
         "teacher": costs["teacher"] | _teacher_quality(job),
         "student": costs["student"] | _quality(job, small, file, made_from),
         "seconds": _seconds(job),

@@ -1,5 +1,7 @@
 """The teacher's own samples in place of images, for those who have none: ``--data teacher``."""
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,47 +36,74 @@ def own_samples(
 ) -> Data:
     """Images that the teacher makes with the sampler of the evaluation, kept in ``folder``.
 
-    Classes, where it takes any, are equally frequent. Nothing is augmented unless asked for: what
-    may be mirrored is not known.
+    Classes, where it takes any, are equally frequent; texts are those of ``data.prompts``, in turn.
+    Nothing is augmented unless asked for: what may be mirrored is not known.
 
     Raises:
-        UserError: the sampler does not fit the teacher, or the split is to be by folders.
+        UserError: the sampler does not fit the teacher, the split is to be by folders, or there
+            are no prompts for a model of texts.
         RunError: the disk is full, or samples are not finite.
     """
     how, judged = settings.data, settings.evaluate
     if how.split_by == "folder":
         raise UserError("data.split_by = folder: the teacher's own samples have none; use file")
-    count, (channels, height, width) = how.limit or COUNT, teacher.image_shape
-    classes = teacher.family.class_count(teacher.denoiser)
-    labels: npt.NDArray[np.int64] | None = None
-    if classes is not None:
-        labels = torch.randint(
-            classes, (count,), generator=generator(0, "classes of own samples", 0)
-        ).numpy()
+    count = how.limit or COUNT
+    shape = (count, *teacher.image_shape)
+    labels, captions = _classes(teacher, count), _captions(teacher, how.prompts, count)
+    seen, held_out = split(np.zeros(count, int) if labels is None else labels, how.held_out)
+    nowhere = np.broadcast_to(np.uint8(0), shape)  # takes no memory
+    augment = "none" if how.augment == "auto" else how.augment
+    data = Data(OWN_SAMPLES, nowhere, labels, seen, held_out, augment, captions=captions)
+    guidance = teacher.guidance(judged.guidance)
 
     def sampled(first: int, last: int) -> npt.NDArray[Any]:
-        images: npt.NDArray[Any] = teacher.family.sample(
-            teacher.pipeline,
-            teacher.denoiser,
+        return teacher.sample(
             last - first,
             seed=FIRST_SEED + first // PART,
             sampler=judged.sampler,
             steps=judged.sampler_steps,
-            batch_size=evaluation_batch(judged, (height, width)),
-            labels=None if labels is None else labels[first:last],
+            batch_size=evaluation_batch(judged, (shape[2], shape[3])),
+            shows=lambda indices: teacher.condition(data, first + indices),
+            nothing=teacher.nothing(),
+            guidance=guidance,
         )
-        return images
 
+    told = [] if guidance == 1.0 and captions is None else [guidance, captions]
     images = filled(
         folder / "samples.npy",
-        (count, channels, height, width),
+        shape,
         np.uint8,
         sampled,
         part=PART,
-        made_from=fingerprint(of_teacher(teacher), judged.sampler, judged.sampler_steps),
+        made_from=fingerprint(of_teacher(teacher), judged.sampler, judged.sampler_steps, *told),
         stage="draw",
         progress=progress or Progress(),
     )
-    seen, held_out = split(np.zeros(count, int) if labels is None else labels, how.held_out)
-    augment = "none" if how.augment == "auto" else how.augment
-    return Data(OWN_SAMPLES, images, labels, seen, held_out, augment)
+    return replace(data, images=images)
+
+
+def _classes(teacher: Teacher, count: int) -> npt.NDArray[np.int64] | None:
+    classes = teacher.family.class_count(teacher.denoiser)
+    if classes is None:
+        return None
+    random = generator(0, "classes of own samples", 0)
+    return torch.randint(classes, (count,), generator=random).numpy()
+
+
+def _captions(teacher: Teacher, prompts: str | None, count: int) -> tuple[str, ...] | None:
+    if teacher.family.captions is None:
+        return None
+    if prompts is None:
+        raise UserError(
+            "data.prompts: not given, and the model takes text; name a text file of captions, one "
+            "a line"
+        )
+    try:
+        lines = Path(prompts).expanduser().read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise UserError(f"data.prompts {prompts}: {reason}; name a text file") from None
+    texts = [line.strip() for line in lines if line.strip()]
+    if not texts:
+        raise UserError(f"data.prompts {prompts}: holds no captions; write one a line")
+    return tuple(itertools.islice(itertools.cycle(texts), count))

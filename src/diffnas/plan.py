@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from diffnas.architecture import Architecture, BlockSpace, Cost, Space
+from diffnas.architecture import Architecture, BlockSpace, Cost, Space, joined
 from diffnas.blocks import Call, capture
 from diffnas.budget import Budget
 from diffnas.defaults import resolve
@@ -101,7 +101,7 @@ def check_budget(teacher: Teacher, space: Space, budget: Budget) -> None:
 
 def left_as_they_are(teacher: Teacher, space: Space) -> list[str]:
     """Modules without a slot that have more than 5 % of the MACs or parameters, in words."""
-    inside = [f"{block.name}.{slot.path}" for block in space.blocks for slot in block.slots]
+    inside = [joined(block.name, slot.path) for block in space.blocks for slot in block.slots]
     meta = edited(to_meta(teacher.denoiser), space.own, space)
     found = dict(_outermost(meta, inside))
     parts = [f"{path}{rest}" for path, module in found.items() for rest in _paths(module)]

@@ -205,7 +205,7 @@ def losses_of(
         else:
             given = student.get_submodule(name)(*call.args, **call.kwargs)
         blocks.append(block_loss(given, block_target(call, "residual")))
-    figures = {"task": F.mse_loss(predicted, part.target.float())}
+    figures = {"task": part.error(predicted)}
     prediction = figures["task"]
     if taught is not None and settings.output_weight > 0:
         figures["output"] = F.mse_loss(predicted, taught)
@@ -222,22 +222,7 @@ def total(gradients: Sequence[Tensor | None]) -> Tensor | None:
 
 
 def split(whole: Batch, parts: int) -> list[Batch]:
-    """A batch in at most ``parts`` pieces of about equal size.
-
-    Inputs that are tensors with the batch's length are cut, all others are shared.
-    """
+    """A batch in at most ``parts`` pieces of about equal size."""
     size = len(whole.target)
     chunks = torch.arange(size).chunk(min(parts, size))
-
-    def cut(value: object, rows: Tensor) -> object:
-        if isinstance(value, Tensor) and value.ndim and len(value) == size:
-            return value[rows[0] : rows[-1] + 1]
-        return value
-
-    return [
-        Batch(
-            {name: cut(value, rows) for name, value in whole.inputs.items()},
-            whole.target[rows[0] : rows[-1] + 1],
-        )
-        for rows in chunks
-    ]
+    return [whole.rows(int(rows[0]), int(rows[-1]) + 1) for rows in chunks]

@@ -16,6 +16,7 @@ from diffnas.checkpoint import write_json, write_text
 from diffnas.data import load_data
 from diffnas.defaults import resolve
 from diffnas.device import resolve_device
+from diffnas.embeddings import with_dropout, with_embeddings
 from diffnas.errors import UserError
 from diffnas.families.loading import load_teacher
 from diffnas.fingerprint import fingerprint, of_data, of_teacher
@@ -113,7 +114,8 @@ def compress(
             channels=channels,
             cache=out / "data",
             progress=progress,
-            **settings.data.model_dump(),
+            captioned=teacher.family.captions is not None,
+            **settings.data.loading(),
         )
     )
     if images.remark is not None:
@@ -124,7 +126,9 @@ def compress(
         params=space.teacher.params,
         size=(denoised[0], denoised[1]),
         images=len(images.seen),
+        guided=teacher.guidance(settings.evaluate.guidance) != 1.0,
     )
+    images = with_dropout(teacher, images, resolved.data.condition_dropout or 0.0)
     # By name, so that what 'auto' finds on another day cannot mix two kinds of features.
     named = features_of(images, settings.evaluate)
     resolved = resolved.model_copy(
@@ -153,7 +157,9 @@ def _stages(job: Job, until: str | None) -> None:
     last = STAGES.index(until or STAGES[-1])
     if last < 1:
         return
-    job = replace(job, data=with_latents(job.teacher, job.data, job.path / "data", job.progress))
+    cache = job.path / "data"
+    known = with_embeddings(job.teacher, job.data, cache, job.progress)
+    job = replace(job, data=with_latents(job.teacher, known, cache, job.progress))
     net, made_from = stages.supernet(job)
     if last < 2:
         return

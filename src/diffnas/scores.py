@@ -80,7 +80,8 @@ def outputs(block: BlockSupernet, call: Call, plain: Plain, choices: Choices) ->
                 slot, last = space.slots[-1], calls[-1]
                 assert last is not None
                 module = plain[slot.path][slot.options[choice[-1]].name]
-                yield put(given, last.output, module(*last.args, **last.kwargs))
+                made = module(*last.args, **last.kwargs)
+                yield put(given, last.made, next(tensors(made)))
                 continue
             block.activate(subnet_at(space, choice))
             earlier, whole = calls[-1:], block(*call.args, **call.kwargs)
@@ -102,11 +103,12 @@ def hands_on(one: Any, other: Any, end: Call | None, other_end: Call | None) -> 
     """
     if end is None or other_end is None:
         return False
-    if torch.equal(end.output, other_end.output):
+    last, other_last = end.made, other_end.made
+    if torch.equal(last, other_last):
         return None
     pairs = list(zip(tensors(one), tensors(other), strict=True))
-    return any(a is end.output for a, _ in pairs) and all(
-        b is other_end.output if a is end.output else torch.equal(a, b) for a, b in pairs
+    return any(a is last for a, _ in pairs) and all(
+        b is other_last if a is last else torch.equal(a, b) for a, b in pairs
     )
 
 

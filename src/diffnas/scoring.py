@@ -212,8 +212,8 @@ def validation_parts(
 def noisy(supernet: Supernet, data: Data, part: Part) -> Batch:
     """A part's images, made noisy. Draws from the part's generator, so once."""
     clean = supernet.teacher.clean(data, part.rows)
-    labels = None if data.labels is None else torch.from_numpy(data.labels[part.rows])
-    return supernet.teacher.training_batch(clean, labels, part.random, part.times)
+    condition = supernet.teacher.condition(data, part.rows)
+    return supernet.teacher.training_batch(clean, condition, part.random, part.times)
 
 
 def _calls(supernet: Supernet, data: Data, part: Part) -> dict[str, Call]:

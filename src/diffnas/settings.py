@@ -56,7 +56,21 @@ class DataSettings(Section):
     )
     image_column: str | None = Field(None, description="Hub data sets: the column with the images")
     label_column: str | None = Field(None, description="Hub data sets: the column with the classes")
+    caption_column: str | None = Field(
+        None, description="Hub data sets and metadata.jsonl: the captions, 'text' unless named"
+    )
+    prompts: str | None = Field(
+        None, description="for the teacher's own samples: a text file of captions, one a line"
+    )
+    condition_dropout: float | None = Field(
+        None, ge=0, le=1, description="share of images trained on without their class or caption"
+    )
+
     limit: Positive | None = Field(None, description="use at most this many images")
+
+    def loading(self) -> dict[str, Any]:
+        """What :func:`diffnas.data.load_data` takes of these."""
+        return self.model_dump(exclude={"prompts", "condition_dropout"})
 
 
 class SpaceSettings(Section):
@@ -80,6 +94,13 @@ class SpaceSettings(Section):
     attention_heads: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field(
         (0.5, 0.0), description="share of the attention heads kept; 0 leaves the layer out"
     )
+    feed_forward_widths: tuple[Ratio, ...] = Field(
+        (0.5, 0.25), description="inner width of a transformer's feed-forwards over the teacher's"
+    )
+    transformer_layers: tuple[Ratio, ...] = Field(
+        (0.5,), description="share of its layers that a UNet's transformer keeps"
+    )
+    transformer_skip: bool = Field(True, description="a UNet's transformer may be left out")
     conv_ranks: tuple[Ratio, ...] = Field(
         (0.5, 0.25), description="resampling convolutions as a product of two, of this rank"
     )
@@ -168,6 +189,9 @@ class EvaluateSettings(Section):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
     batch_size: Positive | None = Field(None, description="images sampled at once")
     features: Literal["auto", "digits", "patches", "inception"] = "auto"
+    guidance: float | None = Field(
+        None, ge=0, description="classifier-free guidance; the pipeline's own default"
+    )
 
 
 class Settings(Section):

@@ -9,17 +9,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from diffusers import UNet2DModel
 from torch import nn
 
 from diffnas import slots
-from diffnas.architecture import BlockSpace, Cost, Option, SlotSpace, Space
-from diffnas.blocks import Call, capture
+from diffnas.architecture import BlockSpace, Cost, Option, SlotSpace, Space, joined
+from diffnas.blocks import Call, capture, tensors
 from diffnas.errors import UserError
 from diffnas.families import Family
 from diffnas.measure.cost import call_cost, to_meta
 from diffnas.settings import SpaceSettings
 from diffnas.student.modeling import edit_module, layers_on_streams, narrow_trunk, trunk_groups
-from diffnas.student.stock import stock_config
+from diffnas.student.stock import stock_class, stock_config
+
+Known = dict[str, list[Option]]
+"""Options that were counted already, by module, inputs and edits, in words."""
 
 
 def make_space(denoiser: nn.Module, family: Family, settings: SpaceSettings) -> Space:
@@ -35,6 +39,10 @@ def make_space(denoiser: nn.Module, family: Family, settings: SpaceSettings) -> 
     """
     meta = to_meta(denoiser)
     config: Any = meta.config
+    if settings.preset == "stock" and stock_class(meta) is not UNet2DModel:
+        raise UserError(
+            f"space.preset = 'stock': not for {stock_class(meta).__name__}; use 'full' or 'paper'"
+        )
     if settings.preset == "stock" and config.get("edits"):
         raise UserError(
             "space.preset = 'stock': this model is itself a student that no stock config can "
@@ -42,7 +50,7 @@ def make_space(denoiser: nn.Module, family: Family, settings: SpaceSettings) -> 
         )
     inputs = family.example_inputs(meta, 1, torch.device("meta"))
     teacher = base = call_cost(meta, kwargs=inputs)
-    trunk = _trunk(meta, settings)
+    trunk = _trunk(meta, family, settings)
     if trunk is not None:
         meta = copy.deepcopy(meta)  # it may be the one that was given
         try:
@@ -57,24 +65,39 @@ def make_space(denoiser: nn.Module, family: Family, settings: SpaceSettings) -> 
     names = family.block_names(meta)
     found = _wanted(
         {
-            f"{name}.{path}": kind
+            joined(name, path): kind
             for name in names
             for path, _, kind in slots.find(meta.get_submodule(name))
         },
         settings,
     )
-    _, calls = capture(meta, [*names, *found], inputs)  # in order of execution
+    _, calls = capture(meta, [*dict.fromkeys([*names, *found])], inputs)  # as they are executed
+    known: Known = {}
     return Space(
         teacher,
-        tuple(_block(meta, name, calls, found, settings, whole=base) for name in names),
+        tuple(
+            _block(
+                meta, name, calls, found, settings, whole=base, needed=family.needed, known=known
+            )
+            for name in names
+        ),
         base,
         trunk,
     )
 
 
-def _trunk(denoiser: nn.Module, settings: SpaceSettings) -> tuple[int, int] | None:
+def trunk_size(denoiser: nn.Module, family: Family) -> int:
+    """Norm groups of the streams; 1 where they can only be kept as they are."""
+    return 1 if family.streams is None else trunk_groups(denoiser)
+
+
+def _trunk(denoiser: nn.Module, family: Family, settings: SpaceSettings) -> tuple[int, int] | None:
     """Norm groups that the streams keep, of how many; None for all there are."""
-    of = trunk_groups(denoiser)
+    of = trunk_size(denoiser, family)
+    if family.streams is None and settings.trunk not in (None, 1.0):
+        raise UserError(
+            f"space.trunk = {settings.trunk:g}: not for {type(denoiser).__name__}; leave it out"
+        )
     groups = max(1, round(of * settings.trunk)) if settings.trunk is not None else of
     if groups == of:
         return None
@@ -121,17 +144,24 @@ def _block(
     settings: SpaceSettings,
     *,
     whole: Cost,
+    needed: tuple[str, ...],
+    known: Known,
 ) -> BlockSpace:
     called = calls[name]
     spaces = []
     for path in calls:
-        if path in found and path.startswith(f"{name}."):
-            options = _options(meta.get_submodule(path), found[path], calls[path], settings)
+        if path in found and f"{path}.".startswith(f"{name}."):
+            module = meta.get_submodule(path)
+            options = _options(module, found[path], calls[path], settings, known)
+            if path in needed:
+                options = [option for option in options if option.name != "skip"]
             # A lone convolution of little cost is not worth the subnets it multiplies.
             light = options[0].cost.macs < settings.conv_min_share * whole.macs
             if len(options) > 1 and not (found[path] is slots.conv and light):
                 spaces.append(
-                    SlotSpace(path.removeprefix(f"{name}."), found[path].KIND, tuple(options))
+                    SlotSpace(
+                        path.removeprefix(name).removeprefix("."), found[path].KIND, tuple(options)
+                    )
                 )
     cost = call_cost(meta.get_submodule(name), called.args, called.kwargs)
     if settings.preset == "stock":
@@ -148,7 +178,7 @@ def _stock(block: BlockSpace, meta: Any) -> BlockSpace:
     def expressible(choice: npt.NDArray[np.int16]) -> bool:
         options = [slot.options[i] for slot, i in zip(block.slots, choice, strict=True)]
         edits = {
-            f"{block.name}.{slot.path}": option.edit
+            joined(block.name, slot.path): option.edit
             for slot, option in zip(block.slots, options, strict=True)
             if option.edit is not None
         }
@@ -163,12 +193,26 @@ def _stock(block: BlockSpace, meta: Any) -> BlockSpace:
     )
 
 
-def _options(module: nn.Module, kind: Any, call: Call, settings: SpaceSettings) -> list[Option]:
+def _options(
+    module: nn.Module, kind: Any, call: Call, settings: SpaceSettings, known: Known
+) -> list[Option]:
+    edits = dict(kind.edits(module, settings))
+    # Large models have few kinds of layers, many times each.
+    shapes = [tuple(tensor.shape) for tensor in tensors((call.args, call.kwargs))]
+    key = f"{module} {shapes} {edits}"
+    if key not in known:
+        known[key] = _counted(module, edits, call)
+    return known[key]
+
+
+def _counted(
+    module: nn.Module, edits: Mapping[str, dict[str, Any] | None], call: Call
+) -> list[Option]:
     def cost(edit: dict[str, Any] | None) -> Cost:
         plain = module if edit is None else edit_module(module, edit)
         return call_cost(plain, call.args, call.kwargs)
 
-    own, *others = (Option(name, edit, cost(edit)) for name, edit in kind.edits(module, settings))
+    own, *others = (Option(name, edit, cost(edit)) for name, edit in edits.items())
     # A low rank can cost more than the convolution it replaces; 5x5 kernels are asked for by name.
     useful = [
         option

@@ -4,6 +4,7 @@ A file says in its own metadata what it was made from (a fingerprint), so a stag
 own whether its result is there, out of date or damaged; nothing else has to be kept in step.
 """
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -28,7 +29,7 @@ from diffnas.scoring import score
 from diffnas.settings import DEFAULT_RULE, Settings
 from diffnas.student.modeling import EditedModel
 from diffnas.student.saving import save_pipeline
-from diffnas.student.stock import as_model
+from diffnas.student.stock import as_model, stock_class
 from diffnas.supernet import Supernet
 from diffnas.supernet_training import fit
 from diffnas.trunk import Trunk, kept_channels, make_trunk
@@ -282,7 +283,7 @@ def _initial(job: Job, net: Supernet, chosen: Mapping[str, Any]) -> Any:
     """The student before retraining, with the supernet's weights or fresh ones."""
     teacher: Any = job.teacher.denoiser
     built = net.build(Architecture(chosen["blocks"]))
-    model = as_model(teacher.config, chosen["edits"], built.state_dict())
+    model = as_model(teacher.config, chosen["edits"], built.state_dict(), stock_class(teacher))
     if job.settings.retrain.init == "fresh":
         fresh_weights(model, job.settings.seed)
     expected = Cost(**chosen["cost"]).params
@@ -293,5 +294,7 @@ def _initial(job: Job, net: Supernet, chosen: Mapping[str, Any]) -> Any:
 
 def _pipeline(teacher: Teacher, denoiser: Any) -> Any:
     """The teacher's pipeline with another denoiser; all other components are its own."""
-    components = {**teacher.pipeline.components, teacher.family.component: denoiser}
-    return type(teacher.pipeline)(**components)
+    # A copy: pipelines know more than their components, the names of classes for example.
+    pipeline = copy.copy(teacher.pipeline)
+    pipeline.register_modules(**{teacher.family.component: denoiser})
+    return pipeline

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from diffnas.architecture import Architecture, BlockSpace, Space, Subnet
+from diffnas.architecture import Architecture, BlockSpace, Space, Subnet, joined
 from diffnas.blocks import Call, capture
 from diffnas.checkpoint import within
 from diffnas.families import Teacher
@@ -29,7 +29,8 @@ class BlockSupernet(nn.Module):
         meta = to_meta(self.block)
         for slot in space.slots:
             shared = SharedSlot(block.get_submodule(slot.path), meta.get_submodule(slot.path), slot)
-            parent = self.block.get_submodule(slot.path.rpartition(".")[0])
+            # From here on: a slot may be the block itself.
+            parent = self.get_submodule(joined("block", slot.path).rpartition(".")[0])
             old = self.block.get_submodule(slot.path)
             for name in [name for name, child in parent._modules.items() if child is old]:
                 setattr(parent, name, shared)
@@ -53,14 +54,14 @@ class BlockSupernet(nn.Module):
     def weights(self, subnet: Subnet) -> dict[str, Tensor]:
         """The weights of the plain block of that subnet, by name."""
         slots = self.slots
-        inside = tuple(f"{path}." for path in slots)
+        inside = tuple(f"{path}." if path else "" for path in slots)
         own = {
             name: value
             for name, value in self.block.state_dict(keep_vars=True).items()
             if not name.startswith(inside)
         }
         for path, slot in slots.items():
-            own |= {f"{path}.{name}": value for name, value in slot.weights(subnet[path]).items()}
+            own |= {joined(path, name): value for name, value in slot.weights(subnet[path]).items()}
         return own
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from diffnas.architecture import Architecture, Space
+from diffnas.architecture import Architecture, Space, joined
 from diffnas.blocks import capture
 from diffnas.budget import Amount
 from diffnas.families import Teacher
@@ -37,13 +37,13 @@ def options_ms(teacher: Teacher, space: Space) -> dict[Any, float]:
     """
     device = teacher.device
     base = edited(teacher.denoiser, space.own, space)
-    paths = [f"{block.name}.{slot.path}" for block in space.blocks for slot in block.slots]
+    paths = [joined(block.name, slot.path) for block in space.blocks for slot in block.slots]
     inputs = teacher.family.example_inputs(teacher.denoiser, 1, device)
     _, calls = capture(base, paths, inputs)
     found: dict[Any, float] = {}
     for block in space.blocks:
         for slot in block.slots:
-            path = f"{block.name}.{slot.path}"
+            path = joined(block.name, slot.path)
             own = base.get_submodule(path)
             modules = {
                 option.name: own if option.edit is None else edit_module(own, option.edit)

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from diffnas.blocks import Call, recorded
 from diffnas.data import Data
@@ -90,13 +89,14 @@ class Trunk:
 
 def make_trunk(teacher: Teacher, kept: Kept) -> Trunk:
     """The teacher with those channels of its streams, its weights cut to them."""
+    assert teacher.family.streams is not None  # else no space has a trunk
     ports = teacher.family.streams(teacher.denoiser)
     meta = to_meta(teacher.denoiser)
     inputs = teacher.family.example_inputs(meta, 1, torch.device("meta"))
     names = teacher.family.block_names(meta)
     with torch.no_grad(), recorded(meta, [*ports, *names]) as calls:
         meta(**inputs)
-    writers = {id(calls[path].output): each.writes for path, each in ports.items()}
+    writers = {id(calls[path].made): each.writes for path, each in ports.items()}
     return Trunk(
         narrowed(teacher.denoiser, ports, kept),
         {stream: rows.to(teacher.device) for stream, rows in kept.items()},
@@ -193,6 +193,7 @@ def _importance(
 ) -> dict[str, Tensor]:
     """Stream -> (channels,), on the CPU."""
     family, denoiser = teacher.family, teacher.denoiser
+    assert family.streams is not None
     ports = family.streams(denoiser)
     writers = [path for path, each in ports.items() if each.writes is not None]
     first = [denoiser.get_submodule(path) for path in writers if not ports[path].reads]
@@ -210,10 +211,10 @@ def _importance(
             noisy = teacher.random_batch(data, batch_size, random)
             with recorded(denoiser, writers) as calls:
                 given = family.prediction(denoiser(**noisy.inputs))
-            loss = F.mse_loss(given, noisy.target, reduction="sum")
+            loss = noisy.error(given, "sum")
             # A layer that was left out hands on what it was given: the same place, so once.
-            places = {id(calls[path].output): path for path in reversed(writers)}
-            streams = [calls[path].output for path in places.values()]
+            places = {id(calls[path].made): path for path in reversed(writers)}
+            streams = [calls[path].made for path in places.values()]
             gradients = torch.autograd.grad(loss, streams)
             for path, x, g in zip(places.values(), streams, gradients, strict=True):
                 name = str(ports[path].writes)

@@ -15,8 +15,8 @@ from diffnas.families import Family
 from diffnas.measure.cost import call_cost, to_meta
 from diffnas.measure.memory import memory_bytes
 from diffnas.settings import Settings
-from diffnas.space import make_space, smallest_cost
-from diffnas.student.modeling import apply_edits, trunk_groups
+from diffnas.space import make_space, smallest_cost, trunk_size
+from diffnas.student.modeling import apply_edits
 
 EXPONENT = 1 / 2
 """The trunk's width is the budget's share to this power; slots do the rest.
@@ -37,7 +37,7 @@ def space_for(
     Raises:
         UserError: as :func:`diffnas.space.make_space`.
     """
-    meta, of = to_meta(denoiser), trunk_groups(denoiser)
+    meta, of = to_meta(denoiser), trunk_size(denoiser, family)
 
     def space_at(groups: int) -> Space:
         return make_space(meta, family, given.model_copy(update={"trunk": groups / of}))
@@ -47,6 +47,8 @@ def space_for(
         groups = max(1, round(of * given.trunk))
         reason = f"{given.trunk:g}, {groups} of {of} norm groups"
         return settings, make_space(meta, family, given), {"space.trunk": reason}
+    if family.streams is None:
+        return settings, make_space(meta, family, given), {}
     if given.preset != "full" or given.include != ("*",) or given.exclude:
         space, why = space_at(of), "as only a part of the model is searched"
     else:

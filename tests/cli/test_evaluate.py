@@ -25,13 +25,17 @@ PROTOCOL = {"sampler": "dpmsolver", "steps": 20, "seeds": [0, 1], "features": "d
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
-    """Replace loading and measuring; pipelines named ``*large*`` make larger images."""
+    """Replace loading and measuring.
+
+    Pipelines named ``*large*`` make larger images, and those named ``*text*`` are of texts.
+    """
     seen = SimpleNamespace(loaded=[], data=None, settings=None)
 
     def load_teacher(source: str, **how: Any) -> Any:
         seen.loaded.append((source, how))
         shape = (3, 64, 64) if "large" in source else (1, 8, 8)
-        return SimpleNamespace(image_shape=shape)
+        family = SimpleNamespace(captions="text" in source or None)
+        return SimpleNamespace(image_shape=shape, family=family)
 
     def evaluate(pipelines: Any, data: Any, settings: Any, *, progress: Any = None) -> Any:
         seen.data, seen.settings = data, settings
@@ -69,6 +73,12 @@ def test_data_is_loaded_in_the_shape_of_the_pipelines_images(measured):
     assert main(["evaluate", "a", "--data", "digits", "--set", "data.held_out=0.5"]) == 0
     assert measured.data.images.shape[1:] == (1, 8, 8)
     assert len(measured.data.held_out) == pytest.approx(len(measured.data.images) / 2, rel=0.02)
+
+
+@pytest.mark.parametrize(("other", "captioned"), [("b", False), ("text", True)])
+def test_captions_are_loaded_if_a_pipeline_is_of_texts(measured, other, captioned):
+    assert main(["evaluate", "a", other, "--data", "digits"]) == 0
+    assert (measured.data.captions is not None) == captioned
 
 
 def test_flags_and_settings_reach_the_protocol(measured):

@@ -1,6 +1,6 @@
 """``diffnas sample``: a grid written whole or not at all."""
 
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,23 +8,27 @@ import pytest
 from PIL import Image
 
 from diffnas.cli import main
+from diffnas.families import Teacher
+from diffnas.families.conditions import random_classes
+from tests.engine import tiny_teacher
+from tests.painter import NOTHING, painter
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Replace loading and sampling; what sampling was asked for."""
-    seen: dict[str, Any] = {}
+    seen: dict[str, Any] = {"teacher": tiny_teacher()}
 
-    def sample(_: Any, __: Any, count: int, **how: Any) -> np.ndarray:
+    def sample(_: Teacher, count: int, **how: Any) -> np.ndarray:
         seen.update(count=count, **how)
         how["progress"](count)
         return np.zeros((count, 1, 8, 8), np.uint8)
 
     def load_teacher(source: str, **how: Any) -> Any:
         seen.update(source=source, **how)
-        family = SimpleNamespace(sample=sample)
-        return SimpleNamespace(pipeline=0, denoiser=0, family=family, image_shape=(1, 8, 8))
+        return seen["teacher"]
 
+    monkeypatch.setattr(Teacher, "sample", sample)
     monkeypatch.setattr("diffnas.families.loading.load_teacher", load_teacher)
     return seen
 
@@ -44,6 +48,43 @@ def test_flags_reach_the_sampler(asked, tmp_path):
     assert main(["sample", "a/pipeline", *out, *flags]) == 0
     expected = {"count": 4, "sampler": "ddim", "steps": 7, "seed": 5, "variant": "fp16"}
     assert {key: asked[key] for key in expected} == expected
+
+
+def sample_to(folder: Path, *flags: str) -> int:
+    return main(["sample", "a/pipeline", "--out", str(folder / "grid.png"), "--count", "4", *flags])
+
+
+def test_prompts_are_shown_in_turn(asked, tmp_path):
+    asked["teacher"] = painter()
+    assert sample_to(tmp_path, "--prompt", "0.5", "--prompt", "-0.5", "--prompt", "0.25") == 0
+    assert asked["shows"](np.array([3, 1, 2]))["value"].tolist() == [0.5, -0.5, 0.25]
+    assert asked["nothing"]["value"].item() == pytest.approx(NOTHING)
+
+
+@pytest.mark.parametrize(("flags", "guidance"), [([], 5.0), (["--guidance", "2"], 2.0)])
+def test_guidance_is_as_asked_for_or_the_pipelines_own(asked, tmp_path, flags, guidance):
+    asked["teacher"] = painter()
+    assert sample_to(tmp_path, "--prompt", "0.5", *flags) == 0
+    assert asked["guidance"] == guidance
+
+
+def test_a_model_of_texts_needs_a_prompt(asked, tmp_path, capsys):
+    asked["teacher"] = painter()
+    assert sample_to(tmp_path) == 2
+    assert capsys.readouterr().err.startswith("diffnas: --prompt: not given")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_without_text_takes_no_prompt(asked, tmp_path, capsys):
+    assert sample_to(tmp_path, "--prompt", "a cat") == 2
+    assert capsys.readouterr().err.startswith("diffnas: --prompt: the model takes no text")
+
+
+def test_classes_are_random_and_follow_from_the_seed(asked, tmp_path):
+    asked["teacher"] = tiny_teacher(num_class_embeds=3)
+    assert sample_to(tmp_path, "--seed", "5") == 0
+    shown = asked["shows"](np.array([3, 1]))["class_labels"]
+    assert shown.tolist() == random_classes(4, 3, 5)[[3, 1]].tolist()
 
 
 def test_an_older_grid_survives_a_failure(asked, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Folders of pictures as people have them, made on the spot."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,3 +48,14 @@ def picture(seed: int, size: tuple[int, int] = (16, 16)) -> Image.Image:
     inside = (x / width - middle[0]) ** 2 + (y / height - middle[1]) ** 2 < radius**2
     ground, disc = random.integers(0, 256, (2, 3))
     return Image.fromarray(np.where(inside[..., None], disc, ground).astype(np.uint8))
+
+
+def captioned(folder: Path, count: int = 200) -> Path:
+    """:func:`pictures` with a caption each, of seven different ones."""
+    pictures(folder, count)
+    lines = (
+        json.dumps({"file_name": f"{index:03}.png", "text": f"a disc of kind {index % 7}"})
+        for index in range(count)
+    )
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    return folder

@@ -65,7 +65,8 @@ def assert_samples(pipeline: Any) -> None:
 def assert_within(unet: UNet2DModel, teacher: UNet2DModel, **shares: float) -> None:
     """Costs, counted anew on both models, keep the shares; neither model is the other."""
     own, whole = (
-        call_cost(model, kwargs=unet2d.example_inputs(model, 1, CPU)) for model in (unet, teacher)
+        call_cost(model, kwargs=unet2d.FAMILY.example_inputs(model, 1, CPU))
+        for model in (unet, teacher)
     )
     for kind, share in shares.items():
         assert getattr(own, kind) <= share * getattr(whole, kind)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import diffusers
 import pytest
 import torch
-from diffusers import DDIMPipeline, DDPMPipeline, DDPMScheduler, LDMPipeline
+from diffusers import DDIMPipeline, DDPMPipeline, DDPMScheduler, LDMPipeline, UNet2DModel
 from huggingface_hub import errors as hub
 from safetensors.torch import load_file, save_file
 
@@ -226,11 +226,23 @@ def test_unfit_components_are_refused(
 
 @pytest.mark.parametrize("load", [load_teacher, load_skeleton])
 def test_other_denoisers_are_refused_by_name(folder: Path, load: Any) -> None:
-    edit_json(folder / "model_index.json", unet=["diffusers", "UNet2DConditionModel"])
+    edit_json(folder / "model_index.json", unet=["diffusers", "UNet3DConditionModel"])
     (folder / "unet" / "config.json").write_text("{}")
     line = refused(folder, load)
-    assert "UNet2DConditionModel is not supported" in line
+    assert "UNet3DConditionModel is not supported" in line
     assert "UNet2DModel" in line
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+def test_a_subclass_is_refused_as_a_student_would_lose_its_own_code(
+    folder: Path, load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Mine(UNet2DModel):
+        pass
+
+    monkeypatch.setattr(diffusers, "Mine", Mine, raising=False)
+    edit_json(folder / "model_index.json", unet=["diffusers", "Mine"])
+    assert "Mine is not supported" in refused(folder, load)
 
 
 def test_a_pipeline_of_latents_is_loaded_with_its_autoencoder(tmp_path: Path) -> None:

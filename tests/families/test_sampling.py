@@ -28,7 +28,7 @@ def ideal(config: Any) -> Any:
     """The best denoiser for images whose pixels are independent and normal."""
     alphas = DDPMScheduler.from_config(config).alphas_cumprod
 
-    def predict(noisy: torch.Tensor, timestep: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    def predict(noisy: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         a = alphas[int(timestep)].clamp(1e-8, 1 - 1e-8)
         image = MEAN + a.sqrt() * SPREAD**2 / (a * SPREAD**2 + 1 - a) * (noisy - a.sqrt() * MEAN)
         noise = (noisy - a.sqrt() * image) / (1 - a).sqrt()
@@ -42,7 +42,7 @@ def ideal(config: Any) -> Any:
 def draw(scheduler: Any, predict: Any, count: int = 32, **settings: Any) -> np.ndarray:
     chosen = {"seed": 0, "sampler": "ddim", "steps": 20, "batch_size": 8, **settings}
     device = torch.device("cpu")
-    return sample_images(scheduler, predict, (1, 8, 8), count, device=device, **chosen)
+    return sample_images(scheduler, lambda _: predict, (1, 8, 8), count, device=device, **chosen)
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpmsolver", "euler", "ddpm"])
@@ -96,7 +96,7 @@ def test_any_scheduler_is_run_as_it_is(name: str) -> None:
         check_sampler(pipeline.scheduler, sampler, 4, torch.device("cpu"))
         images = draw(
             pipeline.scheduler,
-            lambda noisy, timestep, _: pipeline.unet(noisy, timestep).sample,
+            lambda noisy, timestep: pipeline.unet(noisy, timestep).sample,
             count=2,
             sampler=sampler,
             steps=4,
@@ -108,14 +108,14 @@ def test_own_is_what_the_pipeline_draws() -> None:
     pipeline = DDIMPipeline(unet=tiny_pipeline().unet, scheduler=DDIMScheduler())
     start = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(5))
 
-    def predict(noisy: torch.Tensor, timestep: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    def predict(noisy: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         return pipeline.unet(noisy, timestep).sample
 
     ours = []
 
-    def first_noise(noisy: torch.Tensor, timestep: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    def first_noise(noisy: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         ours.append(noisy.clone())
-        return predict(noisy, timestep, _)
+        return predict(noisy, timestep)
 
     images = draw(pipeline.scheduler, first_noise, count=1, sampler="own", steps=5)
     assert start.shape == ours[0].shape
@@ -179,7 +179,7 @@ def test_only_small_batches_that_are_several_run_on_one_thread_each(
 ) -> None:
     seen: set[int] = set()
 
-    def predict(noisy: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+    def predict(noisy: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
         seen.add(torch.get_num_threads())
         return noisy
 

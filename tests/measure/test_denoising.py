@@ -8,9 +8,9 @@ from diffusers import DDPMScheduler
 from diffnas.data import Data, load_data
 from diffnas.families import Batch, Teacher
 from diffnas.families.loading import load_teacher
-from diffnas.families.unet2d import FAMILY
 from diffnas.measure import denoising
 from diffnas.measure.denoising import denoising_loss
+from tests.engine import teacher_of
 from tests.models import tiny_pipeline
 
 
@@ -21,8 +21,7 @@ def data() -> Data:
 
 def tiny(**overrides: Any) -> Teacher:
     """A teacher that has learnt nothing."""
-    pipeline = tiny_pipeline(**overrides)
-    return Teacher("tiny", pipeline, pipeline.unet.requires_grad_(False), FAMILY)
+    return teacher_of(tiny_pipeline(**overrides))
 
 
 def test_the_denoising_loss_does_not_depend_on_the_batch_size(data: Data) -> None:
@@ -50,14 +49,16 @@ def test_every_held_out_image_meets_several_noise_levels(
     images: set[bytes] = set()
     timesteps: list[int] = []
 
-    def watched(*given: Any) -> Batch:
-        images.update(image.numpy().tobytes() for image in given[1])
-        timesteps.extend(given[4].tolist())
-        return FAMILY.training_batch(*given)
+    real = Teacher.training_batch
+
+    def watched(teacher: Teacher, clean: torch.Tensor, *given: Any) -> Batch:
+        images.update(image.numpy().tobytes() for image in clean)
+        timesteps.extend(given[-1].tolist())
+        return real(teacher, clean, *given)
 
     monkeypatch.setattr(denoising, "DRAWS", 3 * len(data.held_out) + 1)
-    watching = replace(FAMILY, training_batch=watched)
-    denoising_loss(replace(tiny(), family=watching), data, 100)
+    monkeypatch.setattr(Teacher, "training_batch", watched)
+    denoising_loss(tiny(), data, 100)
     assert len(images) == len({image.tobytes() for image in data.images[data.held_out]})
     assert len(timesteps) == 3 * len(data.held_out)
     assert len(set(timesteps)) > 900  # of the schedule's 1000

@@ -11,16 +11,18 @@ from diffusers import DDPMScheduler, EulerAncestralDiscreteScheduler
 from diffnas.data import Data, load_data
 from diffnas.errors import UserError
 from diffnas.families import Teacher
+from diffnas.families.conditions import CLASSES, Shows
 from diffnas.families.loading import load_teacher
-from diffnas.families.unet2d import FAMILY
 from diffnas.measure.evaluate import cost_rows, draw, evaluate, quality_row
-from diffnas.measure.protocol import check, judged_by, protocol
+from diffnas.measure.protocol import check, judged_by, protocol, told
 from diffnas.measure.quality import nearest_distance, quality
 from diffnas.measure.references import NEAREST_SIDE, references, shrink, spread
 from diffnas.progress import Progress
 from diffnas.report.table import LABELS
 from diffnas.settings import EvaluateSettings
+from tests.engine import teacher_of
 from tests.models import tiny_pipeline
+from tests.painter import level, painter
 
 # diffusers' schedulers turn tensors into arrays in ways that numpy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")
@@ -45,8 +47,7 @@ def row(teacher: Teacher, data: Data) -> dict[str, Any]:
 
 def tiny(**overrides: Any) -> Teacher:
     """A teacher that has learnt nothing."""
-    pipeline = tiny_pipeline(**overrides)
-    return Teacher("tiny", pipeline, pipeline.unet.requires_grad_(False), FAMILY)
+    return teacher_of(tiny_pipeline(**overrides))
 
 
 def part(data: Data, held_out: int, seen: int) -> Data:
@@ -114,9 +115,7 @@ def test_one_seed_has_no_spread_and_several_have(
 def test_distances_are_to_held_out_images_and_to_seen_ones(
     row: dict[str, Any], teacher: Teacher, data: Data
 ) -> None:
-    images = FAMILY.sample(
-        teacher.pipeline,
-        teacher.denoiser,
+    images = teacher.sample(
         FAST.samples,
         seed=0,
         sampler=FAST.sampler,
@@ -154,17 +153,19 @@ def test_classes_reach_a_conditional_model(data: Data) -> None:
         quality_row(conditional, replace(data, labels=None), FAST)
 
 
-def test_samples_are_of_the_classes_of_held_out_images(data: Data) -> None:
+def test_samples_are_of_the_classes_of_held_out_images(
+    data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[np.ndarray] = []
 
-    def sample(*_: Any, labels: np.ndarray, **__: Any) -> None:
-        asked.append(labels)
+    def sample(_: Teacher, count: int, *, shows: Shows, **__: Any) -> None:
+        asked.append(shows(np.arange(count))[CLASSES].numpy())
 
     def classes(data: Data, count: int = 400, seed: int = 0) -> np.ndarray:
-        pipeline = tiny(num_class_embeds=10)
-        recording = replace(pipeline, family=replace(FAMILY, sample=sample))
-        draw(recording, data, FAST, count, seed=seed)
+        draw(tiny(num_class_embeds=10), data, FAST, count, seed=seed)
         return asked[-1]
+
+    monkeypatch.setattr(Teacher, "sample", sample)
 
     # Three held-out images of class 7 for one of class 2; the seen ones are of all classes.
     of = {number: np.flatnonzero(data.labels == number) for number in (2, 7)}
@@ -175,7 +176,8 @@ def test_samples_are_of_the_classes_of_held_out_images(data: Data) -> None:
     assert np.array_equal(classes(uneven), found)
     assert np.array_equal(classes(uneven, 32), found[:32])
     assert not np.array_equal(classes(uneven, seed=1), found)
-    assert classes(replace(data, labels=None)) is None
+    with pytest.raises(UserError, match="no classes"):
+        classes(replace(data, labels=None))
 
 
 def test_quality_is_that_of_the_drawn_samples(data: Data) -> None:
@@ -190,20 +192,52 @@ def test_protocol_and_fingerprints_name_the_classes_of_models_that_take_some(dat
     plain, conditional = tiny(), tiny(num_class_embeds=10)
     found = [evaluate({"row": row}, data, FAST)["protocol"] for row in (plain, conditional)]
     assert found[1] == {**found[0], "classes": "as in the held-out images"}
-    assert judged_by(plain, FAST) == FAST.model_dump(exclude={"batch_size"})
+    assert judged_by(plain, FAST) == FAST.model_dump(exclude={"batch_size", "guidance"})
     assert judged_by(conditional, FAST) != judged_by(plain, FAST)
+
+
+def test_samples_show_the_captions_of_held_out_images(data: Data) -> None:
+    values = np.full(len(data.images), -0.5)
+    values[data.held_out] = np.linspace(0, 0.8, len(data.held_out))
+    captioned = replace(data, captions=tuple(str(value) for value in values))
+    how = FAST.model_copy(update={"guidance": 1.0, "sampler": "ddim", "sampler_steps": 1})
+    drawn = draw(painter(), captioned, how, 50, seed=0)[:, 0, 0, 0]
+    assert drawn.min() >= level(0)
+    assert len(set(drawn)) > 10
+    assert np.array_equal(draw(painter(), captioned, how, 20, seed=0)[:, 0, 0, 0], drawn[:20])
+
+
+def test_samples_of_texts_need_captions(data: Data) -> None:
+    with pytest.raises(UserError, match=r"^data: no captions"):
+        check(painter(), data, FAST)
+
+
+def test_protocol_and_fingerprints_name_the_guidance_there_is(data: Data) -> None:
+    plain, other = (FAST.model_copy(update={"guidance": guidance}) for guidance in (1.0, 2.0))
+    assert told(painter(), FAST) == {"captions": "as in the held-out images", "guidance": 5.0}
+    assert told(painter(), plain) == {"captions": "as in the held-out images"}
+    assert protocol(data, other, "cpu", told(painter(), other))["guidance"] == 2.0
+    named = [judged_by(painter(), settings) for settings in (FAST, plain, other)]
+    assert named[0] != named[1] != named[2] != named[0]
+
+
+def test_guidance_is_of_no_account_to_a_model_that_is_not_guided() -> None:
+    guided = FAST.model_copy(update={"guidance": 2.0})
+    assert judged_by(tiny(), guided) == judged_by(tiny(), FAST)
+    assert told(tiny(), guided) == {}
 
 
 @pytest.mark.parametrize(("count", "batch"), [(3, 3), (80, 40)])
 def test_no_more_images_are_drawn_at_once_than_the_evaluation_batch(
-    data: Data, count: int, batch: int
+    data: Data, count: int, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
 
     def sample(*_: Any, batch_size: int, **__: Any) -> None:
         asked.append(batch_size)
 
-    draw(replace(tiny(), family=replace(FAMILY, sample=sample)), data, FAST, count, seed=0)
+    monkeypatch.setattr(Teacher, "sample", sample)
+    draw(tiny(), data, FAST, count, seed=0)
     assert asked == [batch]
 
 
@@ -251,12 +285,13 @@ def test_real_images_are_compared_in_equal_numbers(data: Data) -> None:
     ],
 )
 def test_too_few_images_are_refused_before_sampling(
-    held_out: int, seen: int, samples: int, words: str, data: Data
+    held_out: int, seen: int, samples: int, words: str, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("sampled")
 
-    pipeline = replace(tiny(), family=replace(FAMILY, sample=never))
+    monkeypatch.setattr(Teacher, "sample", never)
+    pipeline = tiny()
     settings = FAST.model_copy(update={"samples": samples})
     few = part(data, held_out, seen)
     for call in (

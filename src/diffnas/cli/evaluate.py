@@ -104,7 +104,8 @@ def measure(
             size=(size[0], size[1]),
             channels=channels,
             progress=progress,
-            **settings.data.model_dump(),
+            captioned=any(teacher.family.captions for teacher in loaded.values()),
+            **settings.data.loading(),
         )
         if images.remark is not None:
             progress.say(images.remark)

@@ -12,6 +12,7 @@ EXTRAS = {
     "onnxscript": "onnx",
     "onnxruntime": "onnx",
     "openvino": "openvino",
+    "transformers": "text",
 }
 """Packages that are not always installed, by import name -> DiffNAS's extra."""
 

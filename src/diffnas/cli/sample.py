@@ -1,7 +1,7 @@
 """``diffnas sample``: a grid of images."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,11 @@ from diffnas.cli.output import print_result
 from diffnas.cli.progress import show_progress
 from diffnas.cli.quiet import hush_diffusers
 from diffnas.defaults import evaluation_batch
+from diffnas.errors import UserError
+
+if TYPE_CHECKING:
+    from diffnas.families import Teacher
+    from diffnas.families.conditions import Shows
 
 
 def sample(
@@ -25,6 +30,13 @@ def sample(
         str | None, typer.Option(metavar="NAME", help="dpmsolver, ddim, euler, ddpm or own.")
     ] = None,
     steps: Annotated[str | None, typer.Option(metavar="N", help="Sampler steps.")] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="What to show, for a model of texts; repeat for more."),
+    ] = None,
+    guidance: Annotated[
+        str | None, typer.Option(metavar="G", help="Classifier-free guidance; 1 is none.")
+    ] = None,
     device: options.Device = None,
     seed: options.SamplingSeed = None,
     revision: options.Revision = None,
@@ -38,6 +50,7 @@ def sample(
         {
             "--sampler": (sampler, ("evaluate.sampler",)),
             "--steps": (steps, ("evaluate.sampler_steps",)),
+            "--guidance": (guidance, ("evaluate.guidance",)),
             "--device": (device, ("device",)),
             "--seed": (seed, ("seed",)),
         },
@@ -61,17 +74,40 @@ def sample(
         trust_remote_code=trust_remote_code,
     )
     _, height, width = teacher.image_shape
+    shows = _shows(teacher, prompt or [], wanted, settings.seed)
     with show_progress() as progress:
         progress.start("sample", wanted)
-        images = teacher.family.sample(
-            teacher.pipeline,
-            teacher.denoiser,
+        images = teacher.sample(
             wanted,
             seed=settings.seed,
             sampler=settings.evaluate.sampler,
             steps=settings.evaluate.sampler_steps,
             batch_size=min(wanted, evaluation_batch(settings.evaluate, (height, width))),
+            shows=shows,
+            nothing=teacher.nothing(),
+            guidance=teacher.guidance(settings.evaluate.guidance),
             progress=progress.update,
         )
     write_atomically(out, lambda path: grid(images).save(path, format="PNG"))
     print_result(str(out))
+
+
+def _shows(teacher: "Teacher", prompts: list[str], count: int, seed: int) -> "Shows | None":
+    """What each image is to show: the prompts in turn, or random classes.
+
+    Raises:
+        UserError: prompts are missing, or the model takes none.
+    """
+    from diffnas.families.conditions import of_classes, random_classes
+
+    encode, classes = teacher.family.captions, teacher.family.class_count(teacher.denoiser)
+    if encode is not None:
+        if not prompts:
+            raise UserError("--prompt: not given, and the model takes text; say what to show")
+        return lambda rows: encode(teacher.pipeline, [prompts[row % len(prompts)] for row in rows])
+    if prompts:
+        raise UserError("--prompt: the model takes no text; leave it out")
+    if classes is None:
+        return None
+    labels = random_classes(count, classes, seed)
+    return lambda rows: of_classes(labels, rows, classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +14,23 @@ from diffnas.data.augment import AUGMENTATIONS
 from diffnas.data.digits import load_digits
 from diffnas.data.folder import load_folder, pick
 from diffnas.data.hub import is_saved_dataset, load_hub
+from diffnas.data.loaded import Loaded
 from diffnas.data.split import split, split_groups
 from diffnas.errors import UserError
 from diffnas.progress import Progress
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What text encoders made of all captions.
+
+    ``rows``: tensors (K, ...) by name, of K different captions; ``nothing``: (1, ...), of none;
+    ``of``: the row of each image's caption, int64 (N,).
+    """
+
+    rows: Mapping[str, np.ndarray]
+    nothing: Mapping[str, np.ndarray]
+    of: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,9 @@ class Data:
     # What a pipeline's autoencoder makes of the images, float16 (V, N, c, h, w): as they are, then
     # mirrored where they are augmented so. None: not computed beforehand.
     latents: np.ndarray | None = None
+    captions: tuple[str, ...] | None = None  # of each image
+    embeddings: Embeddings | None = None  # of the captions; None: not computed beforehand
+    condition_dropout: float = 0.0  # share of training images without their condition
 
     @property
     def remark(self) -> str | None:
@@ -51,6 +69,8 @@ def load_data(
     augment: str = "auto",
     image_column: str | None = None,
     label_column: str | None = None,
+    captioned: bool = False,
+    caption_column: str | None = None,
     cache: Path | None = None,
     limit: int | None = None,
     progress: Progress | None = None,
@@ -60,34 +80,38 @@ def load_data(
     size: (H, W) that images are cropped and resized to; channels: 1 or 3.
     split_by: 'file', or 'folder' to hold out whole parent folders (crops of one photograph, say).
     label_column: a Hub data set's column; for a folder, any name asks for its top-level folders.
+    captioned: whether every image must have a caption, from a folder's metadata.jsonl or a column.
     cache: where large sets are kept decoded. limit: use at most so many images.
     progress: told how many pictures are decoded.
+
+    Raises:
+        UserError: the source cannot be loaded, lacks what is asked for, or a value is unknown.
     """
     _check(channels, held_out, split_by, augment, limit)
     folder = Path(source).expanduser()
-    labels: np.ndarray | None
-    groups, skipped = None, 0
     if source == "digits":
-        images, labels = load_digits(size, channels)
-        picked = pick(len(images), limit)
-        images, labels = images[picked], labels[picked]
+        found = _picked(load_digits(size, channels), limit)
     elif folder.is_dir() and not is_saved_dataset(folder):
-        images, labels, groups, skipped = load_folder(
+        found = load_folder(
             folder,
             size,
             channels,
             labelled=label_column is not None,
+            captioned=captioned,
+            caption_column=caption_column,
             cache=cache,
             limit=limit,
             progress=progress,
         )
     elif folder.exists() or not _looks_like_path(source):
-        images, labels, skipped = load_hub(
+        found = load_hub(
             source,
             size,
             channels,
             image_column=image_column,
             label_column=label_column,
+            captioned=captioned,
+            caption_column=caption_column,
             cache=cache,
             limit=limit,
             progress=progress,
@@ -95,14 +119,27 @@ def load_data(
     else:
         raise UserError(f"data: there is no folder {source!r}; give an existing one")
     if split_by == "folder":
-        if groups is None:
+        if found.groups is None:
             raise UserError("split_by: 'folder' needs a folder of images; use 'file'")
-        seen, out = split_groups(groups, held_out)
+        seen, out = split_groups(found.groups, held_out)
     else:
-        seen, out = split(np.zeros(len(images), int) if labels is None else labels, held_out)
+        alike = np.zeros(len(found.images), int) if found.labels is None else found.labels
+        seen, out = split(alike, held_out)
     if augment == "auto":
         augment = "digits" if source == "digits" else "flip"
-    return Data(source, images, labels, seen, out, augment, skipped)
+    captions = found.captions if captioned else None
+    return Data(
+        source, found.images, found.labels, seen, out, augment, found.skipped, captions=captions
+    )
+
+
+def _picked(found: Loaded, limit: int | None) -> Loaded:
+    """At most ``limit`` of images with classes and captions."""
+    rows = pick(len(found.images), limit)
+    assert found.labels is not None
+    assert found.captions is not None
+    captions = tuple(found.captions[row] for row in rows)
+    return Loaded(found.images[rows], found.labels[rows], captions)
 
 
 def _check(channels: int, held_out: float, split_by: str, augment: str, limit: int | None) -> None:
@@ -135,8 +172,8 @@ def to_latents(kept: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(kept)).float()
 
 
-def batch(data: Data, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-    """Random seen images, augmented, float32 (size, C, H, W) in [-1, 1], and labels (size,).
+def batch(data: Data, size: int, generator: torch.Generator) -> tuple[Tensor, np.ndarray]:
+    """Random seen images, augmented, float32 (size, C, H, W) in [-1, 1], and their rows (size,).
 
     Latents in their place where the data have them.
 
@@ -149,4 +186,4 @@ def batch(data: Data, size: int, generator: torch.Generator) -> tuple[Tensor, Te
         images = to_latents(data.latents[version, picks])
     else:
         images = AUGMENTATIONS[data.augment](to_float(data.images[picks]), generator)
-    return images, None if data.labels is None else torch.from_numpy(data.labels[picks])
+    return images, picks

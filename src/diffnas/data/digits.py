@@ -10,21 +10,26 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from diffnas.data.loaded import Loaded
+
 SIDE = 8
 LEVELS = 16  # the greatest pixel value in the source
 
 
-def load_digits(
-    size: tuple[int, int] = (SIDE, SIDE), channels: int = 1
-) -> tuple[np.ndarray, np.ndarray]:
-    """Load images as uint8 (1797, channels, H, W) and labels as int64 (1797,)."""
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def load_digits(size: tuple[int, int] = (SIDE, SIDE), channels: int = 1) -> Loaded:
+    """All images, (1797, channels, H, W), with their classes; the captions are words."""
     from sklearn.datasets import load_digits as source
 
     bunch = source()
     images = np.rint(bunch.images * (255 / LEVELS)).astype(np.uint8)[:, None]
     if size != (SIDE, SIDE):
         images = _resized(images, size)
-    return np.repeat(images, channels, axis=1), bunch.target.astype(np.int64)
+    labels = bunch.target.astype(np.int64)
+    captions = tuple(WORDS[label] for label in labels)
+    return Loaded(np.repeat(images, channels, axis=1), labels, captions)
 
 
 def _resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:

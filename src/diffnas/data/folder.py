@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from diffnas.data.captions import read_captions
 from diffnas.data.decode import decode_all
+from diffnas.data.loaded import Loaded
 from diffnas.errors import UserError
 from diffnas.progress import Progress
 
@@ -19,14 +21,16 @@ def load_folder(
     channels: int,
     *,
     labelled: bool = False,
+    captioned: bool = False,
+    caption_column: str | None = None,
     cache: Path | None = None,
     limit: int | None = None,
     progress: Progress | None = None,
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, int]:
-    """Load a folder's pictures in the order of their paths.
+) -> Loaded:
+    """A folder's pictures in the order of their paths, with classes or captions if asked for.
 
-    Returns images uint8 (N, channels, H, W), labels int64 (N,) if asked for, the number of each
-    picture's parent folder int64 (N,), and how many files could not be read.
+    Raises:
+        UserError: there are none, or none can be read; or what was asked for is not there.
     """
     files = image_files(folder)
     if not files:
@@ -34,6 +38,7 @@ def load_folder(
     # Before any file is left out: a class has its number in the whole folder.
     numbers = _class_numbers(folder, files) if labelled else None
     files = [files[i] for i in pick(len(files), limit)]
+    captions = read_captions(folder, files, caption_column) if captioned else None
     target = None if cache is None else cache / f"{_key(folder, files, size, channels)}.npy"
     images, kept = decode_all(
         len(files),
@@ -49,9 +54,13 @@ def load_folder(
             "check that they are intact"
         )
     read = [files[i] for i in kept]
-    parents = _numbers([str(file.parent) for file in read])
-    labels = None if numbers is None else np.array([numbers[f.parts[0]] for f in read], np.int64)
-    return images, labels, parents, len(files) - len(read)
+    return Loaded(
+        images,
+        None if numbers is None else np.array([numbers[f.parts[0]] for f in read], np.int64),
+        None if captions is None else tuple(captions[i] for i in kept),
+        _numbers([str(file.parent) for file in read]),
+        len(files) - len(read),
+    )
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from diffnas.data.captions import COLUMN
 from diffnas.data.decode import decode_all
 from diffnas.data.folder import pick
+from diffnas.data.loaded import Loaded
 from diffnas.errors import UserError
 from diffnas.progress import Progress
 
@@ -25,14 +27,18 @@ def load_hub(
     *,
     image_column: str | None = None,
     label_column: str | None = None,
+    captioned: bool = False,
+    caption_column: str | None = None,
     cache: Path | None = None,
     limit: int | None = None,
     progress: Progress | None = None,
-) -> tuple[np.ndarray, np.ndarray | None, int]:
+) -> Loaded:
     """Load 'owner/name', 'owner/name:configuration' or a local folder written by `datasets`.
 
-    Returns images uint8 (N, channels, H, W), labels int64 (N,) if a column is named for them,
-    and how many images could not be read. Only the training split is used, and split again.
+    Classes come if a column is named for them. Only the training split is used, and split again.
+
+    Raises:
+        UserError: it cannot be loaded, or has not the columns that are needed.
     """
     table = _open(source)
     column = _image_column(table, image_column, source)
@@ -40,6 +46,7 @@ def load_hub(
         raise _no_column("label_column", label_column, table, source)
     # Before any row is left out: a word has its number in the whole column.
     labels = None if label_column is None else _labels(table[label_column], label_column)
+    texts = _captions(table, caption_column or COLUMN, source) if captioned else None
     picked = pick(len(table), limit)
     table = table.select(picked)
     pictures = _with_images(table.select_columns([column]), column, source)
@@ -58,7 +65,13 @@ def load_hub(
             f"image_column: no image of column {column!r} in {source!r} can be read; "
             "name a column of images"
         )
-    return images, None if labels is None else labels[picked[kept]], len(table) - len(kept)
+    rows = picked[kept]
+    return Loaded(
+        images,
+        None if labels is None else labels[rows],
+        None if texts is None else tuple(texts[row] for row in rows),
+        skipped=len(table) - len(kept),
+    )
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -123,6 +136,17 @@ def _with_images(table: Dataset, column: str, source: str) -> Dataset:
         raise UserError(
             f"image_column: column {column!r} of {source!r} holds no images; name another"
         ) from error
+
+
+def _captions(table: Dataset, column: str, source: str) -> list[str]:
+    if column not in table.column_names:
+        raise _no_column("caption_column", column, table, source)
+    texts = list(table[column])
+    if not all(isinstance(text, str) for text in texts):
+        raise UserError(
+            f"caption_column: {column!r} of {source!r} is not one text an image; name another"
+        )
+    return texts
 
 
 def _labels(values: Any, column: str) -> np.ndarray:

@@ -1,16 +1,25 @@
 """The kinds of teacher, a file each."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from diffnas.blocks import map_tensors
 from diffnas.data import Data, batch, to_float, to_latents
-from diffnas.families import autoencoder
+from diffnas.errors import UserError
+from diffnas.families import autoencoder, conditions
+from diffnas.families.conditions import Condition, Shows
+from diffnas.families.noise import add_noise, train_timesteps
+from diffnas.families.sampling import Denoise, sample_images
+from diffnas.measure.cost import call_cost
 
 
 @dataclass(frozen=True)
@@ -23,6 +32,21 @@ class Batch:
 
     inputs: dict[str, Any]
     target: Tensor
+
+    def rows(self, first: int, last: int) -> "Batch":
+        """Those of the batch alone; tensors that are not of its length are shared."""
+        size = len(self.target)
+
+        def cut(tensor: Tensor) -> Tensor:
+            return tensor[first:last] if tensor.ndim and len(tensor) == size else tensor
+
+        return Batch(map_tensors(cut, self.inputs), self.target[first:last])
+
+    def error(self, predicted: Tensor, reduction: str = "mean") -> Tensor:
+        """Squared error of a prediction, in float32; of its first channels, where it has more."""
+        return F.mse_loss(
+            predicted[:, : self.target.shape[1]].float(), self.target.float(), reduction=reduction
+        )
 
 
 @dataclass(frozen=True)
@@ -38,31 +62,51 @@ class Family:
     """What DiffNAS must know of a kind of teacher. Each family module makes one.
 
     ``component``: the pipeline component that is the denoiser, e.g. ``unet``.
+    ``classes``: of the denoiser, the stock one first; no others, as a subclass may compute more.
     ``supports``: a line saying why this denoiser cannot be searched, or None if it can.
     ``block_names``: denoiser -> paths of its blocks, in the order in which they run.
     ``streams``: denoiser -> the ports of every module on a stream, by path: what one of them writes
-    has one meaning per channel, so that the same channels can be left out wherever it is read.
+    has one meaning per channel, so that the same channels can be left out wherever it is read;
+    None where they are kept as they are.
     ``sample_shape``: denoiser -> (C, H, W) of what it denoises, pixels or latents.
     ``class_count``: denoiser -> how many classes it takes, None if none.
-    ``example_inputs``: (denoiser, batch size, device) -> keyword arguments of one call.
-    ``training_batch``: (pipeline, clean pixels in [-1, 1] or latents (B, C, H, W), labels (B,) or
-    None, CPU generator, timesteps or None = uniform) -> :class:`Batch` on the images' device.
-    ``prediction``: the denoiser's output -> the predicted tensor.
-    ``sample``: (pipeline, denoiser, count, seed, sampler, steps, batch size, labels (N,) or None =
-    uniform) -> uint8 (N, C, H, W).
+    ``example_condition``: (denoiser, batch size, device) -> a condition of zeros, as large as real
+    ones.
+    ``inputs``: (denoiser, noisy (B, C, H, W), timesteps (B,) or (), condition) -> keyword arguments
+    of a call.
+    ``prediction``: the denoiser's output -> the predicted tensor; channels beyond the target's are
+    a learned variance.
+    ``beside``: further components that its pipelines may have, and that are kept as they are.
+    ``needed``: modules that are used from outside of them, and so cannot be left out.
+    ``captions``: (pipeline, captions) -> their condition, if conditions are texts.
+    ``nothing``: pipeline -> the condition (1, ...) that stands for none, if there is one: with it
+    sampling can be guided.
     """
 
     name: str
     component: str
+    classes: tuple[type[nn.Module], ...]
     supports: Callable[[Any], str | None]
     block_names: Callable[[nn.Module], list[str]]
-    streams: Callable[[nn.Module], dict[str, Ports]]
+    streams: Callable[[nn.Module], dict[str, Ports]] | None
     sample_shape: Callable[[nn.Module], tuple[int, int, int]]
     class_count: Callable[[nn.Module], int | None]
-    example_inputs: Callable[[nn.Module, int, torch.device], dict[str, Any]]
-    training_batch: Callable[[Any, Tensor, Tensor | None, torch.Generator, Tensor | None], Batch]
+    example_condition: Callable[[nn.Module, int, torch.device], Condition]
+    inputs: Callable[[nn.Module, Tensor, Tensor, Condition], dict[str, Any]]
     prediction: Callable[[Any], Tensor]
-    sample: Callable[..., npt.NDArray[np.uint8]]
+    beside: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
+    captions: Callable[[Any, list[str]], Condition] | None = None
+    nothing: Callable[[Any], Condition] | None = None
+
+    def example_inputs(
+        self, denoiser: nn.Module, batch_size: int, device: torch.device
+    ) -> dict[str, Any]:
+        """Keyword arguments of one call on zeros."""
+        noisy = torch.zeros(batch_size, *self.sample_shape(denoiser), device=device)
+        timesteps = torch.zeros(batch_size, dtype=torch.long, device=device)
+        condition = self.example_condition(denoiser, batch_size, device)
+        return self.inputs(denoiser, noisy, timesteps, condition)
 
 
 @dataclass(frozen=True)
@@ -88,28 +132,76 @@ class Teacher:
         factor = autoencoder.shrinking(coder)
         return coder.config.in_channels, factor * height, factor * width
 
+    def condition(self, data: Data, rows: npt.NDArray[np.integer[Any]]) -> Condition:
+        """What these images show, (B, ...); empty for a model that is not told.
+
+        Raises:
+            UserError: the data have no classes or captions, but the model takes some; or classes
+                are out of range.
+        """
+        if self.family.captions is not None:
+            return conditions.of_captions(partial(self.family.captions, self.pipeline), data, rows)
+        count = self.family.class_count(self.denoiser)
+        return {} if count is None else conditions.of_classes(data.labels, rows, count)
+
+    def nothing(self, data: Data | None = None) -> Condition | None:
+        """The condition (1, ...) that stands for none; None if there is no such."""
+        if self.family.nothing is None:
+            return None
+        if data is not None and data.embeddings is not None:
+            return conditions.tensors_of(data.embeddings.nothing, np.array([0]))
+        return self.family.nothing(self.pipeline)
+
+    def guidance(self, asked: float | None = None) -> float:
+        """How far sampling goes beyond the condition: as asked, or as the pipeline does.
+
+        Raises:
+            UserError: it is asked for, and the model cannot be guided.
+        """
+        if self.family.nothing is None:
+            if asked not in (None, 1.0):
+                raise UserError(
+                    f"evaluate.guidance = {asked:g}: model {self.source} has no condition that "
+                    "stands for none, so it cannot be guided; leave it out"
+                )
+            return 1.0
+        own = inspect.signature(type(self.pipeline).__call__).parameters.get("guidance_scale")
+        return asked if asked is not None else float(own.default) if own is not None else 1.0
+
     def training_batch(
         self,
         clean: Tensor,
-        labels: Tensor | None,
+        condition: Condition,
         random: torch.Generator,
         timesteps: Tensor | None = None,
     ) -> Batch:
-        """Clean pixels in [-1, 1], or latents, made noisy, on the denoiser's device.
+        """Clean pixels in [-1, 1], or latents (B, C, H, W), made noisy, on the denoiser's device.
 
-        ``timesteps`` (B,): uniform unless given; they and the noise are drawn on the CPU.
+        ``timesteps``: integers (B,), uniform unless given; they and the noise are drawn on the CPU,
+        so that devices get the same.
         """
-        labels = None if labels is None else labels.to(self.device)
-        return self.family.training_batch(
-            self.pipeline, clean.to(self.device), labels, random, timesteps
-        )
+        config, device = self.pipeline.scheduler.config, self.device
+        noise = torch.randn(clean.shape, generator=random)
+        if timesteps is None:
+            timesteps = torch.randint(train_timesteps(config), (len(clean),), generator=random)
+        clean = clean.to(device)
+        noisy, target = add_noise(config, clean, noise.to(device, clean.dtype), timesteps)
+        given = {name: each.to(device) for name, each in condition.items()}
+        inputs = self.family.inputs(self.denoiser, noisy, timesteps.to(device), given)
+        return Batch(inputs, target)
 
     def random_batch(self, data: Data, size: int, random: torch.Generator) -> Batch:
-        """Seen images, augmented, at uniform timesteps, made noisy."""
-        drawn, labels = batch(data, size, random)
-        return self.training_batch(
-            drawn if data.latents is not None else self.encode(drawn), labels, random
-        )
+        """Seen images, augmented, at uniform timesteps, made noisy.
+
+        Of a share of them the condition is left out, so that guidance stays possible.
+        """
+        drawn, rows = batch(data, size, random)
+        clean = drawn if data.latents is not None else self.encode(drawn)
+        condition = self.condition(data, rows)
+        if data.condition_dropout and (nothing := self.nothing(data)) is not None:
+            out = torch.rand(size, generator=random) < data.condition_dropout
+            condition = conditions.replaced(condition, nothing, out)
+        return self.training_batch(clean, condition, random)
 
     def clean(self, data: Data, rows: npt.NDArray[np.integer[Any]]) -> Tensor:
         """What the denoiser denoises, of these images as they are."""
@@ -121,3 +213,64 @@ class Teacher:
         """Images in [-1, 1] as the denoiser's pixels or latents."""
         coder = autoencoder.autoencoder_of(self.pipeline)
         return images if coder is None else autoencoder.encode(coder, images.to(self.device))
+
+    def sample(
+        self,
+        count: int,
+        *,
+        seed: int,
+        sampler: str,
+        steps: int,
+        batch_size: int,
+        shows: Shows | None = None,
+        nothing: Condition | None = None,
+        guidance: float = 1.0,
+        progress: Callable[[int], None] | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """``count`` images on the denoiser's device, uint8 (count, C, H, W).
+
+        ``shows``: indices of images (B,) -> their condition, for a model that takes one.
+        ``guidance``: with ``nothing``, how far predictions go from those without the condition,
+        past those with it, which are at 1 (Ho and Salimans 2022, arXiv 2207.12598).
+
+        Raises:
+            UserError: the sampler does not fit the pipeline.
+            RunError: the denoiser gave values that are not finite.
+        """
+        device, family = self.device, self.family
+        shape = family.sample_shape(self.denoiser)
+        guided = nothing is not None and guidance != 1.0
+
+        def prepare(indices: Tensor) -> Denoise:
+            condition = {} if shows is None else shows(indices.numpy())
+            condition = {name: each.to(device) for name, each in condition.items()}
+            if guided and nothing is not None:
+                condition = conditions.both(condition, nothing)
+
+            def predict(noisy: Tensor, timestep: Tensor) -> Tensor:
+                noisy = torch.cat([noisy, noisy]) if guided else noisy
+                inputs = family.inputs(self.denoiser, noisy, timestep, condition)
+                made = family.prediction(self.denoiser(**inputs))[:, : shape[0]]
+                if not guided:
+                    return made
+                told, untold = made.chunk(2)
+                return untold + guidance * (told - untold)
+
+            return predict
+
+        coder = autoencoder.autoencoder_of(self.pipeline)
+        inputs = family.example_inputs(self.denoiser, 1, device)
+        return sample_images(
+            self.pipeline.scheduler,
+            prepare,
+            shape,
+            count,
+            seed=seed,
+            sampler=sampler,
+            steps=steps,
+            batch_size=batch_size,
+            device=device,
+            decode=None if coder is None else partial(autoencoder.decode, coder),
+            macs=call_cost(self.denoiser, kwargs=inputs).macs * (2 if guided else 1),
+            progress=progress,
+        )

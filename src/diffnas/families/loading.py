@@ -1,5 +1,7 @@
 """Teachers from a name: the built-in digits, a pipeline folder, or a repository of the Hub."""
 
+import importlib
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ def load_teacher(
     Raises:
         UserError: no such pipeline, it is incomplete or damaged (weights that are not finite
             included), or it is not supported.
+        ModuleNotFoundError: it has text encoders, and transformers is not installed.
     """
     source = origin.find(model, revision)
     known = skeleton(source)
@@ -40,6 +43,8 @@ def load_teacher(
             f"model {model}: no scheduler; save the pipeline again with the scheduler it was "
             "trained with"
         )
+    if known.family.captions is not None:
+        importlib.import_module("transformers")  # without it diffusers would only say so in part
     folder = origin.get_folder(source, variant, trust_remote_code)
     pipeline = _load(folder, known, variant, trust_remote_code)
     pipeline.to(torch.device(device))
@@ -47,6 +52,7 @@ def load_teacher(
     _check_finite(model, denoiser)
     if (coder := autoencoder_of(pipeline)) is not None:
         _check_finite(model, frozen(coder))
+    _keep_values(source, pipeline)
     return Teacher(model, pipeline, frozen(denoiser), known.family)
 
 
@@ -68,6 +74,22 @@ def load_skeleton(
         UserError: no such pipeline, it is incomplete or damaged, or it is not supported.
     """
     return skeleton(origin.find(model, revision))
+
+
+def _keep_values(source: origin.Origin, pipeline: Any) -> None:
+    """Let a pipeline keep what ``model_index.json`` told it, as of its classes' names.
+
+    Some pipelines take such values and forget them: a student saved with it would not have them.
+    """
+    index = origin.get_json(source, "model_index.json") or {}
+    taken = inspect.signature(type(pipeline).__init__).parameters
+    values = {
+        name: value
+        for name, value in index.items()
+        if name in taken and name not in pipeline.config
+    }
+    if values:
+        pipeline.register_to_config(**values)
 
 
 def _load(folder: Path, known: Teacher, variant: str | None, trust_remote_code: bool) -> Any:

@@ -24,8 +24,8 @@ from diffnas.families.noise import spelt_out, train_timesteps
 from diffnas.parallel import thread_map, workers_for
 from diffnas.rng import generator
 
-Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(noisy images (B, C, H, W), timestep, image indices (B,)) -> the denoiser's prediction."""
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""(noisy images (B, C, H, W), timestep) -> the denoiser's prediction."""
 
 # Trailing steps start from the last training timestep, where the start noise belongs (Lin et al.
 # 2023, arXiv 2305.08891); with few steps, leading ones begin too late and leave noise in.
@@ -91,9 +91,8 @@ def check_sampler(scheduler: Any, sampler: str, steps: int, device: torch.device
     try:
         _denoise(
             fresh,
-            lambda noisy, *_: torch.zeros_like(noisy),
+            lambda noisy, _: torch.zeros_like(noisy),
             pixel,
-            torch.arange(1),
             [generator(0, "check", 0)],
         )
     except _UNFIT as error:
@@ -129,7 +128,7 @@ def _dpmsolver(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def sample_images(
     scheduler: Any,
-    predict: Predict,
+    prepare: Callable[[Tensor], Denoise],
     shape: tuple[int, int, int],
     count: int,
     *,
@@ -144,10 +143,10 @@ def sample_images(
 ) -> npt.NDArray[np.uint8]:
     """``count`` images, uint8 (count, C, H, W).
 
-    ``scheduler``: the pipeline's own; it is left as it is. ``shape``: of what is denoised, from
-    which ``decode`` makes images if it is not yet. ``macs``: of ``predict`` for one image; small
-    batches are made side by side, large ones one after the other. ``progress`` is called with
-    the number of images made so far.
+    ``scheduler``: the pipeline's own; it is left as it is. ``prepare``: indices of a batch's images
+    (B,) -> its denoising. ``shape``: of what is denoised, from which ``decode`` makes images if it
+    is not yet. ``macs``: of denoising one image once; small batches are made side by side, large
+    ones one after the other. ``progress`` is called with the number of images made so far.
 
     Raises:
         UserError: the sampler does not fit the scheduler.
@@ -159,7 +158,7 @@ def sample_images(
         generators = [generator(seed, "sample", int(index)) for index in indices]
         noise = torch.stack([torch.randn(shape, generator=each) for each in generators])
         with torch.no_grad():
-            images = _denoise(own, predict, noise.to(device), indices, generators)
+            images = _denoise(own, prepare(indices), noise.to(device), generators)
         return _to_uint8(images if decode is None else decode(images))
 
     batches = list(torch.arange(count).split(batch_size))
@@ -175,9 +174,8 @@ def sample_images(
 
 def _denoise(
     scheduler: Any,
-    predict: Predict,
+    predict: Denoise,
     noise: Tensor,
-    indices: Tensor,
     generators: list[torch.Generator],
 ) -> Tensor:
     images = noise * scheduler.init_noise_sigma
@@ -185,7 +183,7 @@ def _denoise(
     extra = {"generator": generators} if takes_generator else {}
     for timestep in scheduler.timesteps:
         scaled = scheduler.scale_model_input(images, timestep)
-        prediction = predict(scaled, _whole(timestep), indices)
+        prediction = predict(scaled, _whole(timestep))
         images = scheduler.step(prediction, timestep, images, **extra).prev_sample
     return images
 

@@ -9,14 +9,14 @@ from diffusers import ModelMixin, SchedulerMixin
 from torch import nn
 
 from diffnas.errors import UserError
-from diffnas.families import Family, Teacher, autoencoder, origin, unet2d
+from diffnas.families import Family, Teacher, autoencoder, dit, origin, unet2d, unet2d_condition
 from diffnas.families.noise import unsupported_noise
 from diffnas.families.origin import Origin
 from diffnas.refusing import refusing
 from diffnas.student import modeling
 from diffnas.student.saving import check_edits_format, components
 
-FAMILIES: tuple[Family, ...] = (unet2d.FAMILY,)
+FAMILIES: tuple[Family, ...] = (unet2d.FAMILY, unet2d_condition.FAMILY, dit.FAMILY)
 
 Index = dict[str, tuple[str, str]]
 """A pipeline's components: name to (library, class)."""
@@ -41,7 +41,7 @@ def skeleton(source: Origin) -> Teacher:
     what = f"model {source.model}: its {family.component} cannot be made from its config"
     with refusing(what), torch.device("meta"):
         denoiser = kind.from_config(config)
-    why = family.supports(denoiser) or _beside(family.component, index)
+    why = _unknown(denoiser, family) or family.supports(denoiser) or _beside(family, index)
     parts = {family.component: denoiser}
     if why is None:
         coder = _autoencoder(source, index)
@@ -67,15 +67,28 @@ def _index(source: Origin) -> Index:
 
 
 def _family(source: Origin, index: Index) -> Family:
-    for family in FAMILIES:
-        if family.component in index:
+    """The family of the denoiser's class; of another class, one whose component has that name."""
+    having = [family for family in FAMILIES if family.component in index]
+    for family in having:
+        if index[family.component][1] in {kind.__name__ for kind in family.classes}:
             return family
+    if having:
+        return having[0]
     names = ", ".join(f"{name} ({kind})" for name, (_, kind) in index.items()) or "nothing"
-    known = " or ".join(family.component for family in FAMILIES)
+    known = " or ".join(dict.fromkeys(family.component for family in FAMILIES))
     raise UserError(
         f"model {source.model}: no denoiser that is supported, a component named {known}; "
         f"the pipeline holds {names}"
     )
+
+
+def _unknown(denoiser: nn.Module, family: Family) -> str | None:
+    """Say that no family has this very class; None if this one has it."""
+    # A subclass may compute more than its blocks do, and a student would lose that.
+    if type(denoiser) in family.classes:
+        return None
+    known = ", ".join(each.classes[0].__name__ for each in FAMILIES)
+    return f"{type(denoiser).__name__} is not supported; supported are {known} denoisers"
 
 
 def _denoiser_class(source: Origin, component: str, entry: tuple[str, str]) -> Any:
@@ -125,14 +138,15 @@ def _config(source: Origin, component: str, name: str) -> dict[str, Any] | None:
     return origin.get_json(source, name) if found is None else found
 
 
-def _beside(component: str, index: Index) -> str | None:
-    known = (component, "scheduler", *autoencoder.COMPONENTS)
+def _beside(family: Family, index: Index) -> str | None:
+    known = (family.component, "scheduler", *autoencoder.COMPONENTS, *family.beside)
     others = [name for name in index if name not in known]
     if not others:
         return None
+    also = f", {', '.join(family.beside)}" if family.beside else ""
     return (
-        f"its {component} works together with {', '.join(others)}; supported are pipelines of a "
-        f"{component}, a scheduler and perhaps an autoencoder"
+        f"its {family.component} works together with {', '.join(others)}; supported are pipelines "
+        f"of a {family.component}, a scheduler and perhaps an autoencoder{also}"
     )
 
 

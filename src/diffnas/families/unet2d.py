@@ -1,29 +1,18 @@
 """Pipelines around ``UNet2DModel``: DDPM, DDIM and their samplers, of pixels or of latents."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from diffnas.errors import UserError
-from diffnas.families import Batch, Family, Ports, autoencoder
-from diffnas.families.noise import add_noise, train_timesteps
-from diffnas.families.sampling import sample_images
-from diffnas.measure.cost import call_cost
-from diffnas.rng import generator
+from diffnas.families import Family, Ports
+from diffnas.families.conditions import CLASSES, Condition
 from diffnas.student.modeling import DiffNASUNet2DModel
 
 
 def supports(denoiser: Any) -> str | None:
     """Say in a line why this denoiser cannot be searched; None if it can."""
-    # A subclass may compute more than its blocks do, and a student would lose that.
-    if type(denoiser) not in (UNet2DModel, DiffNASUNet2DModel):
-        return f"{type(denoiser).__name__} is not supported; supported are UNet2DModel denoisers"
     config = denoiser.config
     if config.in_channels != config.out_channels:
         return (
@@ -111,42 +100,18 @@ def class_count(denoiser: nn.Module) -> int | None:
     return classes
 
 
-def example_inputs(denoiser: nn.Module, batch_size: int, device: torch.device) -> dict[str, Any]:
-    """Keyword arguments of one call on images of zeros."""
-    inputs = {
-        "sample": torch.zeros(batch_size, *sample_shape(denoiser), device=device),
-        "timestep": torch.zeros(batch_size, dtype=torch.long, device=device),
-    }
-    if class_count(denoiser) is not None:
-        inputs["class_labels"] = torch.zeros(batch_size, dtype=torch.long, device=device)
-    return inputs
+def example_condition(denoiser: nn.Module, batch_size: int, device: torch.device) -> Condition:
+    """Of zeros."""
+    if class_count(denoiser) is None:
+        return {}
+    return {CLASSES: torch.zeros(batch_size, dtype=torch.long, device=device)}
 
 
-def training_batch(
-    pipeline: Any,
-    images: Tensor,
-    labels: Tensor | None,
-    noise_from: torch.Generator,
-    timesteps: Tensor | None = None,
-) -> Batch:
-    """Noisy pixels or latents at random timesteps and what the denoiser should predict.
-
-    ``images``: pixels in [-1, 1], or latents, (B, C, H, W); ``labels``: integer classes (B,), left
-    out when the denoiser takes none; ``noise_from``: a CPU generator, so that devices get the same
-    noise; ``timesteps``: integers (B,), uniform over the schedule when None.
-
-    Raises:
-        UserError: the scheduler's noise is unknown, or labels are missing or out of range.
-    """
-    config = pipeline.scheduler.config
-    noise = torch.randn(images.shape, generator=noise_from).to(images.device, images.dtype)
-    if timesteps is None:
-        timesteps = torch.randint(train_timesteps(config), (len(images),), generator=noise_from)
-    noisy, target = add_noise(config, images, noise, timesteps)
-    inputs: dict[str, Any] = {"sample": noisy, "timestep": timesteps.to(images.device)}
-    if (classes := class_count(pipeline.unet)) is not None:
-        inputs["class_labels"] = _checked(labels, classes).to(images.device)
-    return Batch(inputs, target)
+def inputs(
+    denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Condition
+) -> dict[str, Any]:
+    """Keyword arguments of a call."""
+    return {"sample": noisy, "timestep": timesteps, **condition}
 
 
 def prediction(output: Any) -> Tensor:
@@ -155,85 +120,20 @@ def prediction(output: Any) -> Tensor:
     return tensor
 
 
-def sample(
-    pipeline: Any,
-    denoiser: nn.Module,
-    count: int,
-    *,
-    seed: int,
-    sampler: str,
-    steps: int,
-    batch_size: int,
-    labels: npt.NDArray[np.int64] | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> npt.NDArray[np.uint8]:
-    """``count`` images on the denoiser's device, uint8 (count, C, H, W).
-
-    ``labels``: classes (count,) for a class-conditional denoiser; random ones when None.
-
-    Raises:
-        UserError: the sampler does not fit the pipeline, or labels are out of range.
-        RunError: the denoiser gave values that are not finite.
-    """
-    device = next(denoiser.parameters()).device
-    coder = autoencoder.autoencoder_of(pipeline)
-    classes = class_count(denoiser)
-    chosen = None
-    if classes is not None:
-        chosen = (
-            torch.randint(classes, (count,), generator=generator(seed, "sample classes", 0))
-            if labels is None
-            else _checked(torch.from_numpy(labels), classes)
-        )
-
-    def predict(noisy: Tensor, timestep: Tensor, indices: Tensor) -> Tensor:
-        condition = {} if chosen is None else {"class_labels": chosen[indices].to(device)}
-        return prediction(denoiser(sample=noisy, timestep=timestep, **condition))
-
-    return sample_images(
-        pipeline.scheduler,
-        predict,
-        sample_shape(denoiser),
-        count,
-        seed=seed,
-        sampler=sampler,
-        steps=steps,
-        batch_size=batch_size,
-        device=device,
-        decode=None if coder is None else partial(autoencoder.decode, coder),
-        macs=call_cost(denoiser, kwargs=example_inputs(denoiser, 1, device)).macs,
-        progress=progress,
-    )
-
-
 def _unet(denoiser: nn.Module) -> Any:
     return denoiser  # untyped: diffusers' configs are
-
-
-def _checked(labels: Tensor | None, classes: int) -> Tensor:
-    if labels is None:
-        raise UserError(
-            f"data: no classes, but the model takes one of {classes}; "
-            "give a folder per class or set data.label_column"
-        )
-    unknown = labels[(labels < 0) | (labels >= classes)]
-    if len(unknown):
-        raise UserError(
-            f"data: class {int(unknown[0])} is out of range; the model knows 0 to {classes - 1}"
-        )
-    return labels
 
 
 FAMILY = Family(
     name="unet2d",
     component="unet",
+    classes=(UNet2DModel, DiffNASUNet2DModel),
     supports=supports,
     block_names=block_names,
     streams=streams,
     sample_shape=sample_shape,
     class_count=class_count,
-    example_inputs=example_inputs,
-    training_batch=training_batch,
+    example_condition=example_condition,
+    inputs=inputs,
     prediction=prediction,
-    sample=sample,
 )

@@ -1,11 +1,7 @@
 """The denoising loss on fixed held-out images: it tells smaller differences than samples do."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from diffnas.data import Data
 from diffnas.families import Teacher
@@ -20,6 +16,7 @@ PART = 64
 """Draws held in memory at once."""
 
 
+@torch.no_grad()
 def denoising_loss(pipeline: Teacher, data: Data, batch_size: int) -> float:
     """Mean squared error to the training target on fixed held-out images, noise and timesteps.
 
@@ -32,31 +29,18 @@ def denoising_loss(pipeline: Teacher, data: Data, batch_size: int) -> float:
     fixed = generator(0, "denoising loss", 0)
     timesteps = even_timesteps(pipeline.pipeline.scheduler.config, len(picks))
     timesteps = timesteps[torch.randperm(len(picks), generator=fixed)]
-    device, total, count = pipeline.device, 0.0, 0
+    total, count = 0.0, 0
     for start in range(0, len(picks), PART):
         rows = picks[start : start + PART]
-        labels = None if data.labels is None else torch.from_numpy(data.labels[rows])
-        noisy = pipeline.family.training_batch(
-            pipeline.pipeline,
-            pipeline.clean(data, rows).cpu(),
-            labels,
+        noisy = pipeline.training_batch(
+            pipeline.clean(data, rows),
+            pipeline.condition(data, rows),
             fixed,
             timesteps[start : start + PART],
         )
-        predicted = torch.cat(
-            [
-                _predicted(pipeline, noisy.inputs, slice(first, first + batch_size), device)
-                for first in range(0, len(rows), batch_size)
-            ]
-        )
-        total += F.mse_loss(predicted, noisy.target, reduction="sum").double().item()
+        for first in range(0, len(rows), batch_size):
+            part = noisy.rows(first, first + batch_size)
+            predicted = pipeline.family.prediction(pipeline.denoiser(**part.inputs))
+            total += part.error(predicted, "sum").double().item()
         count += noisy.target.numel()
     return total / count
-
-
-@torch.no_grad()
-def _predicted(
-    pipeline: Teacher, inputs: Mapping[str, Tensor], part: slice, device: torch.device
-) -> Tensor:
-    taken = {key: value[part].to(device) for key, value in inputs.items()}
-    return pipeline.family.prediction(pipeline.denoiser(**taken)).cpu()

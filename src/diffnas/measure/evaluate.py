@@ -10,8 +10,6 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from diffnas.architecture import FORMAT
@@ -28,7 +26,7 @@ from diffnas.measure.protocol import (
     check,
     feature_device,
     protocol,
-    takes_classes,
+    told_all,
 )
 from diffnas.measure.quality import nearest_distance, quality
 from diffnas.measure.references import Images, features_of, references, shrink
@@ -58,7 +56,7 @@ def evaluate(
             data,
             settings,
             next(iter(pipelines.values())).device,
-            classes=any(map(takes_classes, pipelines.values())),
+            told_all(pipelines.values(), settings),
         ),
         "rows": {
             name: costs[name] | quality_row(pipeline, data, settings, progress)
@@ -154,33 +152,26 @@ def draw(
 ) -> Images:
     """``count`` samples as they are measured: few are the first of many.
 
-    A model of classes is given those of held-out images, drawn at random by the seed: the samples
-    are compared with these images, whose classes are rarely equally frequent.
+    A model of classes or texts is given those of held-out images, drawn at random by the seed: the
+    samples are compared with these images, whose classes are rarely equally frequent.
 
     Raises:
+        UserError: the data lack what the model is to be told.
         RunError: samples are not finite.
     """
-    images: Images = pipeline.family.sample(
-        pipeline.pipeline,
-        pipeline.denoiser,
+    random = generator(seed, "sample classes", 0)
+    picks = data.held_out[torch.randint(len(data.held_out), (count,), generator=random).numpy()]
+    return pipeline.sample(
         count,
         seed=seed,
         sampler=settings.sampler,
         steps=settings.sampler_steps,
         batch_size=min(count, batch_size(pipeline, settings)),
-        labels=_drawn_classes(data, count, seed),
+        shows=lambda indices: pipeline.condition(data, picks[indices]),
+        nothing=pipeline.nothing(data),
+        guidance=pipeline.guidance(settings.guidance),
         progress=progress,
     )
-    return images
-
-
-def _drawn_classes(data: Data, count: int, seed: int) -> npt.NDArray[np.int64] | None:
-    if data.labels is None:
-        return None
-    random = generator(seed, "sample classes", 0)
-    picks = torch.randint(len(data.held_out), (count,), generator=random).numpy()
-    classes: npt.NDArray[np.int64] = data.labels[data.held_out[picks]]
-    return classes
 
 
 def _over_seeds(values: list[float]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """How quality is judged: what is the same for all rows, and what is refused before any work."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,28 +17,47 @@ from diffnas.measure.references import check_counts, features_of, references, sp
 from diffnas.rng import generator
 from diffnas.settings import EvaluateSettings
 
-CLASSES = "as in the held-out images"
-"""How the classes of samples are chosen, in words for the protocol."""
+SHOWN = "as in the held-out images"
+"""How the classes or captions of samples are chosen, in words for the protocol."""
 
 
-def takes_classes(pipeline: Teacher) -> bool:
-    """Whether the pipeline's samples are of classes that it is given."""
-    return pipeline.family.class_count(pipeline.denoiser) is not None
+def told(pipeline: Teacher, settings: EvaluateSettings) -> dict[str, Any]:
+    """What the pipeline is told of its samples, in words for the protocol; empty if nothing."""
+    found: dict[str, Any] = {}
+    if pipeline.family.captions is not None:
+        found["captions"] = SHOWN
+    elif pipeline.family.class_count(pipeline.denoiser) is not None:
+        found["classes"] = SHOWN
+    if (guidance := pipeline.guidance(settings.guidance)) != 1.0:
+        found["guidance"] = guidance
+    return found
+
+
+def told_all(pipelines: Iterable[Teacher], settings: EvaluateSettings) -> dict[str, Any]:
+    """What each of several is told; of guidances that differ, all."""
+    each = [told(pipeline, settings) for pipeline in pipelines]
+    found = {key: value for one in each for key, value in one.items()}
+    guidances = dict.fromkeys(one.get("guidance", 1.0) for one in each)
+    if len(guidances) > 1:
+        found["guidance"] = " and ".join(f"{guidance:g}" for guidance in guidances)
+    return found
 
 
 def judged_by(pipeline: Teacher, settings: EvaluateSettings) -> dict[str, Any]:
     """What a row of quality depends on beside pipeline, data and device, for fingerprints."""
-    named = {"classes": CLASSES} if takes_classes(pipeline) else {}
-    return settings.model_dump(exclude={"batch_size"}) | named
+    return settings.model_dump(exclude={"batch_size", "guidance"}) | told(pipeline, settings)
 
 
 def protocol(
-    data: Data, settings: EvaluateSettings, device: str | torch.device, *, classes: bool = False
+    data: Data,
+    settings: EvaluateSettings,
+    device: str | torch.device,
+    told: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """How things are measured; ``real_frechet_distance`` is that of seen to held-out images.
 
     The latter is taken with as many seen as held-out images: what a perfect model would get.
-    ``classes``: whether a pipeline takes classes.
+    ``told``: what pipelines are told of their samples (:func:`told`).
 
     Raises:
         UserError: images are too few.
@@ -53,7 +73,7 @@ def protocol(
         "steps": settings.sampler_steps,
         "samples": settings.samples,
         "seeds": list(settings.seeds),
-        **({"classes": CLASSES} if classes else {}),
+        **(told or {}),
         "features": extractors.features(name)[1],
         "reference": data.name,
         "held_out_images": len(held_out),
@@ -78,7 +98,7 @@ def check(pipeline: Teacher, data: Data, settings: EvaluateSettings) -> None:
             f"{tuple(has)}; evaluate pipelines of one image shape together"
         )
     check_counts(data, settings)
-    _check_classes(pipeline, data)
+    _check_conditions(pipeline, data)
     check_sampler(
         pipeline.pipeline.scheduler,
         settings.sampler,
@@ -87,12 +107,12 @@ def check(pipeline: Teacher, data: Data, settings: EvaluateSettings) -> None:
     )
 
 
-def _check_classes(pipeline: Teacher, data: Data) -> None:
+def _check_conditions(pipeline: Teacher, data: Data) -> None:
     # The least and the greatest class: a rare one could else turn up after hours of training.
-    extremes = None if data.labels is None else [int(data.labels.min()), int(data.labels.max())]
-    labels = None if extremes is None else torch.tensor(extremes)
-    clean = pipeline.clean(data, np.array([0, 0]))
-    pipeline.training_batch(clean, labels, generator(0, "check", 0))
+    extremes = [0] if data.labels is None else [data.labels.argmin(), data.labels.argmax()]
+    rows = np.array(extremes, dtype=np.int64)
+    condition = pipeline.condition(data, rows)
+    pipeline.training_batch(pipeline.clean(data, rows), condition, generator(0, "check", 0))
 
 
 def batch_size(pipeline: Teacher, settings: EvaluateSettings) -> int:

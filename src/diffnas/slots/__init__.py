@@ -14,22 +14,24 @@ from typing import Any
 from torch import nn
 from torch.func import functional_call
 
-from diffnas.architecture import SlotSpace
-from diffnas.slots import attention, conv, resnet
+from diffnas.architecture import SlotSpace, joined
+from diffnas.slots import attention, conv, feed_forward, resnet, transformer
 from diffnas.student.modeling import edit_module
 
-KINDS: tuple[ModuleType, ...] = (resnet, attention, conv)
+KINDS: tuple[ModuleType, ...] = (resnet, transformer, attention, feed_forward, conv)
 
 
-def find(block: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module, ModuleType]]:
-    """(path, module, slot file) of every module that a slot understands, outermost first."""
+def find(block: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module, ModuleType]]:
+    """(path, module, slot file) of every module that a slot understands, outermost first.
+
+    The block itself, at the path "", may be one.
+    """
+    kind = next((kind for kind in KINDS if kind.matches(block)), None)
+    if kind is not None:
+        yield path, block, kind
+        return
     for name, child in block.named_children():
-        path = f"{prefix}{name}"
-        kind = next((kind for kind in KINDS if kind.matches(child)), None)
-        if kind is not None:
-            yield path, child, kind
-        else:
-            yield from find(child, f"{path}.")
+        yield from find(child, joined(path, name))
 
 
 class SharedSlot(nn.Module):

@@ -33,16 +33,18 @@ def edits(layer: Attention, settings: SpaceSettings) -> Iterator[tuple[str, Edit
     if settings.preset == "paper":
         return
     ratios = (0.0,) if settings.preset == "stock" else settings.attention_heads
-    seen = {layer.heads}
-    for ratio in sorted(ratios, reverse=True):
-        heads = max(1, round(layer.heads * ratio)) if ratio else 0
-        if heads not in seen:
-            seen.add(heads)
-            yield (
-                (f"heads={heads}", {"kind": KIND, "heads": heads})
-                if heads
-                else ("skip", {"kind": "skip"})
-            )
+    for heads in fewer(layer.heads, ratios):
+        yield (
+            (f"heads={heads}", {"kind": KIND, "heads": heads})
+            if heads
+            else ("skip", {"kind": "skip"})
+        )
+
+
+def fewer(of: int, ratios: tuple[float, ...]) -> list[int]:
+    """Those shares of a number, at least 1 but for a share of 0, falling, each once."""
+    found = (max(1, round(of * ratio)) if ratio else 0 for ratio in sorted(ratios, reverse=True))
+    return [number for number in dict.fromkeys(found) if number != of]
 
 
 class SharedWeights(nn.Module):
@@ -50,27 +52,33 @@ class SharedWeights(nn.Module):
 
     def __init__(self, layer: Attention, options: list[Edit | None]) -> None:
         super().__init__()
-        self.layer = _ordered(layer)
-        self.head_size = layer.inner_dim // layer.heads
+        self.layer = ordered(layer)
 
     def weights(self, edit: Edit | None) -> dict[str, Tensor]:
         """Views into the shared weights, named as in the option's plain module."""
-        own = dict(self.layer.named_parameters())
         if edit is None:
-            return own
-        if edit["kind"] == "skip":
-            return {}
-        inner = edit["heads"] * self.head_size
-        for projection in ("to_q", "to_k", "to_v"):
-            for name in (f"{projection}.weight", f"{projection}.bias"):
-                if name in own:
-                    own[name] = own[name][:inner]
-        own["to_out.0.weight"] = own["to_out.0.weight"][:, :inner]
+            return views(self.layer, None)
+        return views(self.layer, 0 if edit["kind"] == "skip" else edit["heads"])
+
+
+def views(layer: Attention, heads: int | None) -> dict[str, Tensor]:
+    """Its weights with the first heads alone; all with None."""
+    own: dict[str, Tensor] = dict(layer.named_parameters())
+    if heads is None:
         return own
+    if heads == 0:
+        return {}
+    inner = heads * (layer.inner_dim // layer.heads)
+    for projection in ("to_q", "to_k", "to_v"):
+        for name in (f"{projection}.weight", f"{projection}.bias"):
+            if name in own:
+                own[name] = own[name][:inner]
+    own["to_out.0.weight"] = own["to_out.0.weight"][:, :inner]
+    return own
 
 
 @torch.no_grad()
-def _ordered(layer: Attention) -> Attention:
+def ordered(layer: Attention) -> Attention:
     """The same function with its heads sorted by ||W_v|| * ||W_out||, most important first."""
     new = copy.deepcopy(layer)
     heads = layer.heads

@@ -9,9 +9,14 @@ An edit is a plain dict; its ``kind`` names the module type it applies to:
 - ``{"kind": "resnet", "width": 24, "groups": 6, "kernel": 3}``: a ``ResnetBlock2D`` with that many
   inner channels, norm groups and kernel size,
 - ``{"kind": "attention", "heads": 2}``: an ``Attention`` with fewer heads,
+- ``{"kind": "feed_forward", "width": 64}``: a ``FeedForward`` with that many inner channels,
+- ``{"kind": "transformer", "heads": 2, "cross_heads": 0, "width": 64, "layers": [0, 2]}``: a
+  ``Transformer2DModel`` or ``BasicTransformerBlock`` with so many heads of self- and
+  cross-attention (0: without it), such feed-forwards, and those of its layers alone; what is not
+  named stays,
 - ``{"kind": "conv", "rank": 16}`` or ``{"kind": "conv", "kernel": 1}``: a ``Conv2d`` as the product
   of a k x k one with that many outputs and a 1 x 1 one, or with another kernel size,
-- ``{"kind": "skip"}``: a ``ResnetBlock2D`` or ``Attention`` without its residual branch,
+- ``{"kind": "skip"}``: any of these but a convolution without its residual branch,
 - ``{"kind": "trunk", "groups": 6}``, at the path "" of the model itself: every stream, which is
   what its layers pass on to each other, keeps so many of its norm groups. Layers stay as wide
   inside as they are.
@@ -28,10 +33,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import ConfigMixin, ModelMixin, UNet2DModel
+from diffusers import (
+    ConfigMixin,
+    DiTTransformer2DModel,
+    ModelMixin,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
+from diffusers.models.attention import BasicTransformerBlock, FeedForward
 from diffusers.models.attention_processor import Attention
 from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
@@ -48,6 +61,10 @@ one cache, where different files of one name would overwrite each other."""
 sys.modules.setdefault(MODULE_NAME, sys.modules[__name__])
 
 
+KINDS = ("resnet", "attention", "feed_forward", "transformer", "conv", "skip")
+"""Of edits of single modules."""
+
+
 class Skip(nn.Module):
     """A residual layer without its branch; what the layer did besides is kept.
 
@@ -60,11 +77,12 @@ class Skip(nn.Module):
         self.upsample = getattr(layer, "upsample", None)
         self.downsample = getattr(layer, "downsample", None)
         self.conv_shortcut = getattr(layer, "conv_shortcut", None)
-        self.residual = getattr(layer, "residual_connection", True)
+        alone = isinstance(layer, FeedForward)  # its residual connection is its parent's
+        self.residual = getattr(layer, "residual_connection", not alone)
         scale = getattr(layer, "output_scale_factor", None)
         self.scale = getattr(layer, "rescale_output_factor", 1.0) if scale is None else scale
 
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Give what the layer gives when its branch is zero; further arguments are the branch's."""
         if not self.residual:
             return torch.zeros_like(hidden_states)
@@ -73,7 +91,9 @@ class Skip(nn.Module):
                 hidden_states = resample(hidden_states)
         if self.conv_shortcut is not None:
             hidden_states = self.conv_shortcut(hidden_states)
-        return hidden_states if self.scale == 1.0 else hidden_states / self.scale
+        hidden_states = hidden_states if self.scale == 1.0 else hidden_states / self.scale
+        # Where a transformer stood.
+        return (hidden_states,) if kwargs.get("return_dict") is False else hidden_states
 
 
 def edit_module(module: nn.Module, edit: Mapping[str, Any]) -> nn.Module:
@@ -84,18 +104,24 @@ def edit_module(module: nn.Module, edit: Mapping[str, Any]) -> nn.Module:
     """
     kind = edit.get("kind")
     match kind, module:
-        case "skip", ResnetBlock2D() | Attention():
+        case "skip", ResnetBlock2D() | Attention() | FeedForward():
             new: nn.Module = copy.deepcopy(Skip(module))
+        case "skip", Transformer2DModel() | BasicTransformerBlock():
+            new = Skip(module)
         case "resnet", ResnetBlock2D():
             new = _resnet(module, edit["width"], edit["groups"], edit["kernel"])
         case "attention", Attention():
             new = _attention(module, edit["heads"])
+        case "feed_forward", FeedForward():
+            new = _feed_forward(module, edit["width"])
+        case "transformer", Transformer2DModel() | BasicTransformerBlock():
+            new = _transformer(module, edit)
         case "conv", nn.Conv2d():
             new = _conv(module, edit.get("rank"), edit.get("kernel"))
-        case "skip" | "resnet" | "attention" | "conv", _:
-            raise ValueError(f"an edit of kind {kind!r} is not for a {type(module).__name__}")
         case _:
-            raise ValueError(f"edit of unknown kind {kind!r}; known: resnet, attention, conv, skip")
+            if kind in KINDS:
+                raise ValueError(f"an edit of kind {kind!r} is not for a {type(module).__name__}")
+            raise ValueError(f"edit of unknown kind {kind!r}; known: {', '.join(KINDS)}")
     return new.train(module.training)
 
 
@@ -130,7 +156,9 @@ _ON_STREAMS: dict[Any, dict[str, str]] = {
     Downsample2D: {"conv": "rw"},
     Upsample2D: {"conv": "rw"},
     Skip: {"conv_shortcut": "rw"},
+    Transformer2DModel: {"norm": "rw", "proj_in": "r", "proj_out": "w"},
     UNet2DModel: {"conv_in": "w", "conv_norm_out": "rw", "conv_out": "r"},
+    UNet2DConditionModel: {"conv_in": "w", "conv_norm_out": "rw", "conv_out": "r"},
 }
 """By type of module, its layers that read from a stream (r) or write to one (w)."""
 
@@ -147,7 +175,12 @@ class OnStream(NamedTuple):
 
 def layers_on_streams(model: nn.Module) -> Iterator[OnStream]:
     """All layers whose shapes follow the trunk's width; a factored one is two."""
+    inside = ""
     for path, module in model.named_modules():
+        if inside and path.startswith(inside):  # a transformer has a stream of its own
+            continue
+        if isinstance(module, Transformer2DModel):
+            inside = f"{path}."
         kind = next((kind for kind in _ON_STREAMS if isinstance(module, kind)), None)
         for name, does in _ON_STREAMS.get(kind, {}).items():
             layer: Any = module
@@ -248,6 +281,32 @@ def _attention(layer: Any, heads: int) -> nn.Module:
     return new
 
 
+def _feed_forward(layer: Any, width: int) -> nn.Module:
+    new = copy.deepcopy(layer)
+    make = _like(layer.net[2].weight)
+    old, out = layer.net[0].proj, layer.net[2]
+    rows = old.out_features // out.in_features * width  # gated ones have two parts
+    new.net[0].proj = nn.Linear(old.in_features, rows, bias=old.bias is not None, **make)
+    new.net[2] = nn.Linear(width, out.out_features, bias=out.bias is not None, **make)
+    return new
+
+
+def _transformer(layer: Any, edit: Mapping[str, Any]) -> nn.Module:
+    new = copy.deepcopy(layer)
+    if "layers" in edit:
+        new.transformer_blocks = nn.ModuleList(
+            [new.transformer_blocks[index] for index in edit["layers"]]
+        )
+    for block in getattr(new, "transformer_blocks", [new]):
+        for name, setting in (("attn1", "heads"), ("attn2", "cross_heads")):
+            if (heads := edit.get(setting)) is not None:
+                old = getattr(block, name)
+                setattr(block, name, _attention(old, heads) if heads else Skip(old))
+        if (width := edit.get("width")) is not None:
+            block.ff = _feed_forward(block.ff, width)
+    return new
+
+
 def _conv(layer: nn.Conv2d, rank: int | None, kernel: int | None) -> nn.Module:
     if layer.groups != 1 or layer.dilation != (1, 1) or isinstance(layer.padding, str):
         raise ValueError("grouped, dilated and 'same' convolutions are not edited")
@@ -338,4 +397,25 @@ class DiffNASUNet2DModel(EditedModel, UNet2DModel):
     __init__ = _with_edits(UNet2DModel.__init__)
 
 
-DiffNASUNet2DModel.register_for_auto_class("AutoModel")
+class DiffNASUNet2DConditionModel(EditedModel, UNet2DConditionModel):
+    """A ``UNet2DConditionModel`` with edited modules, as :class:`DiffNASUNet2DModel`."""
+
+    __module__ = MODULE_NAME
+    __init__ = _with_edits(UNet2DConditionModel.__init__)
+
+
+class DiffNASDiTTransformer2DModel(EditedModel, DiTTransformer2DModel):
+    """A ``DiTTransformer2DModel`` with edited modules, as :class:`DiffNASUNet2DModel`."""
+
+    __module__ = MODULE_NAME
+    __init__ = _with_edits(DiTTransformer2DModel.__init__)
+
+
+EDITED_MODELS: tuple[type[EditedModel], ...] = (
+    DiffNASUNet2DModel,
+    DiffNASUNet2DConditionModel,
+    DiffNASDiTTransformer2DModel,
+)
+
+for _model in EDITED_MODELS:
+    _model.register_for_auto_class("AutoModel")

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers import UNet2DModel
+from diffusers import ModelMixin, UNet2DModel
 from torch import Tensor
 
-from diffnas.student.modeling import DiffNASUNet2DModel
+from diffnas.student.modeling import EDITED_MODELS, EditedModel
 
 Edits = Mapping[str, Mapping[str, Any]]
 
@@ -15,12 +15,16 @@ _WITHOUT_ATTENTION = {"AttnDownBlock2D": "DownBlock2D", "AttnUpBlock2D": "UpBloc
 
 
 def as_model(
-    teacher_denoiser_config: Mapping[str, Any], edits: Edits, state_dict: Mapping[str, Tensor]
+    teacher_denoiser_config: Mapping[str, Any],
+    edits: Edits,
+    state_dict: Mapping[str, Tensor],
+    kind: Any = UNet2DModel,
 ) -> Any:
     """The edited denoiser, in eval mode, with those weights, on their device and in their dtype.
 
-    A stock ``UNet2DModel`` where :func:`stock_config` finds a config, else a
-    ``DiffNASUNet2DModel``. A teacher that is itself a student brings its own edits.
+    ``kind``: the teacher's :func:`stock_class`, and the student's where :func:`stock_config` finds
+    a config; else it is our class of that kind. A teacher that is itself a student brings its own
+    edits.
 
     Raises:
         RuntimeError: the weights are not those of the edited denoiser.
@@ -28,11 +32,12 @@ def as_model(
     config = _public(teacher_denoiser_config)
     edits = {**(config.pop("edits", None) or {}), **edits}
     config.pop("edits_format", None)
-    stock = stock_config(config, edits)
+    stock = stock_config(config, edits, kind)
     if stock is not None:
-        model = UNet2DModel.from_config(stock)
+        model = kind.from_config(stock)
     else:
-        model = DiffNASUNet2DModel.from_config(config, edits=edits)
+        edited: Any = next(each for each in EDITED_MODELS if issubclass(each, kind))
+        model = edited.from_config(config, edits=edits)
     weight = next(value for value in state_dict.values() if torch.is_floating_point(value))
     model = model.to(weight.device)
     if weight.dtype != model.dtype:  # diffusers warns of every cast
@@ -41,14 +46,25 @@ def as_model(
     return model.eval()
 
 
-def stock_config(base_config: Mapping[str, Any], edits: Edits) -> dict[str, Any] | None:
-    """The ``UNet2DModel`` config of the edited denoiser, or None if there is none.
+def stock_class(model: Any) -> Any:
+    """The class of diffusers that a model is of, or that its edited class comes from."""
+    kinds = (kind for kind in type(model).__mro__ if not issubclass(kind, EditedModel))
+    return next(kind for kind in kinds if issubclass(kind, ModelMixin))
 
-    ``base_config`` is a model's whole ``config``. Module paths, and so the names of the weights,
+
+def stock_config(
+    base_config: Mapping[str, Any], edits: Edits, kind: Any = UNet2DModel
+) -> dict[str, Any] | None:
+    """The stock config of the edited denoiser, or None if there is none.
+
+    ``base_config`` is a model's whole ``config``; for edits of a ``kind`` other than
+    ``UNet2DModel`` none is found. Module paths, and so the names of the weights,
     are those of the edited denoiser. What a config can say: no edit; a level without all of its
     attention; the mid block without its attention; no mid block.
     """
     config = _public(base_config)
+    if kind is not UNet2DModel:
+        return None if edits else config
     skipped = {path for path, edit in edits.items() if edit["kind"] == "skip"}
     left = set(edits)
     for side, resampling in (("down", "downsample_type"), ("up", "upsample_type")):

@@ -1,0 +1,69 @@
+"""Captions of a folder's pictures, in the form of Hugging Face's imagefolder.
+
+``metadata.jsonl`` has an object a line: ``{"file_name": "a/1.png", "text": "a red square"}``; paths
+are relative to its folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffnas.errors import UserError
+
+FILE = "metadata.jsonl"
+COLUMN = "text"
+
+
+def read_captions(folder: Path, files: Sequence[Path], column: str | None) -> list[str]:
+    """The caption of each of these files, whose paths are relative to ``folder``.
+
+    Raises:
+        UserError: there is no metadata.jsonl, it is damaged, or a file is not in it.
+    """
+    name = column or COLUMN
+    visible = (table.relative_to(folder) for table in folder.rglob(FILE))
+    tables = sorted(t for t in visible if not any(part.startswith(".") for part in t.parts))
+    if not tables:
+        raise UserError(
+            f"data: no captions in {str(folder)!r}, but the model takes text; add a {FILE} with "
+            f'lines such as {{"file_name": "{files[0].as_posix()}", "{name}": "..."}}'
+        )
+    found = {
+        table.parent / row["file_name"]: row[name]
+        for table in tables
+        for row in _rows(folder / table, name)
+    }
+    missing = [file.as_posix() for file in files if file not in found]
+    if missing:
+        raise UserError(
+            f"data: {len(missing)} of {len(files)} images have no caption in {FILE}, "
+            f"e.g. {missing[0]}; add a line for each"
+        )
+    return [found[file] for file in files]
+
+
+def _rows(table: Path, name: str) -> Iterator[dict[str, Any]]:
+    """The lines, each with a file's name and a text."""
+    try:
+        lines = table.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise UserError(f"{table}: {reason}; make it readable") from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            raise UserError(f"{table}, line {number}: not JSON; give an object a line") from None
+        if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
+            raise UserError(f"{table}, line {number}: no file_name; name the image's file there")
+        if not isinstance(row.get(name), str):
+            raise UserError(
+                f"{table}, line {number}: no text {name!r}; give the caption there, or name its "
+                "column by data.caption_column"
+            )
+        yield row

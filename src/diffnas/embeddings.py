@@ -1,0 +1,85 @@
+"""What the text encoders make of the captions, computed once."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from diffnas.data import Data, Embeddings
+from diffnas.data.filled import filled
+from diffnas.errors import UserError
+from diffnas.families import Teacher
+from diffnas.families.conditions import Condition
+from diffnas.fingerprint import fingerprint, of_texts
+from diffnas.progress import Progress
+
+PART = 16
+"""Captions encoded at once."""
+
+
+def with_dropout(teacher: Teacher, data: Data, share: float) -> Data:
+    """The data with that share of their conditions left out in training.
+
+    Raises:
+        UserError: the model cannot be told nothing.
+    """
+    if share and teacher.family.nothing is None:
+        raise UserError(
+            f"data.condition_dropout = {share:g}: the model has no condition that stands for none; "
+            "leave it out"
+        )
+    return replace(data, condition_dropout=share)
+
+
+def with_embeddings(
+    teacher: Teacher, data: Data, folder: Path, progress: Progress | None = None
+) -> Data:
+    """The data with the encoded captions, kept in ``folder``; as they are for a model without text.
+
+    Equal captions are encoded once. All tensors of a caption are a row, in half precision.
+
+    Raises:
+        RunError: the disk is full.
+    """
+    encode = teacher.family.captions
+    if encode is None or data.captions is None:
+        return data
+    texts, of = np.unique(np.array(data.captions, dtype=object), return_inverse=True)
+    nothing = teacher.nothing()
+    assert nothing is not None  # families of texts have it
+
+    def encoded(first: int, last: int) -> npt.NDArray[np.float16]:
+        return _rows(encode(teacher.pipeline, list(texts[first:last])))
+
+    empty = _rows(nothing)
+    kept = filled(
+        folder / "captions.npy",
+        (len(texts), empty.shape[1]),
+        np.float16,
+        encoded,
+        part=PART,
+        made_from=fingerprint(of_texts(teacher), list(texts)),
+        stage="captions",
+        progress=progress or Progress(),
+    )
+    embeddings = Embeddings(_by_name(kept, nothing), _by_name(empty, nothing), of.astype(np.int64))
+    return replace(data, embeddings=embeddings)
+
+
+def _rows(condition: Condition) -> npt.NDArray[np.float16]:
+    """All tensors of each row, one behind the other."""
+    rows = [each.reshape(len(each), -1) for each in condition.values()]
+    return torch.cat(rows, 1).half().cpu().numpy()
+
+
+def _by_name(rows: npt.NDArray[np.float16], example: Condition) -> dict[str, npt.NDArray[Any]]:
+    """Views of each tensor."""
+    sizes = [each[0].numel() for each in example.values()]
+    parts = np.split(rows, np.cumsum(sizes)[:-1], axis=1)
+    return {
+        name: part.reshape(len(rows), *each.shape[1:])
+        for (name, each), part in zip(example.items(), parts, strict=True)
+    }

@@ -1,0 +1,102 @@
+"""What a model is told of the images that it is to make: classes, or texts as encoders see them.
+
+A condition is rows of tensors by name, from which a family's ``inputs`` makes what its denoiser
+takes.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from diffnas.data import Data
+from diffnas.errors import UserError
+from diffnas.rng import generator
+
+Condition = dict[str, Tensor]
+"""Tensors (B, ...) by name; empty for models that are not told anything."""
+
+Shows = Callable[[npt.NDArray[np.int64]], Condition]
+"""Indices of images (B,) -> what they are to show."""
+
+CLASSES = "class_labels"
+"""The name of classes, int64 (B,)."""
+
+
+def of_classes(
+    labels: npt.NDArray[np.int64] | None, rows: npt.NDArray[np.integer[Any]], count: int
+) -> Condition:
+    """The classes of these rows, of a model that knows ``count``.
+
+    Raises:
+        UserError: there are none, or one is out of range.
+    """
+    if labels is None:
+        raise UserError(
+            f"data: no classes, but the model takes one of {count}; "
+            "give a folder per class or set data.label_column"
+        )
+    chosen = torch.from_numpy(labels[rows])
+    unknown = chosen[(chosen < 0) | (chosen >= count)]
+    if len(unknown):
+        raise UserError(
+            f"data: class {int(unknown[0])} is out of range; the model knows 0 to {count - 1}"
+        )
+    return {CLASSES: chosen}
+
+
+def of_captions(
+    encode: Callable[[list[str]], Condition], data: Data, rows: npt.NDArray[np.integer[Any]]
+) -> Condition:
+    """The captions of these rows, encoded beforehand or now.
+
+    Raises:
+        UserError: the data have no captions.
+    """
+    if data.captions is None:
+        raise UserError(
+            "data: no captions, but the model takes text; give images with a metadata.jsonl, or "
+            "set data.caption_column"
+        )
+    if data.embeddings is not None:
+        return tensors_of(data.embeddings.rows, data.embeddings.of[rows])
+    return encode([data.captions[row] for row in rows])
+
+
+def tensors_of(
+    kept: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[np.integer[Any]]
+) -> Condition:
+    """Those rows of what was encoded beforehand, in float32."""
+    return {
+        name: torch.from_numpy(np.ascontiguousarray(each[rows])).float()
+        for name, each in kept.items()
+    }
+
+
+def random_classes(count: int, classes: int, seed: int) -> npt.NDArray[np.int64]:
+    """Classes (count,), each as likely as any other."""
+    drawn = torch.randint(classes, (count,), generator=generator(seed, "sample classes", 0))
+    return drawn.numpy()
+
+
+def replaced(condition: Condition, nothing: Condition, where: Tensor) -> Condition:
+    """The condition with ``nothing`` (1, ...) in the rows that ``where`` (B,) marks."""
+    return {
+        name: torch.where(
+            where.to(each.device).view(-1, *[1] * (each.ndim - 1)),
+            nothing[name].to(each),
+            each,
+        )
+        for name, each in condition.items()
+    }
+
+
+def both(condition: Condition, nothing: Condition) -> Condition:
+    """The condition and below it, for as many rows, ``nothing`` (1, ...)."""
+    return {
+        name: torch.cat([each, nothing[name].to(each).expand_as(each)])
+        for name, each in condition.items()
+    }

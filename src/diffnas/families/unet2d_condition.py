@@ -1,0 +1,149 @@
+"""Text-to-image pipelines around ``UNet2DConditionModel``: Stable Diffusion 1, 2 and XL."""
+
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from diffnas.families import Family, unet2d
+from diffnas.families.conditions import Condition
+from diffnas.student.modeling import DiffNASUNet2DConditionModel
+
+TOKENS = 77
+"""CLIP's text encoders see so many, padded."""
+
+TEXTS = "encoder_hidden_states"
+ADDED = ("text_embeds", "time_ids")
+"""What SDXL's are told besides: the pooled text; sizes and crop of the image."""
+
+TIME_IDS = 6
+"""SDXL's: the image's size, its crop's corner, the size that is made."""
+
+BLOCKS = {
+    *("DownBlock2D", "CrossAttnDownBlock2D", "AttnDownBlock2D"),
+    *("UNetMidBlock2DCrossAttn", "UNetMidBlock2D"),
+    *("UpBlock2D", "CrossAttnUpBlock2D", "AttnUpBlock2D"),
+}
+"""Those whose layers are understood."""
+
+PLAIN = {
+    "class_embed_type": None,
+    "num_class_embeds": None,
+    "encoder_hid_dim_type": None,
+    "time_embedding_type": "positional",
+    "timestep_post_act": None,
+    "time_cond_proj_dim": None,
+    "conv_in_kernel": 3,
+    "conv_out_kernel": 3,
+    "dual_cross_attention": False,
+    "attention_type": "default",
+}
+"""Entries of a config that must be as they are in Stable Diffusion."""
+
+
+def supports(denoiser: Any) -> str | None:
+    """Say in a line why this denoiser cannot be searched; None if it can."""
+    config = denoiser.config
+    if config.in_channels != config.out_channels:
+        return (
+            f"in_channels {config.in_channels} and out_channels {config.out_channels} differ: "
+            "models that take a condition image are not supported"
+        )
+    if config.sample_size is None:
+        return "sample_size is not set in the denoiser's config.json; set the latents' size there"
+    for name, value in PLAIN.items():
+        if config[name] != value:
+            return f"{name} {config[name]!r} is not supported; {value!r} is"
+    if config.addition_embed_type not in (None, "text_time"):
+        return (
+            f"addition_embed_type '{config.addition_embed_type}' is not supported; 'text_time' is"
+        )
+    parts = (*denoiser.down_blocks, denoiser.mid_block, *denoiser.up_blocks)
+    odd = {type(part).__name__ for part in parts if part is not None} - BLOCKS
+    if odd:
+        return f"{' and '.join(sorted(odd))} are not supported"
+    return None
+
+
+def example_condition(denoiser: nn.Module, batch_size: int, device: torch.device) -> Condition:
+    """Of zeros."""
+    unet: Any = denoiser
+    config = unet.config
+    sizes: dict[str, tuple[int, ...]] = {TEXTS: (TOKENS, _width(config.cross_attention_dim))}
+    if config.addition_embed_type == "text_time":
+        times = TIME_IDS * config.addition_time_embed_dim
+        pooled = config.projection_class_embeddings_input_dim - times
+        sizes |= {"text_embeds": (pooled,), "time_ids": (TIME_IDS,)}
+    return {name: torch.zeros(batch_size, *size, device=device) for name, size in sizes.items()}
+
+
+def _width(cross_attention_dim: Any) -> int:
+    """Of text states; a config may give it for every level, always the same."""
+    several = isinstance(cross_attention_dim, tuple | list)
+    return int(cross_attention_dim[0] if several else cross_attention_dim)
+
+
+def inputs(
+    denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Condition
+) -> dict[str, Any]:
+    """Keyword arguments of a call."""
+    given = {"sample": noisy, "timestep": timesteps, TEXTS: condition[TEXTS]}
+    added = {name: condition[name] for name in ADDED if name in condition}
+    return {**given, "added_cond_kwargs": added} if added else given
+
+
+@torch.no_grad()
+def captions(pipeline: Any, texts: list[str]) -> Condition:
+    """What the pipeline's text encoders make of captions."""
+    return _encoded(pipeline, texts)[0]
+
+
+@torch.no_grad()
+def nothing(pipeline: Any) -> Condition:
+    """The pipeline's negative prompt when none is given."""
+    return _encoded(pipeline, [""])[1]
+
+
+def _encoded(pipeline: Any, texts: list[str]) -> tuple[Condition, Condition]:
+    """The captions' condition, and as often that of none, as the pipeline itself makes them."""
+    device = next(pipeline.unet.parameters()).device
+    given = pipeline.encode_prompt(
+        prompt=texts, device=device, num_images_per_prompt=1, do_classifier_free_guidance=True
+    )
+    if len(given) == 2:
+        return {TEXTS: given[0].float()}, {TEXTS: given[1].float()}
+    told, untold, pooled, unpooled = (each.float() for each in given)
+    ids = _time_ids(pipeline).to(told).expand(len(texts), -1)
+    return (
+        {TEXTS: told, "text_embeds": pooled, "time_ids": ids},
+        {TEXTS: untold, "text_embeds": unpooled, "time_ids": ids},
+    )
+
+
+def _time_ids(pipeline: Any) -> Tensor:
+    """Of a whole image of the size that the model makes (1, 6)."""
+    _, height, width = unet2d.sample_shape(pipeline.unet)
+    size = (height * pipeline.vae_scale_factor, width * pipeline.vae_scale_factor)
+    return torch.tensor([[*size, 0, 0, *size]], dtype=torch.float32)
+
+
+FAMILY = Family(
+    name="unet2d_condition",
+    component="unet",
+    classes=(UNet2DConditionModel, DiffNASUNet2DConditionModel),
+    supports=supports,
+    block_names=unet2d.block_names,
+    streams=unet2d.streams,
+    sample_shape=unet2d.sample_shape,
+    class_count=lambda _: None,
+    example_condition=example_condition,
+    inputs=inputs,
+    prediction=unet2d.prediction,
+    beside=(
+        *("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"),
+        *("safety_checker", "feature_extractor", "image_encoder"),
+    ),
+    captions=captions,
+    nothing=nothing,
+)

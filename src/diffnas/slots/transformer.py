@@ -1,0 +1,140 @@
+"""A transformer's layer, or a UNet's transformer: heads, feed-forwards, fewer layers, or none.
+
+Of a UNet's transformer all layers are changed alike.
+One slot for the whole, because what it leaves out together, projections, norms and modulation too,
+no slots of its parts could.
+"""
+
+import copy
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from torch import Tensor, nn
+
+from diffnas.architecture import TEACHER, Edit
+from diffnas.settings import SpaceSettings
+from diffnas.slots import attention, feed_forward
+
+KIND = "transformer"
+
+
+def matches(module: Any) -> bool:
+    """Whether this slot understands the module: plain layers, all of one shape."""
+    if type(module) is Transformer2DModel and not module.is_input_continuous:
+        return False
+    layers = layers_of(module)
+    return bool(layers) and all(map(_understood, layers)) and len(set(map(_shape, layers))) == 1
+
+
+def layers_of(module: Any) -> list[Any]:
+    """The layers of a transformer, or the one that the module is; none of anything else."""
+    if type(module) is Transformer2DModel:
+        return list(module.transformer_blocks)
+    return [module] if type(module) is BasicTransformerBlock else []
+
+
+def _understood(layer: Any) -> bool:
+    return (
+        type(layer) is BasicTransformerBlock
+        and layer.norm_type in ("layer_norm", "ada_norm_zero")
+        and not hasattr(layer, "fuser")
+        and attention.matches(layer.attn1)
+        and (layer.attn2 is None or attention.matches(layer.attn2))
+        and feed_forward.matches(layer.ff)
+    )
+
+
+def _shape(layer: Any) -> tuple[int, int, int]:
+    cross = 0 if layer.attn2 is None else layer.attn2.heads
+    return layer.attn1.heads, cross, layer.ff.net[2].in_features
+
+
+def edits(module: Any, settings: SpaceSettings) -> Iterator[tuple[str, Edit | None]]:
+    """Options by name: each share of each part with each of the others.
+
+    Fewer layers come as they are, and with all their parts at their first share.
+    """
+    yield TEACHER, None
+    if settings.preset == "paper":
+        return
+    if settings.preset == "full":
+        layers = layers_of(module)
+        heads, cross, _ = _shape(layers[0])
+        parts = {
+            "heads": attention.fewer(heads, settings.attention_heads),
+            "cross_heads": attention.fewer(cross, settings.attention_heads) if cross else [],
+            "width": feed_forward.widths(layers[0].ff, settings),
+        }
+        counts = [n for n in attention.fewer(len(layers), settings.transformer_layers) if n]
+        kept: list[Edit] = [{"layers": spread(len(layers), count)} for count in counts]
+        first = {part: shares[0] for part, shares in parts.items() if shares}
+        found = [
+            {part: share for part, share in zip(parts, chosen, strict=True) if share is not None}
+            for chosen in itertools.product(*([None, *shares] for shares in parts.values()))
+        ]
+        for edit in [*found[1:], *kept, *({**first, **each} for each in kept)]:
+            yield _name(edit), {"kind": KIND, **edit}
+    if settings.transformer_skip:
+        yield "skip", {"kind": "skip"}
+
+
+def _name(edit: dict[str, Any]) -> str:
+    shown = edit | ({"layers": len(edit["layers"])} if "layers" in edit else {})
+    return " ".join(f"{key}={value}" for key, value in shown.items())
+
+
+def spread(of: int, count: int) -> list[int]:
+    """Evenly spread layers, the first and the last among them; of one, the first."""
+    return sorted({round(float(index)) for index in torch.linspace(0, of - 1, count)})
+
+
+class SharedWeights(nn.Module):
+    """One set of weights for all options: what comes first in each part is the most important."""
+
+    def __init__(self, module: Any, options: list[Edit | None]) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(module)
+        for layer in layers_of(self.module):
+            layer.attn1 = attention.ordered(layer.attn1)
+            if layer.attn2 is not None:
+                layer.attn2 = attention.ordered(layer.attn2)
+            layer.ff = feed_forward.ordered(layer.ff)
+
+    def weights(self, edit: Edit | None) -> dict[str, Tensor]:
+        """Views into the shared weights, named as in the option's plain module."""
+        edit = edit or {}
+        if edit.get("kind") == "skip":
+            return {}
+        layers = layers_of(self.module)
+        if layers == [self.module]:
+            return _views(self.module, edit)
+        own: dict[str, Tensor] = {
+            name: value
+            for name, value in self.module.named_parameters()
+            if not name.startswith("transformer_blocks.")
+        }
+        for place, index in enumerate(edit.get("layers", range(len(layers)))):
+            for name, value in _views(layers[index], edit).items():
+                own[f"transformer_blocks.{place}.{name}"] = value
+        return own
+
+
+def _views(layer: Any, edit: Edit) -> dict[str, Tensor]:
+    parts = {
+        "attn1": attention.views(layer.attn1, edit.get("heads")),
+        "ff": feed_forward.views(layer.ff, edit.get("width")),
+    }
+    if layer.attn2 is not None:
+        parts["attn2"] = attention.views(layer.attn2, edit.get("cross_heads"))
+    own = {
+        name: value
+        for name, value in layer.named_parameters()
+        if name.partition(".")[0] not in parts
+    }
+    for part, weights in parts.items():
+        own |= {f"{part}.{name}": value for name, value in weights.items()}
+    return own

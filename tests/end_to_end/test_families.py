@@ -1,0 +1,121 @@
+"""Whole runs on the kinds of pipelines that are told what to show, and their students elsewhere."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from diffusers import DiffusionPipeline
+
+from diffnas.cli import main
+from tests.end_to_end.pictures import captioned
+from tests.end_to_end.runs import compress
+from tests.models import tiny_dit, tiny_stable_diffusion, tiny_xl
+
+FEW = {
+    "data__held_out": "0.5",
+    "evaluate__samples": "100",
+    "space__max_subnets": "16",
+    "score__candidates": "4",
+    "score__output_images": "4",
+}
+"""Enough images on each side for the 97 patch features."""
+
+ELSEWHERE = """
+import sys
+sys.modules["diffnas"] = None
+import numpy as np
+from diffusers import DiffusionPipeline
+pipeline = DiffusionPipeline.from_pretrained(sys.argv[1], trust_remote_code=True)
+pipeline.set_progress_bar_config(disable=True)
+images = pipeline({call}, num_inference_steps=3, output_type="np").images
+assert images.shape == (2, 16, 16, 3), images.shape
+assert np.isfinite(images).all()
+print(type(pipeline).__name__)
+"""
+"""A clean process without DiffNAS: the student samples by its pipeline's own call."""
+
+
+def made(pipeline, folder: Path, *flags: str, data: Path | str) -> Path:
+    """The only student's pipeline folder of a whole run."""
+    pipeline.save_pretrained(folder / "teacher")
+    assert compress(folder / "teacher", folder / "run", *flags, data=data, **FEW) == 0
+    (student,) = (folder / "run" / "students").iterdir()
+    return student
+
+
+def samples_elsewhere(student: Path, call: str) -> str:
+    """The class of the pipeline that sampled."""
+    code = ELSEWHERE.replace("{call}", call)
+    words = [sys.executable, "-c", code, str(student / "pipeline")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()[-1]
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "kind"),
+    [
+        (lambda: tiny_stable_diffusion("v_prediction"), "StableDiffusionPipeline"),
+        (tiny_xl, "StableDiffusionXLPipeline"),
+    ],
+    ids=["stable diffusion", "xl"],
+)
+def test_models_of_texts_become_smaller_from_a_folder_with_captions(pipeline, kind, tmp_path):
+    data = captioned(tmp_path / "images")
+    student = made(pipeline(), tmp_path, "--macs", "0.6", data=data)
+    assert samples_elsewhere(student, '["a disc", "none"]') == kind
+    metrics = json.loads((student / "metrics.json").read_text())
+    assert metrics["student"]["macs"] <= 0.6 * metrics["teacher"]["macs"]
+    assert metrics["protocol"]["captions"] == "as in the held-out images"
+    assert metrics["protocol"]["guidance"] in (5.0, 7.5)
+
+
+def test_a_transformer_of_classes_becomes_smaller(tmp_path):
+    student = made(tiny_dit(), tmp_path, "--macs", "0.6", data="digits")
+    assert samples_elsewhere(student, "[3, 7], guidance_scale=1.0") == "DiTPipeline"
+    metrics = json.loads((student / "metrics.json").read_text())
+    assert metrics["protocol"]["classes"] == "as in the held-out images"
+    assert metrics["protocol"]["guidance"] == 4.0
+
+
+def test_a_model_of_texts_needs_captions(tmp_path, capsys):
+    tiny_stable_diffusion().save_pretrained(tmp_path / "teacher")
+    (data := captioned(tmp_path / "images")).joinpath("metadata.jsonl").unlink()
+    assert compress(tmp_path / "teacher", tmp_path / "run", data=data) == 2
+    assert "no captions" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_grid_of_a_prompt(tmp_path, capsys):
+    tiny_stable_diffusion().save_pretrained(tmp_path / "teacher")
+    grid = ["sample", str(tmp_path / "teacher"), "--out", str(tmp_path / "grid.png")]
+    assert main([*grid, "--count", "4", "--steps", "2"]) == 2
+    assert "--prompt" in capsys.readouterr().err
+    assert main([*grid, "--count", "4", "--steps", "2", "--prompt", "a disc"]) == 0
+    assert (tmp_path / "grid.png").exists()
+
+
+def test_a_model_of_texts_makes_its_own_images_from_prompts(tmp_path, capsys):
+    tiny_stable_diffusion().save_pretrained(tmp_path / "teacher")
+    alone = {"data__limit": "8", "data": "teacher", "evaluate__sampler_steps": "2"}
+    assert compress(tmp_path / "teacher", tmp_path / "run", "--until", "plan", **alone) == 2
+    assert "data.prompts" in capsys.readouterr().err
+    (tmp_path / "prompts.txt").write_text("a disc\n\na square\n")
+    told = {"data__prompts": str(tmp_path / "prompts.txt"), **FEW, "data__limit": "200"}
+    words = ["--until", "supernet"]
+    assert compress(tmp_path / "teacher", tmp_path / "run", *words, **{**alone, **told}) == 0
+    assert (tmp_path / "run" / "data" / "samples.npy").exists()
+
+
+def test_a_students_names_of_classes_are_its_teachers(tmp_path):
+    tiny_dit().save_pretrained(tmp_path / "teacher")
+    index = tmp_path / "teacher" / "model_index.json"
+    named = json.loads(index.read_text()) | {"id2label": {"0": "nought", "1": "one, unit"}}
+    index.write_text(json.dumps(named))
+    run = compress(tmp_path / "teacher", tmp_path / "run", "--macs", "0.6", **FEW)
+    assert run == 0
+    (student,) = (tmp_path / "run" / "students").iterdir()
+    pipeline = DiffusionPipeline.from_pretrained(student / "pipeline", trust_remote_code=True)
+    assert pipeline.labels == {"nought": 0, "one": 1, "unit": 1}

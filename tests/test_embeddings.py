@@ -1,0 +1,89 @@
+"""Captions are encoded once, and left out of a share of the training."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from diffnas.data import Data
+from diffnas.embeddings import with_dropout, with_embeddings
+from diffnas.errors import UserError
+from diffnas.families import Teacher
+from tests.engine import tiny_data, tiny_teacher
+from tests.painter import NOTHING, captions, painter
+
+
+def captioned(*texts: str) -> Data:
+    return replace(tiny_data(len(texts)), captions=texts)
+
+
+def listening() -> tuple[Teacher, list[str]]:
+    """A teacher of texts with two tensors a caption, and all that it has encoded."""
+    heard: list[str] = []
+
+    def encode(_, texts):
+        heard.extend(texts)
+        value = captions(_, texts)["value"].view(-1, 1)
+        return {"value": value, "grid": value[..., None] * torch.tensor([[1.0, 2.0, 4.0]])}
+
+    nothing = {"value": torch.tensor([[NOTHING]]), "grid": torch.full((1, 1, 3), NOTHING)}
+    family = replace(painter().family, captions=encode, nothing=lambda _: nothing)
+    return replace(painter(), family=family), heard
+
+
+def test_what_was_encoded_is_told_as_if_it_were_encoded_then(tmp_path):
+    teacher, _ = listening()
+    data = captioned("0.5", "-0.25", "0.5", "0.125")
+    known, rows = with_embeddings(teacher, data, tmp_path), np.array([3, 1, 0, 2])
+    found, expected = (teacher.condition(each, rows) for each in (known, data))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], each) for name, each in expected.items())
+
+
+def test_equal_captions_are_encoded_once(tmp_path):
+    teacher, heard = listening()
+    with_embeddings(teacher, captioned("0.5", "0.25", "0.5", "0.5"), tmp_path)
+    assert sorted(heard) == ["0.25", "0.5"]
+
+
+def test_nothing_is_kept_too(tmp_path):
+    teacher, _ = listening()
+    known = with_embeddings(teacher, captioned("0.5"), tmp_path)
+    for name, each in teacher.nothing().items():
+        torch.testing.assert_close(teacher.nothing(known)[name], each, rtol=1e-3, atol=0)
+
+
+def test_a_second_call_reads_them(tmp_path):
+    teacher, heard = listening()
+    data = captioned("0.5", "0.25")
+    first = with_embeddings(teacher, data, tmp_path).embeddings
+    heard.clear()
+    again = with_embeddings(teacher, data, tmp_path).embeddings
+    assert not heard
+    np.testing.assert_array_equal(again.rows["grid"], first.rows["grid"])
+
+
+def test_other_captions_are_encoded_anew(tmp_path):
+    teacher, heard = listening()
+    with_embeddings(teacher, captioned("0.5", "0.25"), tmp_path)
+    other = captioned("0.5", "0.75")
+    known = with_embeddings(teacher, other, tmp_path)
+    assert teacher.condition(known, np.arange(2))["value"].tolist() == [[0.5], [0.75]]
+    assert heard.count("0.5") == 2
+
+
+def test_a_model_without_text_has_none(tmp_path):
+    data = captioned("0.5")
+    assert with_embeddings(tiny_teacher(), data, tmp_path) is data
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_share_that_is_left_out_is_noted():
+    assert with_dropout(painter(), captioned("0.5"), 0.25).condition_dropout == 0.25
+
+
+def test_conditions_cannot_be_left_out_where_none_stands_for_nothing():
+    with pytest.raises(UserError, match=r"^data\.condition_dropout = 0\.25: the model has no"):
+        with_dropout(tiny_teacher(), tiny_data(), 0.25)
+    assert with_dropout(tiny_teacher(), tiny_data(), 0.0).condition_dropout == 0.0
