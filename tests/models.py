@@ -10,8 +10,11 @@ from diffusers import (
     DDPMScheduler,
     DiTPipeline,
     DiTTransformer2DModel,
+    DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     LDMPipeline,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -23,6 +26,9 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
 )
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -210,3 +216,36 @@ def tiny_dit(**overrides: Any) -> DiTPipeline:
     scheduler = DDIMScheduler(clip_sample=False)
     labels = {0: "zero", 1: "one, unit"}
     return DiTPipeline(transformer, tiny_autoencoder(), scheduler, id2label=labels)
+
+
+def tiny_t5() -> tuple[T5EncoderModel, T5Tokenizer]:
+    """Of 32 channels; its words are letters."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = ["<pad>", "</s>", "<unk>", "\u2581", *(f"\u2581{each}" for each in letters), *letters]
+    vocabulary = [(word, -float(i > 2)) for i, word in enumerate(words)]
+    config = T5Config(
+        vocab_size=64, d_model=32, d_kv=8, d_ff=37, num_layers=1, num_heads=4, pad_token_id=0
+    )
+    torch.manual_seed(1)
+    return T5EncoderModel(config).eval(), T5Tokenizer(vocab=vocabulary, extra_ids=0)
+
+
+def tiny_pixart(**overrides: Any) -> PixArtSigmaPipeline:
+    """Three layers of two heads, with a learned variance; images of 16 by 16."""
+    config: dict[str, Any] = {
+        "num_attention_heads": 2,
+        "attention_head_dim": 8,
+        "num_layers": 3,
+        "cross_attention_dim": 16,
+        "caption_channels": 32,
+        "sample_size": 8,
+    }
+    torch.manual_seed(0)
+    encoder, tokenizer = tiny_t5()
+    return PixArtSigmaPipeline(
+        tokenizer=tokenizer,
+        text_encoder=encoder,
+        vae=tiny_autoencoder(),
+        transformer=PixArtTransformer2DModel(**{**config, **overrides}).eval(),
+        scheduler=DPMSolverMultistepScheduler(),
+    )

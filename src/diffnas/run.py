@@ -102,6 +102,7 @@ def compress(
     # Whatever costs seconds to refuse, before images that take hours and gigabytes to decode.
     settings, space, why = space_for(settings, teacher.denoiser, teacher.family, budget)
     check_budget(teacher, space, budget)
+    guided = teacher.guidance(settings.evaluate.guidance) != 1.0
     of_this = of_teacher(teacher)
     _check_same_teacher(out, teacher.source, of_this)
     channels, height, width = teacher.image_shape
@@ -126,7 +127,7 @@ def compress(
         params=space.teacher.params,
         size=(denoised[0], denoised[1]),
         images=len(images.seen),
-        guided=teacher.guidance(settings.evaluate.guidance) != 1.0,
+        guided=guided,
     )
     images = with_dropout(teacher, images, resolved.data.condition_dropout or 0.0)
     # By name, so that what 'auto' finds on another day cannot mix two kinds of features.

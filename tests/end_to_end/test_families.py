@@ -11,7 +11,7 @@ from diffusers import DiffusionPipeline
 from diffnas.cli import main
 from tests.end_to_end.pictures import captioned
 from tests.end_to_end.runs import compress
-from tests.models import tiny_dit, tiny_stable_diffusion, tiny_xl
+from tests.models import tiny_dit, tiny_pixart, tiny_stable_diffusion, tiny_xl
 
 FEW = {
     "data__held_out": "0.5",
@@ -70,6 +70,13 @@ def test_models_of_texts_become_smaller_from_a_folder_with_captions(pipeline, ki
     assert metrics["student"]["macs"] <= 0.6 * metrics["teacher"]["macs"]
     assert metrics["protocol"]["captions"] == "as in the held-out images"
     assert metrics["protocol"]["guidance"] in (5.0, 7.5)
+
+
+def test_a_transformer_of_texts_becomes_smaller(tmp_path):
+    data = captioned(tmp_path / "images")
+    student = made(tiny_pixart(), tmp_path, "--macs", "0.6", data=data)
+    call = '["a disc", "none"], use_resolution_binning=False'
+    assert samples_elsewhere(student, call) == "PixArtSigmaPipeline"
 
 
 def test_a_transformer_of_classes_becomes_smaller(tmp_path):

@@ -11,7 +11,7 @@ import torch
 from diffnas import slots
 from diffnas.architecture import Architecture, joined
 from diffnas.blocks import capture, tensors
-from diffnas.families import Family, Teacher, dit, unet2d, unet2d_condition
+from diffnas.families import Family, Teacher, dit, pixart, unet2d, unet2d_condition
 from diffnas.measure.cost import to_meta
 from diffnas.rng import generator
 from diffnas.settings import SpaceSettings
@@ -21,7 +21,7 @@ from diffnas.student.stock import as_model, stock_class
 from diffnas.supernet import Supernet
 from diffnas.trunk import make_trunk, widths
 from tests.engine import scramble, tiny_data
-from tests.models import tiny_dit, tiny_pipeline, tiny_stable_diffusion, tiny_xl
+from tests.models import tiny_dit, tiny_pipeline, tiny_pixart, tiny_stable_diffusion, tiny_xl
 
 CPU = torch.device("cpu")
 
@@ -30,7 +30,9 @@ KINDS: dict[str, tuple[Callable[[], Any], Family]] = {
     "texts": (tiny_stable_diffusion, unet2d_condition.FAMILY),
     "texts, two encoders": (tiny_xl, unet2d_condition.FAMILY),
     "classes, transformer": (tiny_dit, dit.FAMILY),
+    "texts, transformer": (tiny_pixart, pixart.FAMILY),
 }
+OF_TEXTS = [kind for kind, (_, family) in KINDS.items() if family.captions is not None]
 TOLD = [kind for kind, (_, family) in KINDS.items() if family.nothing is not None]
 WITH_STREAMS = [kind for kind, (_, family) in KINDS.items() if family.streams is not None]
 
@@ -193,7 +195,7 @@ def test_nothing_has_the_form_of_a_condition(kind):
     }
 
 
-@pytest.mark.parametrize("kind", ["texts", "texts, two encoders"])
+@pytest.mark.parametrize("kind", OF_TEXTS)
 def test_captions_have_the_form_of_a_condition(kind):
     model = teacher(kind)
     example = model.family.example_condition(model.denoiser, 2, CPU)
@@ -203,7 +205,7 @@ def test_captions_have_the_form_of_a_condition(kind):
     }
 
 
-@pytest.mark.parametrize("kind", ["texts", "texts, two encoders"])
+@pytest.mark.parametrize("kind", OF_TEXTS)
 def test_guided_samples_are_those_of_the_pipelines_own_call(kind):
     model = teacher(kind)
     shape, steps = model.family.sample_shape(model.denoiser), 3
@@ -219,12 +221,14 @@ def test_guided_samples_are_those_of_the_pipelines_own_call(kind):
     )
     noise = [torch.randn(shape, generator=generator(5, "sample", index)) for index in range(2)]
     model.pipeline.set_progress_bar_config(disable=True)
+    binning = {"use_resolution_binning": False} if model.family is pixart.FAMILY else {}
     own = model.pipeline(
         ["a cat"] * 2,
         latents=torch.stack(noise),
         num_inference_steps=steps,
         guidance_scale=4.0,
         output_type="np",
+        **binning,
     ).images
     given = samples.transpose(0, 2, 3, 1).astype(float)
     assert np.abs(given - 255 * own).max() <= 1.0

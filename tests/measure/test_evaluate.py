@@ -221,10 +221,16 @@ def test_protocol_and_fingerprints_name_the_guidance_there_is(data: Data) -> Non
     assert named[0] != named[1] != named[2] != named[0]
 
 
-def test_guidance_is_of_no_account_to_a_model_that_is_not_guided() -> None:
+def test_no_guidance_is_named_of_a_model_that_is_not_guided() -> None:
+    plain = FAST.model_copy(update={"guidance": 1.0})
+    assert judged_by(tiny(), plain) == judged_by(tiny(), FAST)
+    assert told(tiny(), plain) == {}
+
+
+def test_guidance_of_a_model_that_cannot_be_guided_is_refused(data: Data) -> None:
     guided = FAST.model_copy(update={"guidance": 2.0})
-    assert judged_by(tiny(), guided) == judged_by(tiny(), FAST)
-    assert told(tiny(), guided) == {}
+    with pytest.raises(UserError, match=r"evaluate\.guidance = 2"):
+        check(tiny(), data, guided)
 
 
 @pytest.mark.parametrize(("count", "batch"), [(3, 3), (80, 40)])

@@ -9,14 +9,28 @@ from diffusers import ModelMixin, SchedulerMixin
 from torch import nn
 
 from diffnas.errors import UserError
-from diffnas.families import Family, Teacher, autoencoder, dit, origin, unet2d, unet2d_condition
+from diffnas.families import (
+    Family,
+    Teacher,
+    autoencoder,
+    dit,
+    origin,
+    pixart,
+    unet2d,
+    unet2d_condition,
+)
 from diffnas.families.noise import unsupported_noise
 from diffnas.families.origin import Origin
 from diffnas.refusing import refusing
 from diffnas.student import modeling
 from diffnas.student.saving import check_edits_format, components
 
-FAMILIES: tuple[Family, ...] = (unet2d.FAMILY, unet2d_condition.FAMILY, dit.FAMILY)
+FAMILIES: tuple[Family, ...] = (
+    unet2d.FAMILY,
+    unet2d_condition.FAMILY,
+    dit.FAMILY,
+    pixart.FAMILY,
+)
 
 Index = dict[str, tuple[str, str]]
 """A pipeline's components: name to (library, class)."""

@@ -88,8 +88,8 @@ def check(pipeline: Teacher, data: Data, settings: EvaluateSettings) -> None:
     """Refuse early what would fail after sampling.
 
     Raises:
-        UserError: images are too few, have another shape than the pipeline's, or lack its classes;
-            or the sampler does not fit the pipeline's scheduler.
+        UserError: images are too few, have another shape than the pipeline's, or lack its classes
+            or captions; the sampler does not fit its scheduler; or it cannot be guided as asked.
     """
     makes, has = pipeline.image_shape, data.images.shape[1:]
     if makes != has:
@@ -98,6 +98,7 @@ def check(pipeline: Teacher, data: Data, settings: EvaluateSettings) -> None:
             f"{tuple(has)}; evaluate pipelines of one image shape together"
         )
     check_counts(data, settings)
+    pipeline.guidance(settings.guidance)
     _check_conditions(pipeline, data)
     check_sampler(
         pipeline.pipeline.scheduler,

@@ -40,7 +40,7 @@ def layers_of(module: Any) -> list[Any]:
 def _understood(layer: Any) -> bool:
     return (
         type(layer) is BasicTransformerBlock
-        and layer.norm_type in ("layer_norm", "ada_norm_zero")
+        and layer.norm_type in ("layer_norm", "ada_norm_zero", "ada_norm_single")
         and not hasattr(layer, "fuser")
         and attention.matches(layer.attn1)
         and (layer.attn2 is None or attention.matches(layer.attn2))

@@ -37,6 +37,7 @@ from diffusers import (
     ConfigMixin,
     DiTTransformer2DModel,
     ModelMixin,
+    PixArtTransformer2DModel,
     UNet2DConditionModel,
     UNet2DModel,
 )
@@ -411,10 +412,18 @@ class DiffNASDiTTransformer2DModel(EditedModel, DiTTransformer2DModel):
     __init__ = _with_edits(DiTTransformer2DModel.__init__)
 
 
+class DiffNASPixArtTransformer2DModel(EditedModel, PixArtTransformer2DModel):
+    """A ``PixArtTransformer2DModel`` with edited modules, as :class:`DiffNASUNet2DModel`."""
+
+    __module__ = MODULE_NAME
+    __init__ = _with_edits(PixArtTransformer2DModel.__init__)
+
+
 EDITED_MODELS: tuple[type[EditedModel], ...] = (
     DiffNASUNet2DModel,
     DiffNASUNet2DConditionModel,
     DiffNASDiTTransformer2DModel,
+    DiffNASPixArtTransformer2DModel,
 )
 
 for _model in EDITED_MODELS:

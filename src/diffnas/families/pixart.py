@@ -1,0 +1,86 @@
+"""Text-to-image transformers: PixArt-alpha, -sigma (Chen et al., arXiv 2310.00426, 2403.04692)."""
+
+from typing import Any
+
+import torch
+from diffusers import PixArtTransformer2DModel
+from torch import Tensor, nn
+
+from diffnas.families import Family, dit, unet2d
+from diffnas.families.conditions import Condition
+from diffnas.student.modeling import DiffNASPixArtTransformer2DModel
+
+TOKENS = 300
+"""PixArt-sigma's captions have so many, padded; alpha's fewer."""
+
+TEXTS, MASK = "encoder_hidden_states", "encoder_attention_mask"
+
+ADDED = {"resolution": 2, "aspect_ratio": 1}
+"""What PixArt-alpha at 1024 pixels is told besides: height and width, and their ratio."""
+
+
+def example_condition(denoiser: nn.Module, batch_size: int, device: torch.device) -> Condition:
+    """Of zeros."""
+    transformer: Any = denoiser
+    texts = transformer.config.caption_channels or transformer.config.cross_attention_dim
+    sizes: dict[str, tuple[int, ...]] = {TEXTS: (TOKENS, texts), MASK: (TOKENS,)}
+    if transformer.use_additional_conditions:
+        sizes |= {name: (size,) for name, size in ADDED.items()}
+    return {name: torch.zeros(batch_size, *size, device=device) for name, size in sizes.items()}
+
+
+def inputs(
+    denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Condition
+) -> dict[str, Any]:
+    """Keyword arguments of a call."""
+    return {
+        "hidden_states": noisy,
+        "timestep": timesteps.expand(len(noisy)),
+        TEXTS: condition[TEXTS],
+        MASK: condition[MASK],
+        "added_cond_kwargs": {name: condition.get(name) for name in ADDED},
+    }
+
+
+@torch.no_grad()
+def captions(pipeline: Any, texts: list[str]) -> Condition:
+    """What the pipeline's text encoder makes of captions."""
+    return _encoded(pipeline, texts)[0]
+
+
+@torch.no_grad()
+def nothing(pipeline: Any) -> Condition:
+    """The pipeline's negative prompt when none is given."""
+    return _encoded(pipeline, [""])[1]
+
+
+def _encoded(pipeline: Any, texts: list[str]) -> tuple[Condition, Condition]:
+    """The captions' condition, and as often that of none, as the pipeline itself makes them."""
+    device = next(pipeline.transformer.parameters()).device
+    given = pipeline.encode_prompt(texts, device=device)
+    told, mask, untold, unmask = (each.float() for each in given)
+    added = {}
+    if pipeline.transformer.use_additional_conditions:
+        _, height, width = dit.sample_shape(pipeline.transformer)
+        size = torch.tensor([[height, width]], dtype=told.dtype, device=device)
+        added["resolution"] = (size * pipeline.vae_scale_factor).expand(len(texts), -1)
+        added["aspect_ratio"] = (size[:, :1] / size[:, 1:]).expand(len(texts), -1)
+    return {TEXTS: told, MASK: mask, **added}, {TEXTS: untold, MASK: unmask, **added}
+
+
+FAMILY = Family(
+    name="pixart",
+    component="transformer",
+    classes=(PixArtTransformer2DModel, DiffNASPixArtTransformer2DModel),
+    supports=dit.supports,
+    block_names=dit.block_names,
+    streams=None,
+    sample_shape=dit.sample_shape,
+    class_count=lambda _: None,
+    example_condition=example_condition,
+    inputs=inputs,
+    prediction=unet2d.prediction,
+    beside=("text_encoder", "tokenizer"),
+    captions=captions,
+    nothing=nothing,
+)
