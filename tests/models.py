@@ -12,9 +12,12 @@ from diffusers import (
     DiTTransformer2DModel,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
     LDMPipeline,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -218,13 +221,13 @@ def tiny_dit(**overrides: Any) -> DiTPipeline:
     return DiTPipeline(transformer, tiny_autoencoder(), scheduler, id2label=labels)
 
 
-def tiny_t5() -> tuple[T5EncoderModel, T5Tokenizer]:
-    """Of 32 channels; its words are letters."""
+def tiny_t5(width: int = 32) -> tuple[T5EncoderModel, T5Tokenizer]:
+    """Its words are letters."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = ["<pad>", "</s>", "<unk>", "\u2581", *(f"\u2581{each}" for each in letters), *letters]
     vocabulary = [(word, -float(i > 2)) for i, word in enumerate(words)]
     config = T5Config(
-        vocab_size=64, d_model=32, d_kv=8, d_ff=37, num_layers=1, num_heads=4, pad_token_id=0
+        vocab_size=64, d_model=width, d_kv=8, d_ff=37, num_layers=1, num_heads=4, pad_token_id=0
     )
     torch.manual_seed(1)
     return T5EncoderModel(config).eval(), T5Tokenizer(vocab=vocabulary, extra_ids=0)
@@ -248,4 +251,36 @@ def tiny_pixart(**overrides: Any) -> PixArtSigmaPipeline:
         vae=tiny_autoencoder(),
         transformer=PixArtTransformer2DModel(**{**config, **overrides}).eval(),
         scheduler=DPMSolverMultistepScheduler(),
+    )
+
+
+def tiny_sd3(**overrides: Any) -> StableDiffusion3Pipeline:
+    """Three layers of two heads, one of them with a second attention; images of 16 by 16."""
+    config: dict[str, Any] = {
+        "sample_size": 8,
+        "patch_size": 2,
+        "in_channels": 4,
+        "out_channels": 4,
+        "num_layers": 3,
+        "attention_head_dim": 8,
+        "num_attention_heads": 2,
+        "joint_attention_dim": 64,
+        "caption_projection_dim": 16,
+        "pooled_projection_dim": 64,
+        "pos_embed_max_size": 8,
+        "dual_attention_layers": (1,),
+        "qk_norm": "rms_norm",
+    }
+    torch.manual_seed(0)
+    encoder, tokenizer = tiny_t5(64)
+    return StableDiffusion3Pipeline(
+        transformer=SD3Transformer2DModel(**{**config, **overrides}).eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=tiny_autoencoder(shift_factor=0.1),
+        text_encoder=tiny_text_encoder(CLIPTextModelWithProjection),
+        text_encoder_2=tiny_text_encoder(CLIPTextModelWithProjection),
+        text_encoder_3=encoder,
+        tokenizer=tiny_tokenizer(),
+        tokenizer_2=tiny_tokenizer(),
+        tokenizer_3=tokenizer,
     )

@@ -55,12 +55,19 @@ def test_what_two_blocks_share_stays_one_tensor():
 
 def test_the_stream_is_the_hidden_state():
     _, _, calls = captured()
-    assert calls["down_blocks.0"].stream.shape == (2, 16, 8, 8)
-    assert calls["mid_block"].stream is calls["down_blocks.1"].output[0]
+    (stream,) = calls["down_blocks.0"].streams
+    assert stream.shape == (2, 16, 8, 8)
+    assert calls["mid_block"].streams[0] is calls["down_blocks.1"].output[0]
+
+
+def test_tokens_are_streams_too():
+    image, text, time = torch.zeros(2, 16, 8), torch.zeros(2, 5, 8), torch.zeros(2, 8)
+    call = Call((), {"hidden": image, "text": text, "time": time}, None)
+    assert [id(each) for each in call.streams] == [id(image), id(text)]
 
 
 def test_a_call_without_tensors_has_no_stream():
-    assert Call((3,), {"x": None}, None).stream is None
+    assert Call((3,), {"x": None}, None).streams == []
 
 
 def test_hooks_are_gone_afterwards_even_after_an_error():

@@ -30,6 +30,16 @@ def test_leaving_a_block_out_that_does_nothing_costs_nothing():
     assert block_loss(X, block_target(Call((X,), {}, X.clone()), "residual")).item() == 0
 
 
+def test_each_of_two_streams_is_compared_with_its_own_input():
+    image, text = torch.randn(2, 4, 8), 100 * torch.randn(2, 4, 8)
+    call = Call(
+        (), {"image": image, "text": text}, (text + GIVEN.mean(), image + torch.randn(2, 4, 8))
+    )
+    of_text, of_image = block_target(call, "residual").scales
+    assert of_text < 1e-6
+    assert 0.5 < of_image < 2
+
+
 def test_where_shapes_differ_nothing_is_carried_on():
     output = torch.tensor([[0.0, 2.0]])
     target = block_target(Call((X,), {}, output), "residual")

@@ -20,9 +20,13 @@ class Call:
     output: Any
 
     @property
-    def stream(self) -> Tensor | None:
-        """The tensor that a residual block's outputs carry on from: its first tensor input."""
-        return next((leaf for leaf in tensors((self.args, self.kwargs))), None)
+    def streams(self) -> list[Tensor]:
+        """What a residual block's outputs may carry on from: its first input, and all of tokens.
+
+        Tokens: tensors (B, N, D), of which transformers for texts and images have two.
+        """
+        given = list(tensors((self.args, self.kwargs)))
+        return [*given[:1], *(tensor for tensor in given[1:] if tensor.ndim == 3)]
 
     @property
     def made(self) -> Tensor:

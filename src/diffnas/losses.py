@@ -32,7 +32,7 @@ def block_target(call: Call, kind: BlockLoss) -> BlockTarget:
     """The target of a captured teacher block.
 
     'residual' divides by Var(y - x) over all axes, where x is the stream that y carries on (0 where
-    shapes differ): in a residual network most of y is x passed through, and Var(y) would make
+    none has its shape): in a residual network most of y is x passed through, and Var(y) would make
     leaving a layer out look free. 'output' divides by Var(y); 'plain' by 1.
     An output returned twice (a UNet down block's last tensor is also a skip) counts once.
     """
@@ -40,17 +40,19 @@ def block_target(call: Call, kind: BlockLoss) -> BlockTarget:
     first = {id(tensor): index for index, tensor in reversed(list(enumerate(outputs)))}
     indices = tuple(sorted(first.values()))
     values = tuple(outputs[index] for index in indices)
-    return BlockTarget(indices, values, tuple(_scale(value, call.stream, kind) for value in values))
+    return BlockTarget(indices, values, tuple(_scale(value, call, kind) for value in values))
 
 
-def _scale(value: Tensor, stream: Tensor | None, kind: BlockLoss) -> Tensor:
+def _scale(value: Tensor, call: Call, kind: BlockLoss) -> Tensor:
     if kind == "plain":
         return torch.ones((), device=value.device)
-    change = value.float()
-    if kind == "residual" and stream is not None and stream.shape == value.shape:
-        change = change - stream.float()
+    changes = [value.float()]
+    if kind == "residual":
+        # Of several streams of its shape, the one that it is nearest to.
+        alike = [each for each in call.streams if each.shape == value.shape]
+        changes = [value.float() - each.float() for each in alike] or changes
     # A block that passes its input through unchanged has no scale of its own.
-    return change.var(correction=0).clamp_min(1e-12)
+    return torch.stack([change.var(correction=0) for change in changes]).min().clamp_min(1e-12)
 
 
 def block_loss(output: Any, target: BlockTarget) -> Tensor:

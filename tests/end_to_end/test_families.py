@@ -11,7 +11,7 @@ from diffusers import DiffusionPipeline
 from diffnas.cli import main
 from tests.end_to_end.pictures import captioned
 from tests.end_to_end.runs import compress
-from tests.models import tiny_dit, tiny_pixart, tiny_stable_diffusion, tiny_xl
+from tests.models import tiny_dit, tiny_pixart, tiny_sd3, tiny_stable_diffusion, tiny_xl
 
 FEW = {
     "data__held_out": "0.5",
@@ -77,6 +77,20 @@ def test_a_transformer_of_texts_becomes_smaller(tmp_path):
     student = made(tiny_pixart(), tmp_path, "--macs", "0.6", data=data)
     call = '["a disc", "none"], use_resolution_binning=False'
     assert samples_elsewhere(student, call) == "PixArtSigmaPipeline"
+
+
+def test_a_model_of_flows_becomes_smaller(tmp_path):
+    data = captioned(tmp_path / "images")
+    student = made(tiny_sd3(), tmp_path, "--macs", "0.6", data=data)
+    assert samples_elsewhere(student, '["a disc", "none"]') == "StableDiffusion3Pipeline"
+
+
+def test_a_model_of_texts_without_its_largest_encoder(tmp_path):
+    pipeline = tiny_sd3()
+    pipeline.register_modules(text_encoder_3=None, tokenizer_3=None)
+    pipeline.save_pretrained(tmp_path)
+    grid = ["sample", str(tmp_path), "--out", str(tmp_path / "grid.png"), "--prompt", "a disc"]
+    assert main([*grid, "--count", "2", "--steps", "2"]) == 0
 
 
 def test_a_transformer_of_classes_becomes_smaller(tmp_path):

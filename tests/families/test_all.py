@@ -11,7 +11,7 @@ import torch
 from diffnas import slots
 from diffnas.architecture import Architecture, joined
 from diffnas.blocks import capture, tensors
-from diffnas.families import Family, Teacher, dit, pixart, unet2d, unet2d_condition
+from diffnas.families import Family, Teacher, dit, pixart, sd3, unet2d, unet2d_condition
 from diffnas.measure.cost import to_meta
 from diffnas.rng import generator
 from diffnas.settings import SpaceSettings
@@ -21,7 +21,14 @@ from diffnas.student.stock import as_model, stock_class
 from diffnas.supernet import Supernet
 from diffnas.trunk import make_trunk, widths
 from tests.engine import scramble, tiny_data
-from tests.models import tiny_dit, tiny_pipeline, tiny_pixart, tiny_stable_diffusion, tiny_xl
+from tests.models import (
+    tiny_dit,
+    tiny_pipeline,
+    tiny_pixart,
+    tiny_sd3,
+    tiny_stable_diffusion,
+    tiny_xl,
+)
 
 CPU = torch.device("cpu")
 
@@ -31,6 +38,7 @@ KINDS: dict[str, tuple[Callable[[], Any], Family]] = {
     "texts, two encoders": (tiny_xl, unet2d_condition.FAMILY),
     "classes, transformer": (tiny_dit, dit.FAMILY),
     "texts, transformer": (tiny_pixart, pixart.FAMILY),
+    "texts, transformer of two streams": (tiny_sd3, sd3.FAMILY),
 }
 OF_TEXTS = [kind for kind, (_, family) in KINDS.items() if family.captions is not None]
 TOLD = [kind for kind, (_, family) in KINDS.items() if family.nothing is not None]

@@ -291,7 +291,7 @@ def test_other_channels_than_an_images_need_an_autoencoder(tmp_path: Path, load:
 
 @pytest.mark.parametrize("load", [load_teacher, load_skeleton])
 def test_a_scheduler_without_usable_noise_is_refused(tmp_path: Path, load: Any) -> None:
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    scheduler = diffusers.EDMEulerScheduler()
     DDPMPipeline(unet=tiny_pipeline().unet, scheduler=scheduler).save_pretrained(tmp_path)
     assert "beta schedule" in refused(tmp_path, load)
 

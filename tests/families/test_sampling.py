@@ -4,10 +4,21 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler
+from diffusers import (
+    DDIMPipeline,
+    DDIMScheduler,
+    DDPMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
 
 from diffnas.errors import UserError
-from diffnas.families.noise import BETA_SCHEDULES, alphas_cumprod
+from diffnas.families.noise import (
+    BETA_SCHEDULES,
+    add_noise,
+    alphas_cumprod,
+    told_timesteps,
+    unsupported_noise,
+)
 from diffnas.families.sampling import (
     check_sampler,
     fresh_scheduler,
@@ -20,6 +31,7 @@ from tests.models import tiny_pipeline
 # diffusers' schedulers turn tensors into arrays in ways that numpy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")
 
+CPU = torch.device("cpu")
 SAMPLERS = ("ddim", "dpmsolver", "euler", "ddpm", "own")
 MEAN, SPREAD = 0.1, 0.3
 
@@ -227,3 +239,48 @@ def test_a_sampler_that_cannot_take_the_prediction_is_refused_in_a_line(name: st
 def test_an_unknown_sampler_is_refused() -> None:
     with pytest.raises(UserError, match="dpmsolver"):
         make_scheduler(DDPMScheduler().config, "heun", 5)
+
+
+FLOW = FlowMatchEulerDiscreteScheduler(shift=3.0)
+
+
+def test_a_flow_is_a_straight_line_from_image_to_noise():
+    image, noise, times = (
+        torch.randn(3, 1, 2, 2),
+        torch.randn(3, 1, 2, 2),
+        torch.tensor([0, 499, 999]),
+    )
+    noisy, target = add_noise(FLOW.config, image, noise, times)
+    assert torch.equal(noisy[2], noise[2])
+    torch.testing.assert_close(target, noise - image)
+    shares = told_timesteps(FLOW.config, times) / 1000
+    torch.testing.assert_close(shares[1], torch.tensor(3 * 0.5 / (1 + 2 * 0.5)))
+    torch.testing.assert_close(noisy - shares[:, None, None, None] * target, image)
+
+
+def test_a_flow_is_told_the_timesteps_that_its_scheduler_has():
+    every = FlowMatchEulerDiscreteScheduler(shift=3.0).timesteps.flip(0)
+    torch.testing.assert_close(told_timesteps(FLOW.config, torch.arange(1000)), every)
+
+
+@pytest.mark.parametrize("sampler", ["own", "euler", "dpmsolver"])
+def test_samplers_of_a_flow_follow_it_to_the_image(sampler):
+    def prepare(indices):
+        # The flow of images that are all 0.5: noise - image, from where the noisy image is.
+        return lambda noisy, time: (noisy - 0.5) / (time / 1000)
+
+    images = sample_images(
+        FLOW, prepare, (1, 4, 4), 2, seed=0, sampler=sampler, steps=5, batch_size=2, device=CPU
+    )
+    assert np.abs(images.astype(int) - 191).max() <= 1
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+def test_samplers_of_diffusions_do_not_fit_a_flow(sampler):
+    with pytest.raises(UserError, match=f"evaluate.sampler = {sampler}: not for a model of flows"):
+        check_sampler(FLOW, sampler, 5, CPU)
+
+
+def test_flows_that_depend_on_the_images_size_are_refused():
+    shifting = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    assert "use_dynamic_shifting" in unsupported_noise(shifting.config)

@@ -220,7 +220,7 @@ def test_unfit_labels_are_refused(labels: tuple[int, ...] | None, words: str) ->
         teacher.condition(data, np.arange(2))
 
 
-@pytest.mark.parametrize("name", ["FlowMatchEulerDiscreteScheduler", "EDMEulerScheduler"])
+@pytest.mark.parametrize("name", ["FlowMatchHeunDiscreteScheduler", "EDMEulerScheduler"])
 def test_schedulers_without_betas_are_refused(name: str) -> None:
     teacher = tiny_teacher(scheduler=getattr(diffusers, name)())
     with pytest.raises(UserError, match="beta schedule"):

@@ -17,7 +17,7 @@ from diffnas.data import Data, batch, to_float, to_latents
 from diffnas.errors import UserError
 from diffnas.families import autoencoder, conditions
 from diffnas.families.conditions import Condition, Shows
-from diffnas.families.noise import add_noise, train_timesteps
+from diffnas.families.noise import add_noise, told_timesteps, train_timesteps
 from diffnas.families.sampling import Denoise, sample_images
 from diffnas.measure.cost import call_cost
 
@@ -187,7 +187,8 @@ class Teacher:
         clean = clean.to(device)
         noisy, target = add_noise(config, clean, noise.to(device, clean.dtype), timesteps)
         given = {name: each.to(device) for name, each in condition.items()}
-        inputs = self.family.inputs(self.denoiser, noisy, timesteps.to(device), given)
+        told = told_timesteps(config, timesteps).to(device)
+        inputs = self.family.inputs(self.denoiser, noisy, told, given)
         return Batch(inputs, target)
 
     def random_batch(self, data: Data, size: int, random: torch.Generator) -> Batch:

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,9 @@ def _load(folder: Path, known: Teacher, variant: str | None, trust_remote_code: 
     _check_weights(inner, known.source, variant)
     if inner != folder and variant is None and not trust_remote_code:
         return saving.load(folder)
-    given = {}
+    given: dict[str, Any] = dict(
+        saving.left_out(json.loads((folder / "model_index.json").read_text(encoding="utf-8")))
+    )
     with refusing(f"model {known.source} cannot be loaded"):
         for name in (component, *COMPONENTS):
             kind = type(getattr(known.pipeline, name, None))

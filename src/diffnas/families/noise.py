@@ -1,7 +1,8 @@
 """The noise that a pipeline's scheduler says its denoiser was trained with.
 
-All in DDPM's form (Ho et al. 2020, arXiv 2006.11239): with a(t) the cumulative product of alphas,
-noisy = sqrt(a) * image + sqrt(1 - a) * noise.
+In DDPM's form (Ho et al. 2020, arXiv 2006.11239): with a(t) the cumulative product of alphas,
+noisy = sqrt(a) * image + sqrt(1 - a) * noise. Or of a straight flow (Liu et al., arXiv 2209.03003;
+Esser et al., arXiv 2403.03206): noisy = (1 - s) * image + s * noise, s(t) from 0 to 1.
 """
 
 from collections.abc import Mapping
@@ -24,8 +25,16 @@ PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 def unsupported_noise(config: Mapping[str, Any]) -> str | None:
     """Say why a scheduler's config cannot be trained with; None if it can."""
     name = config.get("_class_name") or "the scheduler"
+    if is_flow(config):
+        for setting in ("use_dynamic_shifting", "invert_sigmas"):
+            if config.get(setting):
+                return f"{name} has {setting}, which is not supported"
+        return None
     if "beta_schedule" not in config or config.get("use_flow_sigmas"):
-        return f"{name} has no beta schedule; a pipeline with a DDPM-like scheduler is needed"
+        return (
+            f"{name} has no beta schedule; a DDPM-like scheduler is needed, or "
+            "FlowMatchEulerDiscreteScheduler"
+        )
     if config.get("trained_betas") is None and config["beta_schedule"] not in BETA_SCHEDULES:
         known = ", ".join(BETA_SCHEDULES)
         return f"{name} has beta_schedule '{config['beta_schedule']}'; supported are {known}"
@@ -33,6 +42,25 @@ def unsupported_noise(config: Mapping[str, Any]) -> str | None:
         known = ", ".join(PREDICTION_TYPES)
         return f"{name} has prediction_type '{config['prediction_type']}'; supported are {known}"
     return None
+
+
+def is_flow(config: Mapping[str, Any]) -> bool:
+    """Whether it is the config of diffusers' ``FlowMatchEulerDiscreteScheduler``."""
+    return "beta_schedule" not in config and {"shift", "base_shift"} <= set(config)
+
+
+def flow_sigmas(config: Mapping[str, Any], timesteps: Tensor) -> Tensor:
+    """s(t) for integer timesteps, float32: k * u / (1 + (k - 1) * u), k the config's shift."""
+    share = (timesteps + 1).float() / train_timesteps(config)
+    shift = float(config["shift"])
+    return shift * share / (1 + (shift - 1) * share)
+
+
+def told_timesteps(config: Mapping[str, Any], timesteps: Tensor) -> Tensor:
+    """What the denoiser is told of integer timesteps: themselves, or of a flow s(t) of them all."""
+    if not is_flow(config):
+        return timesteps
+    return flow_sigmas(config, timesteps) * train_timesteps(config)
 
 
 def prediction_type(config: Mapping[str, Any]) -> str:
@@ -51,13 +79,17 @@ def add_noise(
     """Noisy images and what the denoiser should predict from them, shapes (B, C, H, W).
 
     ``timesteps``: integers (B,). The target is the noise, the velocity sqrt(a) * noise -
-    sqrt(1 - a) * image (Salimans and Ho 2022, arXiv 2202.00512), or the image.
+    sqrt(1 - a) * image (Salimans and Ho 2022, arXiv 2202.00512), or the image; of a flow,
+    noise - image.
 
     Raises:
         UserError: the scheduler has no such noise.
     """
     if (why := unsupported_noise(config)) is not None:
         raise UserError(why)
+    if is_flow(config):
+        sigmas = flow_sigmas(config, timesteps).to(images)[:, None, None, None]
+        return (1 - sigmas) * images + sigmas * noise, noise - images
     alphas = alphas_cumprod(config).to(images.device)[timesteps.to(images.device)]
     signal = alphas.sqrt().to(images.dtype)[:, None, None, None]
     spread = (1 - alphas).sqrt().to(images.dtype)[:, None, None, None]

@@ -1,4 +1,4 @@
-"""The sampling loop for denoisers trained with DDPM-form noise.
+"""The sampling loop.
 
 Image i of a seed starts from noise that depends on (seed, i) alone, made on the CPU, and so does
 the noise that stochastic samplers add: not on batch size, device or number of threads.
@@ -16,11 +16,12 @@ from diffusers import (
     DDPMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
 )
 from torch import Tensor
 
 from diffnas.errors import RunError, UserError
-from diffnas.families.noise import spelt_out, train_timesteps
+from diffnas.families.noise import is_flow, spelt_out, train_timesteps
 from diffnas.parallel import thread_map, workers_for
 from diffnas.rng import generator
 
@@ -47,6 +48,8 @@ def make_scheduler(config: Mapping[str, Any], sampler: str, steps: int) -> Any:
             f"evaluate.sampler_steps = {steps}: the model has {train_timesteps(config)} timesteps; "
             "use no more than that"
         )
+    if is_flow(config):
+        return _flow_scheduler(config, sampler)
     if sampler == "ddpm":
         return DDPMScheduler.from_config(config, **SPACING)
     betas = spelt_out(config)
@@ -57,6 +60,22 @@ def make_scheduler(config: Mapping[str, Any], sampler: str, steps: int) -> Any:
     if sampler == "dpmsolver":
         return DPMSolverMultistepScheduler.from_config(config, **_dpmsolver(config), **betas)
     raise UserError(f"sampler {sampler!r} is unknown; choose ddim, dpmsolver, euler, ddpm or own")
+
+
+def _flow_scheduler(config: Mapping[str, Any], sampler: str) -> Any:
+    """Of a straight flow; the solver's second order is that of DPM-Solver++."""
+    if sampler == "euler":
+        return FlowMatchEulerDiscreteScheduler.from_config(config)
+    if sampler == "dpmsolver":
+        return DPMSolverMultistepScheduler(
+            num_train_timesteps=train_timesteps(config),
+            prediction_type="flow_prediction",
+            use_flow_sigmas=True,
+            flow_shift=config["shift"],
+        )
+    raise UserError(
+        f"evaluate.sampler = {sampler}: not for a model of flows; choose dpmsolver, euler or own"
+    )
 
 
 def fresh_scheduler(scheduler: Any, sampler: str, steps: int, device: torch.device) -> Any:
@@ -178,12 +197,13 @@ def _denoise(
     noise: Tensor,
     generators: list[torch.Generator],
 ) -> Tensor:
-    images = noise * scheduler.init_noise_sigma
+    # A flow's scheduler has neither: its noise is 1, its input as it is.
+    images = noise * getattr(scheduler, "init_noise_sigma", 1.0)
+    scale = getattr(scheduler, "scale_model_input", lambda given, _: given)
     takes_generator = "generator" in inspect.signature(scheduler.step).parameters
     extra = {"generator": generators} if takes_generator else {}
     for timestep in scheduler.timesteps:
-        scaled = scheduler.scale_model_input(images, timestep)
-        prediction = predict(scaled, _whole(timestep))
+        prediction = predict(scale(images, timestep), _whole(timestep))
         images = scheduler.step(prediction, timestep, images, **extra).prev_sample
     return images
 

@@ -16,6 +16,7 @@ from diffnas.families import (
     dit,
     origin,
     pixart,
+    sd3,
     unet2d,
     unet2d_condition,
 )
@@ -30,6 +31,7 @@ FAMILIES: tuple[Family, ...] = (
     unet2d_condition.FAMILY,
     dit.FAMILY,
     pixart.FAMILY,
+    sd3.FAMILY,
 )
 
 Index = dict[str, tuple[str, str]]

@@ -1,7 +1,9 @@
 """An attention layer: the number of heads kept, down to none."""
 
 import copy
+import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention
@@ -14,16 +16,27 @@ KIND = "attention"
 
 
 def matches(module: nn.Module) -> bool:
-    """Whether this slot understands the module: plain heads, nothing normalised across them."""
+    """Whether this slot understands the module: plain heads of one stream, nothing normalised."""
     return (
         type(module) is Attention
-        and module.spatial_norm is None
         and module.added_kv_proj_dim is None
         and module.norm_q is None
         and module.norm_k is None
+        and cuttable(module)
+    )
+
+
+def cuttable(module: Any) -> bool:
+    """Whether single heads can be left out: they are of one size, and normalised one by one."""
+    size = module.inner_dim // module.heads
+    norms = ("norm_q", "norm_k", "norm_added_q", "norm_added_k")
+    found = [getattr(module, name, None) for name in norms]
+    return (
+        module.spatial_norm is None
         and module.inner_dim == module.inner_kv_dim
         and module.to_out is not None
         and not module.fused_projections
+        and all(w.numel() == size for norm in found if norm is not None for w in norm.parameters())
     )
 
 
@@ -69,26 +82,48 @@ def views(layer: Attention, heads: int | None) -> dict[str, Tensor]:
     if heads == 0:
         return {}
     inner = heads * (layer.inner_dim // layer.heads)
-    for projection in ("to_q", "to_k", "to_v"):
+    for projection, _ in _inward(layer):
         for name in (f"{projection}.weight", f"{projection}.bias"):
             if name in own:
                 own[name] = own[name][:inner]
-    own["to_out.0.weight"] = own["to_out.0.weight"][:, :inner]
+    for projection, _ in _outward(layer):
+        own[f"{projection}.weight"] = own[f"{projection}.weight"][:, :inner]
     return own
+
+
+def _inward(layer: Any) -> list[tuple[str, Any]]:
+    """Projections whose rows are heads, by name; a second stream has its own."""
+    names = ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj")
+    found = ((name, getattr(layer, name, None)) for name in names)
+    return [(name, each) for name, each in found if each is not None]
+
+
+def _outward(layer: Any) -> list[tuple[str, Any]]:
+    """Projections whose columns are heads, by name."""
+    found = (("to_out.0", layer.to_out[0]), ("to_add_out", getattr(layer, "to_add_out", None)))
+    return [(name, each) for name, each in found if each is not None]
 
 
 @torch.no_grad()
 def ordered(layer: Attention) -> Attention:
-    """The same function with its heads sorted by ||W_v|| * ||W_out||, most important first."""
+    """The same function with its heads sorted by ||W_v|| * ||W_out||, most important first.
+
+    With a second stream, by the sum of both.
+    """
     new = copy.deepcopy(layer)
     heads = layer.heads
-    values = layer.to_v.weight.unflatten(0, (heads, -1)).norm(dim=(1, 2))
-    reads = layer.to_out[0].weight.unflatten(1, (heads, -1)).norm(dim=(0, 2))
-    rows = torch.arange(layer.inner_dim, device=values.device).unflatten(0, (heads, -1))
-    order = rows[(values * reads).argsort(descending=True, stable=True)].flatten()
-    for projection in (new.to_q, new.to_k, new.to_v):
-        projection.weight.copy_(projection.weight[order].clone())
-        if projection.bias is not None:
-            projection.bias.copy_(projection.bias[order].clone())
-    new.to_out[0].weight.copy_(new.to_out[0].weight[:, order].clone())
+    importance: Any = 0
+    values = [each for name, each in _inward(layer) if name in ("to_v", "add_v_proj")]
+    # Where a stream has no way out, its values still go out by the other's.
+    outs = [each for _, each in _outward(layer)]
+    for value, out in itertools.zip_longest(values, outs, fillvalue=outs[0]):
+        reads = out.weight.unflatten(1, (heads, -1)).norm(dim=(0, 2))
+        importance = importance + value.weight.unflatten(0, (heads, -1)).norm(dim=(1, 2)) * reads
+    rows = torch.arange(layer.inner_dim, device=importance.device).unflatten(0, (heads, -1))
+    order = rows[importance.argsort(descending=True, stable=True)].flatten()
+    for _, projection in _inward(new):
+        for parameter in projection.parameters():
+            parameter.copy_(parameter[order].clone())
+    for _, projection in _outward(new):
+        projection.weight.copy_(projection.weight[:, order].clone())
     return new

@@ -16,6 +16,8 @@ An edit is a plain dict; its ``kind`` names the module type it applies to:
   named stays,
 - ``{"kind": "conv", "rank": 16}`` or ``{"kind": "conv", "kernel": 1}``: a ``Conv2d`` as the product
   of a k x k one with that many outputs and a 1 x 1 one, or with another kernel size,
+- ``{"kind": "joint", "heads": 2, "width": 64, "context_width": 32}``: a ``JointTransformerBlock``
+  with so many heads, and such feed-forwards for image and text,
 - ``{"kind": "skip"}``: any of these but a convolution without its residual branch,
 - ``{"kind": "trunk", "groups": 6}``, at the path "" of the model itself: every stream, which is
   what its layers pass on to each other, keeps so many of its norm groups. Layers stay as wide
@@ -38,10 +40,15 @@ from diffusers import (
     DiTTransformer2DModel,
     ModelMixin,
     PixArtTransformer2DModel,
+    SD3Transformer2DModel,
     UNet2DConditionModel,
     UNet2DModel,
 )
-from diffusers.models.attention import BasicTransformerBlock, FeedForward
+from diffusers.models.attention import (
+    BasicTransformerBlock,
+    FeedForward,
+    JointTransformerBlock,
+)
 from diffusers.models.attention_processor import Attention
 from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
@@ -62,7 +69,7 @@ one cache, where different files of one name would overwrite each other."""
 sys.modules.setdefault(MODULE_NAME, sys.modules[__name__])
 
 
-KINDS = ("resnet", "attention", "feed_forward", "transformer", "conv", "skip")
+KINDS = ("resnet", "attention", "feed_forward", "transformer", "joint", "conv", "skip")
 """Of edits of single modules."""
 
 
@@ -82,11 +89,15 @@ class Skip(nn.Module):
         self.residual = getattr(layer, "residual_connection", not alone)
         scale = getattr(layer, "output_scale_factor", None)
         self.scale = getattr(layer, "rescale_output_factor", 1.0) if scale is None else scale
+        self.joint = isinstance(layer, JointTransformerBlock)
+        self.hands_text_on = not getattr(layer, "context_pre_only", False)
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Give what the layer gives when its branch is zero; further arguments are the branch's."""
         if not self.residual:
             return torch.zeros_like(hidden_states)
+        if self.joint:
+            return kwargs["encoder_hidden_states"] if self.hands_text_on else None, hidden_states
         for resample in (self.upsample, self.downsample):
             if resample is not None:
                 hidden_states = resample(hidden_states)
@@ -107,7 +118,7 @@ def edit_module(module: nn.Module, edit: Mapping[str, Any]) -> nn.Module:
     match kind, module:
         case "skip", ResnetBlock2D() | Attention() | FeedForward():
             new: nn.Module = copy.deepcopy(Skip(module))
-        case "skip", Transformer2DModel() | BasicTransformerBlock():
+        case "skip", Transformer2DModel() | BasicTransformerBlock() | JointTransformerBlock():
             new = Skip(module)
         case "resnet", ResnetBlock2D():
             new = _resnet(module, edit["width"], edit["groups"], edit["kernel"])
@@ -117,6 +128,8 @@ def edit_module(module: nn.Module, edit: Mapping[str, Any]) -> nn.Module:
             new = _feed_forward(module, edit["width"])
         case "transformer", Transformer2DModel() | BasicTransformerBlock():
             new = _transformer(module, edit)
+        case "joint", JointTransformerBlock():
+            new = _joint(module, edit)
         case "conv", nn.Conv2d():
             new = _conv(module, edit.get("rank"), edit.get("kernel"))
         case _:
@@ -258,10 +271,9 @@ def _resnet(layer: Any, width: int, groups: int, kernel: int) -> nn.Module:
 
 
 def _attention(layer: Any, heads: int) -> nn.Module:
-    # These tie heads together, or hold further projections that would have to shrink too.
+    # These tie heads together.
     if (
         layer.inner_kv_dim != layer.inner_dim
-        or layer.added_kv_proj_dim is not None
         or layer.fused_projections
         or any(
             norm is not None and layer.inner_dim in getattr(norm, "normalized_shape", ())
@@ -272,11 +284,13 @@ def _attention(layer: Any, heads: int) -> nn.Module:
     new = copy.deepcopy(layer)
     make = _like(layer.to_q.weight)
     inner = layer.inner_dim // layer.heads * heads
-    for name in ("to_q", "to_k", "to_v"):
-        old = getattr(layer, name)
-        setattr(new, name, nn.Linear(old.in_features, inner, bias=old.bias is not None, **make))
+    for name in ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj"):
+        if (old := getattr(layer, name, None)) is not None:
+            setattr(new, name, nn.Linear(old.in_features, inner, bias=old.bias is not None, **make))
     out = layer.to_out[0]
     new.to_out[0] = nn.Linear(inner, out.out_features, bias=out.bias is not None, **make)
+    if (out := getattr(layer, "to_add_out", None)) is not None:
+        new.to_add_out = nn.Linear(inner, out.out_features, bias=out.bias is not None, **make)
     new.heads = new.sliceable_head_dim = heads
     new.inner_dim = new.inner_kv_dim = inner
     return new
@@ -305,6 +319,18 @@ def _transformer(layer: Any, edit: Mapping[str, Any]) -> nn.Module:
                 setattr(block, name, _attention(old, heads) if heads else Skip(old))
         if (width := edit.get("width")) is not None:
             block.ff = _feed_forward(block.ff, width)
+    return new
+
+
+def _joint(layer: Any, edit: Mapping[str, Any]) -> nn.Module:
+    new = copy.deepcopy(layer)
+    if (heads := edit.get("heads")) is not None:
+        new.attn = _attention(layer.attn, heads)
+        if layer.attn2 is not None:
+            new.attn2 = _attention(layer.attn2, heads)
+    for name, setting in (("ff", "width"), ("ff_context", "context_width")):
+        if (width := edit.get(setting)) is not None:
+            setattr(new, name, _feed_forward(getattr(layer, name), width))
     return new
 
 
@@ -419,11 +445,19 @@ class DiffNASPixArtTransformer2DModel(EditedModel, PixArtTransformer2DModel):
     __init__ = _with_edits(PixArtTransformer2DModel.__init__)
 
 
+class DiffNASSD3Transformer2DModel(EditedModel, SD3Transformer2DModel):
+    """A ``SD3Transformer2DModel`` with edited modules, as :class:`DiffNASUNet2DModel`."""
+
+    __module__ = MODULE_NAME
+    __init__ = _with_edits(SD3Transformer2DModel.__init__)
+
+
 EDITED_MODELS: tuple[type[EditedModel], ...] = (
     DiffNASUNet2DModel,
     DiffNASUNet2DConditionModel,
     DiffNASDiTTransformer2DModel,
     DiffNASPixArtTransformer2DModel,
+    DiffNASSD3Transformer2DModel,
 )
 
 for _model in EDITED_MODELS:

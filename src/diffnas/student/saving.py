@@ -49,8 +49,9 @@ def load(folder: str | Path) -> Any:
     for file in sorted(folder.glob("*/*.safetensors")):
         _check_weights(file)
     models = {name: _load_model(folder / name, kind) for name, kind in classes.items() if kind}
+    absent = left_out(_read_json(folder / "model_index.json"))
     with refusing(f"{folder} cannot be loaded"):
-        return DiffusionPipeline.from_pretrained(folder, use_safetensors=True, **models)
+        return DiffusionPipeline.from_pretrained(folder, use_safetensors=True, **models, **absent)
 
 
 def _read_index(folder: Path) -> dict[str, tuple[str, str]]:
@@ -82,6 +83,11 @@ def components(model_index: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
         and len(entry) == 2
         and all(isinstance(part, str) for part in entry)
     }
+
+
+def left_out(model_index: Mapping[str, Any]) -> dict[str, None]:
+    """The components that it says are not there: some classes must be told so again on loading."""
+    return {name: None for name, entry in model_index.items() if entry == [None, None]}
 
 
 def check_edits_format(config: Mapping[str, Any], where: object) -> None:

@@ -1,0 +1,89 @@
+"""A transformer layer of two streams, image and text (MMDiT): heads, feed-forwards, or left out."""
+
+import copy
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from diffusers.models.attention import JointTransformerBlock
+from torch import Tensor, nn
+
+from diffnas.architecture import TEACHER, Edit
+from diffnas.settings import SpaceSettings
+from diffnas.slots import attention, feed_forward
+
+KIND = "joint"
+
+
+def matches(module: Any) -> bool:
+    """Whether this slot understands the module."""
+    if type(module) is not JointTransformerBlock:
+        return False
+    forwards = [module.ff] if module.ff_context is None else [module.ff, module.ff_context]
+    return all(map(attention.cuttable, _attentions(module).values())) and all(
+        map(feed_forward.matches, forwards)
+    )
+
+
+def _attentions(module: Any) -> dict[str, Any]:
+    found = {"attn": module.attn, "attn2": module.attn2}
+    return {name: each for name, each in found.items() if each is not None}
+
+
+def edits(module: Any, settings: SpaceSettings) -> Iterator[tuple[str, Edit | None]]:
+    """Options by name: each share of each part with each of the others.
+
+    Some heads always stay: through them alone the image sees the text.
+    """
+    yield TEACHER, None
+    if settings.preset == "paper":
+        return
+    if settings.preset == "full":
+        context = module.ff_context
+        parts = {
+            "heads": [n for n in attention.fewer(module.attn.heads, settings.attention_heads) if n],
+            "width": feed_forward.widths(module.ff, settings),
+            "context_width": [] if context is None else feed_forward.widths(context, settings),
+        }
+        for chosen in itertools.product(*([None, *shares] for shares in parts.values())):
+            edit = {key: share for key, share in zip(parts, chosen, strict=True) if share}
+            if edit:
+                name = " ".join(f"{key}={share}" for key, share in edit.items())
+                yield name, {"kind": KIND, **edit}
+    if settings.transformer_skip:
+        yield "skip", {"kind": "skip"}
+
+
+class SharedWeights(nn.Module):
+    """One set of weights for all options: what comes first in each part is the most important."""
+
+    def __init__(self, module: Any, options: list[Edit | None]) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(module)
+        for name, each in _attentions(self.module).items():
+            setattr(self.module, name, attention.ordered(each))
+        self.module.ff = feed_forward.ordered(self.module.ff)
+        if self.module.ff_context is not None:
+            self.module.ff_context = feed_forward.ordered(self.module.ff_context)
+
+    def weights(self, edit: Edit | None) -> dict[str, Tensor]:
+        """Views into the shared weights, named as in the option's plain module."""
+        edit = edit or {}
+        if edit.get("kind") == "skip":
+            return {}
+        module = self.module
+        parts = {
+            name: attention.views(each, edit.get("heads"))
+            for name, each in _attentions(module).items()
+        }
+        parts["ff"] = feed_forward.views(module.ff, edit.get("width"))
+        if module.ff_context is not None:
+            parts["ff_context"] = feed_forward.views(module.ff_context, edit.get("context_width"))
+        own: dict[str, Tensor] = {
+            name: value
+            for name, value in module.named_parameters()
+            if name.partition(".")[0] not in parts
+        }
+        for part, weights in parts.items():
+            own |= {f"{part}.{name}": value for name, value in weights.items()}
+        return own
