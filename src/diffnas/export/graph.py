@@ -1,6 +1,6 @@
 """The networks of a pipeline as functions of named tensors to one tensor."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -48,9 +48,9 @@ def graphs(pipeline: Teacher) -> dict[str, Graph]:
     inputs: Mapping[str, Any] = family.example_inputs(denoiser, 2, torch.device("cpu"))
 
     def predicted(**given: Tensor) -> Tensor:
-        return family.prediction(denoiser(**given))
+        return family.prediction(denoiser(**_put(inputs, given)))
 
-    found = {family.component: Graph(predicted, denoiser, "out_sample", **inputs)}
+    found = {family.component: Graph(predicted, denoiser, "out_sample", **dict(_flat(inputs)))}
     if (coder := autoencoder_of(pipeline.pipeline)) is not None:
         latents = torch.zeros(2, *family.sample_shape(denoiser))
 
@@ -60,3 +60,20 @@ def graphs(pipeline: Teacher) -> dict[str, Graph]:
 
         found["vae_decoder"] = Graph(decoded, coder, "sample", latent_sample=latents)
     return found
+
+
+def _flat(inputs: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors among the inputs by name; those inside others by their own, as optimum has it."""
+    for name, value in inputs.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value)
+        elif isinstance(value, Tensor):
+            yield name, value
+
+
+def _put(inputs: Mapping[str, Any], given: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The inputs with these tensors in their places."""
+    return {
+        name: _put(value, given) if isinstance(value, Mapping) else given.get(name, value)
+        for name, value in inputs.items()
+    }

@@ -8,7 +8,9 @@ import numpy.typing as npt
 import torch
 from torch.export import Dim
 
+from diffnas.errors import RunError
 from diffnas.export.graph import Graph
+from diffnas.refusing import first_sentence
 
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
 FILE = "model.onnx"
@@ -18,17 +20,27 @@ LARGE = 2**30
 
 
 def write(graph: Graph, file: Path) -> None:
-    """Write a graph; its batch size is free."""
+    """Write a graph; its batch size is free.
+
+    Raises:
+        RunError: PyTorch cannot trace the network with any batch size.
+    """
     batch = {0: Dim("batch", min=1)}
-    program = torch.onnx.export(
-        graph.eval(),
-        tuple(graph.example.values()),
-        input_names=list(graph.example),
-        output_names=[graph.output],
-        dynamic_shapes=(tuple(batch for _ in graph.example),),
-        dynamo=True,
-        verbose=False,
-    )
+    try:
+        program = torch.onnx.export(
+            graph.eval(),
+            tuple(graph.example.values()),
+            input_names=list(graph.example),
+            output_names=[graph.output],
+            dynamic_shapes=(tuple(batch for _ in graph.example),),
+            dynamo=True,
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        raise RunError(
+            f"export: PyTorch cannot trace {type(graph.network).__name__} with a free batch size "
+            f"({first_sentence(error.__cause__ or error)}); use it in diffusers"
+        ) from error
     assert program is not None
     weights = sum(each.numel() * each.element_size() for each in graph.parameters())
     program.save(file, external_data=weights > LARGE)
