@@ -412,6 +412,41 @@ class EditedModel(ModelMixin, ConfigMixin):
         config = {key: value for key, value in config_dict.items() if key != "auto_map"}
         return super().extract_init_dict(config, **kwargs)
 
+    def load_lora_adapter(self, adapter: Any, prefix: str = "transformer", **kwargs: Any) -> Any:
+        """As the parent's, of classes that have it; diffusers would leave out what does not fit.
+
+        Raises:
+            ValueError: the adapter was trained on layers that this model has not, or has narrower.
+        """
+        if isinstance(adapter, Mapping):
+            _check_adapter(self, adapter, prefix)
+        parent: Any = super()
+        return parent.load_lora_adapter(adapter, prefix=prefix, **kwargs)
+
+
+def _check_adapter(model: nn.Module, adapter: Mapping[str, Tensor], prefix: str) -> None:
+    unfit, layers = [], 0
+    for name, value in adapter.items():
+        path, inward, _ = name.removeprefix(f"{prefix}.").partition(".lora_A.")
+        if not inward or not name.startswith(f"{prefix}."):
+            continue
+        layers += 1
+        try:
+            layer: Any = model.get_submodule(path)
+        except AttributeError:
+            unfit.append(path)
+            continue
+        outward = adapter.get(name.replace(".lora_A.", ".lora_B."))
+        weight = getattr(layer, "base_layer", layer).weight
+        rows = weight.shape[0] if outward is None else outward.shape[0]
+        if (weight.shape[0], weight.shape[1]) != (rows, value.shape[1]):
+            unfit.append(path)
+    if unfit:
+        raise ValueError(
+            f"this LoRA adapter is of another architecture: {len(unfit)} of {layers} layers are "
+            f"not in this student or are narrower there, e.g. {unfit[0]}; train it on the student"
+        )
+
 
 class DiffNASUNet2DModel(EditedModel, UNet2DModel):
     """A ``UNet2DModel`` with edited modules.
