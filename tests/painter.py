@@ -32,6 +32,7 @@ class PainterPipeline:
     def __init__(self) -> None:
         self.scheduler = DDIMScheduler(prediction_type="sample", clip_sample=False)
         self.components: dict[str, Any] = {}
+        self.config: dict[str, Any] = {}
 
     def __call__(self, guidance_scale: float = 5.0) -> None: ...
 

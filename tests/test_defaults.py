@@ -42,15 +42,15 @@ def test_scoring_takes_the_supernets_batches_unless_told_otherwise():
     assert resolved(given)[0].score.batch_size == 32
 
 
-def test_conditions_are_left_out_in_training_only_where_samples_are_guided():
-    guided, reasons = resolved(guided=True)
+def test_conditions_are_left_out_in_training_only_of_models_that_can_be_guided():
+    guided, reasons = resolved(guidable=True)
     assert 0 < guided.data.condition_dropout < 1
     assert "guided" in reasons["data.condition_dropout"]
     plain, reasons = resolved()
     assert plain.data.condition_dropout == 0
     assert "data.condition_dropout" not in reasons
     given = {"data": {"condition_dropout": 0.0}}
-    assert resolved(given, guided=True)[0].data.condition_dropout == 0
+    assert resolved(given, guidable=True)[0].data.condition_dropout == 0
 
 
 def test_max_steps_caps_both_trainings():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diffnas.data import Data
-from diffnas.embeddings import with_dropout, with_embeddings
+from diffnas.embeddings import check_dropout, with_embeddings
 from diffnas.errors import UserError
 from diffnas.families import Teacher
 from tests.engine import tiny_data, tiny_teacher
@@ -80,10 +80,10 @@ def test_a_model_without_text_has_none(tmp_path):
 
 
 def test_the_share_that_is_left_out_is_noted():
-    assert with_dropout(painter(), captioned("0.5"), 0.25).condition_dropout == 0.25
+    check_dropout(painter(), 0.25)
 
 
 def test_conditions_cannot_be_left_out_where_none_stands_for_nothing():
     with pytest.raises(UserError, match=r"^data\.condition_dropout = 0\.25: the model has no"):
-        with_dropout(tiny_teacher(), tiny_data(), 0.25)
-    assert with_dropout(tiny_teacher(), tiny_data(), 0.0).condition_dropout == 0.0
+        check_dropout(tiny_teacher(), 0.25)
+    check_dropout(tiny_teacher(), 0.0)

@@ -3,13 +3,13 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
-import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 
 from diffnas.families.loading import load_teacher
 from diffnas.fingerprint import of_data, of_teacher
 from tests.engine import tiny_data, tiny_teacher
+from tests.models import tiny_text_encoder
 from tests.painter import painter
 
 
@@ -74,8 +74,8 @@ def test_data_that_tell_a_model_something_else_differ():
 def test_a_text_encoder_with_other_weights_is_another_teacher():
     def with_encoder(seed):
         teacher = painter()
-        torch.manual_seed(seed)
-        teacher.pipeline.components["text_encoder"] = torch.nn.Linear(2, 2)
+        teacher.pipeline.components["text_encoder"] = encoder = tiny_text_encoder()
+        next(encoder.parameters()).data.add_(seed)
         return of_teacher(teacher)
 
     assert with_encoder(0) == with_encoder(0) != with_encoder(1)

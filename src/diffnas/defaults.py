@@ -22,13 +22,13 @@ def resolve(
     params: int,
     size: tuple[int, int],
     images: int | None = None,
-    guided: bool = False,
+    guidable: bool = False,
 ) -> tuple[Settings, dict[str, str]]:
     """The settings without gaps, and the reason of each value filled in.
 
     ``params``: the teacher's; ``size``: (H, W) of what it denoises, pixels or latents; ``images``:
-    how many there are to train on, where known; ``guided``: whether sampling goes beyond what the
-    model is told.
+    how many there are to train on, where known; ``guidable``: whether the
+    model can be told nothing, so that sampling can be guided.
     """
     millions = params / 1e6
     steps = round_to_two(min(max(STEPS_AT_1M * math.sqrt(millions), 2000), 100_000))
@@ -73,8 +73,8 @@ def resolve(
         {"condition_dropout": settings.data.condition_dropout},
         {
             "condition_dropout": (
-                DROPOUT if guided else 0.0,
-                "as samples are guided" if guided else "as samples are not guided",
+                DROPOUT if guidable else 0.0,
+                "so that samples can be guided" if guidable else "as it is always told",
             )
         },
         settings.max_steps,
@@ -88,7 +88,7 @@ def resolve(
         }
     )
     reasons = supernet_reasons | score_reasons | retrain_reasons
-    return filled, reasons | (data_reasons if guided else {})
+    return filled, reasons | (data_reasons if guidable else {})
 
 
 def evaluation_batch(settings: EvaluateSettings, size: tuple[int, int]) -> int:

@@ -135,6 +135,7 @@ class PatchedTeacher:
         for number, batch in enumerate(batches):
             output, calls = capture(self.denoiser, list(self.blocks), batch.inputs)
             wanted, whole = prediction(output), calls[block.name]
+            channels = batch.target.shape[1]  # further ones are a learned variance
             given = self.supernet.cut({block.name: whole})[block.name]
             with self._known(calls, block.name) as patch:
                 for row, choice in enumerate(choices):
@@ -142,7 +143,7 @@ class PatchedTeacher:
                     made = Call(given.args, given.kwargs, shared(*given.args, **given.kwargs))
                     patch(self.supernet.whole(block.name, whole, made))
                     found = prediction(self.denoiser(**batch.inputs))
-                    total[row] += float(F.mse_loss(found, wanted))
+                    total[row] += float(F.mse_loss(found[:, :channels], wanted[:, :channels]))
                     if progress is not None:
                         progress.update((number * len(choices) + row + 1) // len(batches))
         return total / len(batches)

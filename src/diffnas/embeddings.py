@@ -20,18 +20,13 @@ PART = 16
 """Captions encoded at once."""
 
 
-def with_dropout(teacher: Teacher, data: Data, share: float) -> Data:
-    """The data with that share of their conditions left out in training.
-
-    Raises:
-        UserError: the model cannot be told nothing.
-    """
+def check_dropout(teacher: Teacher, share: float) -> None:
+    """Raise UserError if conditions are to be left out of a model that cannot be told nothing."""
     if share and teacher.family.nothing is None:
         raise UserError(
             f"data.condition_dropout = {share:g}: the model has no condition that stands for none; "
             "leave it out"
         )
-    return replace(data, condition_dropout=share)
 
 
 def with_embeddings(
@@ -44,15 +39,14 @@ def with_embeddings(
     Raises:
         RunError: the disk is full.
     """
-    encode = teacher.family.captions
-    if encode is None or data.captions is None:
+    if teacher.family.captions is None or data.captions is None:
         return data
     texts, of = np.unique(np.array(data.captions, dtype=object), return_inverse=True)
     nothing = teacher.nothing()
     assert nothing is not None  # families of texts have it
 
     def encoded(first: int, last: int) -> npt.NDArray[np.float16]:
-        return _rows(encode(teacher.pipeline, list(texts[first:last])))
+        return _rows(teacher.told(list(texts[first:last])))
 
     empty = _rows(nothing)
     kept = filled(

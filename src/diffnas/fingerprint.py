@@ -35,14 +35,20 @@ def of_teacher(teacher: Teacher) -> str:
 
 
 def of_texts(teacher: Teacher) -> str:
-    """Of the weights of its text encoders, by name."""
-    return fingerprint(
-        {
-            name: _weights(part)
-            for name, part in teacher.pipeline.components.items()
-            if name.startswith("text_encoder") and part is not None
-        }
-    )
+    """Of its text encoders, by name, and of what the pipeline says of empty prompts."""
+    parts = {
+        name: [_weights(part), _text_config(part)]
+        for name, part in teacher.pipeline.components.items()
+        if name.startswith("text_encoder") and part is not None
+    }
+    return fingerprint(parts, teacher.pipeline.config.get("force_zeros_for_empty_prompt"))
+
+
+def _text_config(encoder: Any) -> dict[str, Any]:
+    """What was set in its config; where it came from and which version wrote it are left out."""
+    values = encoder.config.to_diff_dict()
+    notes = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")
+    return {name: value for name, value in values.items() if name not in notes}
 
 
 def of_module(module: Any) -> str:

@@ -71,6 +71,8 @@ def hours(
     image_steps = (
         len(settings.evaluate.seeds) * settings.evaluate.samples * settings.evaluate.sampler_steps
     )
+    if teacher.guidance(settings.evaluate.guidance) != 1.0:
+        image_steps *= 2  # with what it is told, and without
     macs = {
         "supernet": settings.supernet.steps
         * settings.supernet.batch_size

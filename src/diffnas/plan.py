@@ -55,7 +55,11 @@ def make_plan(
     settings, space, why = space_for(settings, teacher.denoiser, teacher.family, budget)
     _, height, width = teacher.family.sample_shape(teacher.denoiser)
     resolved, reasons = resolve(
-        settings, params=space.teacher.params, size=(height, width), images=images
+        settings,
+        params=space.teacher.params,
+        size=(height, width),
+        images=images,
+        guidable=teacher.family.nothing is not None,
     )
     return {
         **describe(teacher, space, budget, resolved, why | reasons),

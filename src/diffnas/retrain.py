@@ -208,7 +208,7 @@ def losses_of(
     figures = {"task": part.error(predicted)}
     prediction = figures["task"]
     if taught is not None and settings.output_weight > 0:
-        figures["output"] = F.mse_loss(predicted, taught)
+        figures["output"] = F.mse_loss(predicted, taught)  # a learned variance too
         prediction = prediction + settings.output_weight * figures["output"]
     if blocks:
         figures["blocks"] = torch.stack(blocks).sum()

@@ -16,7 +16,7 @@ from diffnas.checkpoint import write_json, write_text
 from diffnas.data import load_data
 from diffnas.defaults import resolve
 from diffnas.device import resolve_device
-from diffnas.embeddings import with_dropout, with_embeddings
+from diffnas.embeddings import check_dropout, with_embeddings
 from diffnas.errors import UserError
 from diffnas.families.loading import load_teacher
 from diffnas.fingerprint import fingerprint, of_data, of_teacher
@@ -102,7 +102,8 @@ def compress(
     # Whatever costs seconds to refuse, before images that take hours and gigabytes to decode.
     settings, space, why = space_for(settings, teacher.denoiser, teacher.family, budget)
     check_budget(teacher, space, budget)
-    guided = teacher.guidance(settings.evaluate.guidance) != 1.0
+    teacher.guidance(settings.evaluate.guidance)  # refused where it cannot be
+    check_dropout(teacher, settings.data.condition_dropout or 0.0)
     of_this = of_teacher(teacher)
     _check_same_teacher(out, teacher.source, of_this)
     channels, height, width = teacher.image_shape
@@ -127,9 +128,9 @@ def compress(
         params=space.teacher.params,
         size=(denoised[0], denoised[1]),
         images=len(images.seen),
-        guided=guided,
+        guidable=teacher.family.nothing is not None,
     )
-    images = with_dropout(teacher, images, resolved.data.condition_dropout or 0.0)
+    images = replace(images, condition_dropout=resolved.data.condition_dropout or 0.0)
     # By name, so that what 'auto' finds on another day cannot mix two kinds of features.
     named = features_of(images, settings.evaluate)
     resolved = resolved.model_copy(

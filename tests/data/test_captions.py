@@ -95,8 +95,19 @@ def test_files_without_a_line_are_counted_and_one_is_named(tmp_path):
 def test_a_bad_line_is_named_by_its_number(tmp_path, bad, words):
     write(tmp_path, line("a.png", "one"), "", bad)
     with pytest.raises(UserError, match=rf"metadata\.jsonl, {words}") as caught:
-        read(tmp_path, "a.png")
+        read(tmp_path, "a.png", "b.png")
     assert "\n" not in str(caught.value)
+
+
+def test_a_second_line_of_a_file_is_refused(tmp_path):
+    write(tmp_path, line("a.png", "one"), line("a.png", "two"))
+    with pytest.raises(UserError, match=r"line 2: a second caption of a\.png; keep one"):
+        read(tmp_path, "a.png")
+
+
+def test_lines_of_files_that_are_not_there_may_lack_a_text(tmp_path):
+    write(tmp_path, line("a.png", "one"), {"file_name": "gone.png"})
+    assert read(tmp_path, "a.png") == ["one"]
 
 
 def test_a_table_that_is_no_text_is_refused(tmp_path):

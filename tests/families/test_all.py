@@ -158,6 +158,39 @@ def test_a_student_is_its_supernets_subnet(kind, tmp_path):
     assert sum(p.numel() for p in again.parameters()) == chosen_cost(space, chosen)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_students_student_has_the_edits_of_both(kind):
+    first = teacher(kind)
+    for generation in range(2):
+        space = make_space(first.denoiser, first.family, SpaceSettings())
+        net = Supernet(first, space)
+        # The first lesser option everywhere that changes a part, and then the next.
+        chosen = Architecture(
+            {
+                block.name: {slot.path: part_of(slot, generation) for slot in block.slots}
+                for block in space.blocks
+            }
+        )
+        built = net.build(chosen)
+        denoiser: Any = first.denoiser
+        edits = chosen.edits(space)
+        made = as_model(denoiser.config, edits, built.state_dict(), stock_class(denoiser))
+        inputs = inputs_of(first)
+        given, expected = made(**inputs), built(**inputs)
+        torch.testing.assert_close(
+            first.family.prediction(given), first.family.prediction(expected)
+        )
+        first = Teacher(kind, first.pipeline, made, first.family)
+
+
+def part_of(slot: Any, generation: int) -> str:
+    """An option that changes heads alone, then one that changes widths alone."""
+    wanted = ("heads=1", "width=")[generation]
+    names = [option.name for option in slot.options if " " not in option.name]
+    return next((name for name in names if name.startswith(wanted)), slot.options[0].name)
+
+
 def chosen_cost(space: Any, chosen: Architecture) -> int:
     total = space.base
     for block in space.blocks:

@@ -15,7 +15,7 @@ from diffnas.families import Teacher, origin
 from diffnas.families.loading import load_skeleton, load_teacher
 from diffnas.student.modeling import DiffNASUNet2DModel
 from diffnas.student.saving import save_pipeline
-from tests.models import tiny_latent_pipeline, tiny_pipeline
+from tests.models import tiny_latent_pipeline, tiny_pipeline, tiny_stable_diffusion
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
@@ -359,3 +359,32 @@ def test_the_pipelines_own_class_is_kept(tmp_path: Path) -> None:
     parts = tiny_pipeline(scheduler=diffusers.DDIMScheduler())
     DDIMPipeline(unet=parts.unet, scheduler=parts.scheduler).save_pretrained(tmp_path)
     assert type(load_teacher(str(tmp_path)).pipeline) is DDIMPipeline
+
+
+def test_a_text_encoder_without_all_of_its_weights_is_refused(tmp_path: Path) -> None:
+    tiny_stable_diffusion().save_pretrained(tmp_path)
+    file = tmp_path / "text_encoder" / "model.safetensors"
+    weights = load_file(file)
+    del weights[next(name for name in weights if name.endswith("fc1.weight"))]
+    save_file(weights, file, {"format": "pt"})
+    assert "1 missing" in refused(tmp_path)
+
+
+def test_a_text_encoder_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    pipeline = tiny_stable_diffusion()
+    next(pipeline.text_encoder.parameters()).data.fill_(float("nan"))
+    pipeline.save_pretrained(tmp_path)
+    assert "not all finite" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+def test_a_model_of_texts_without_text_encoder_is_refused(tmp_path: Path, load: Any) -> None:
+    pipeline = tiny_stable_diffusion()
+    pipeline.register_modules(text_encoder=None)
+    pipeline.save_pretrained(tmp_path)
+    assert "it has no text_encoder" in refused(tmp_path, load)
+
+
+def test_a_skeleton_is_guided_as_its_pipeline_would_be(tmp_path: Path) -> None:
+    tiny_stable_diffusion().save_pretrained(tmp_path)
+    assert load_skeleton(str(tmp_path)).guidance() == 7.5

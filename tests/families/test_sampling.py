@@ -8,6 +8,7 @@ from diffusers import (
     DDIMPipeline,
     DDIMScheduler,
     DDPMScheduler,
+    DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
 )
 
@@ -284,3 +285,26 @@ def test_samplers_of_diffusions_do_not_fit_a_flow(sampler):
 def test_flows_that_depend_on_the_images_size_are_refused():
     shifting = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     assert "use_dynamic_shifting" in unsupported_noise(shifting.config)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+def test_latents_of_schedulers_that_do_not_clip_are_not_clipped(sampler):
+    config = DPMSolverMultistepScheduler().config
+    assert make_scheduler(config, sampler, 5).config.clip_sample is False
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "dpmsolver", "own"])
+def test_a_learned_variance_is_no_part_of_sampling(sampler):
+    scheduler = DDPMScheduler(variance_type="learned_range", clip_sample=False)
+    images = sample_images(
+        scheduler,
+        lambda _: lambda noisy, _: torch.zeros_like(noisy),
+        (4, 2, 2),
+        1,
+        seed=0,
+        sampler=sampler,
+        steps=3,
+        batch_size=1,
+        device=CPU,
+    )
+    assert images.shape == (1, 4, 2, 2)

@@ -13,6 +13,7 @@ EXTRAS = {
     "onnxruntime": "onnx",
     "openvino": "openvino",
     "transformers": "text",
+    "sentencepiece": "text",
 }
 """Packages that are not always installed, by import name -> DiffNAS's extra."""
 

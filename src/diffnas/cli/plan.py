@@ -109,7 +109,8 @@ def block_table(made: dict[str, Any]) -> Table:
         head = [block["name"], f"{100 * block['share_macs']:.1f} %", size(block["subnets"])]
         for slot in block["slots"] or [{"path": "", "kind": "left as it is", "options": []}]:
             options_text = "  ".join(str(option) for option in slot["options"])
-            table.add_row(*head, slot["path"] or slot["kind"], options_text or slot["kind"])
+            whole = block["name"] if slot["options"] else slot["kind"]  # the slot is the block
+            table.add_row(*head, slot["path"] or whole, options_text or slot["kind"])
             head = ["", "", ""]
     return table
 

@@ -100,11 +100,11 @@ def _shows(teacher: "Teacher", prompts: list[str], count: int, seed: int) -> "Sh
     """
     from diffnas.families.conditions import of_classes, random_classes
 
-    encode, classes = teacher.family.captions, teacher.family.class_count(teacher.denoiser)
-    if encode is not None:
+    classes = teacher.family.class_count(teacher.denoiser)
+    if teacher.family.captions is not None:
         if not prompts:
             raise UserError("--prompt: not given, and the model takes text; say what to show")
-        return lambda rows: encode(teacher.pipeline, [prompts[row % len(prompts)] for row in rows])
+        return lambda rows: teacher.told([prompts[row % len(prompts)] for row in rows])
     if prompts:
         raise UserError("--prompt: the model takes no text; leave it out")
     if classes is None:

@@ -21,7 +21,7 @@ def read_captions(folder: Path, files: Sequence[Path], column: str | None) -> li
     """The caption of each of these files, whose paths are relative to ``folder``.
 
     Raises:
-        UserError: there is no metadata.jsonl, it is damaged, or a file is not in it.
+        UserError: there is no metadata.jsonl, it is damaged, or a file is not in it, or twice.
     """
     name = column or COLUMN
     visible = (table.relative_to(folder) for table in folder.rglob(FILE))
@@ -31,11 +31,21 @@ def read_captions(folder: Path, files: Sequence[Path], column: str | None) -> li
             f"data: no captions in {str(folder)!r}, but the model takes text; add a {FILE} with "
             f'lines such as {{"file_name": "{files[0].as_posix()}", "{name}": "..."}}'
         )
-    found = {
-        table.parent / row["file_name"]: row[name]
-        for table in tables
-        for row in _rows(folder / table, name)
-    }
+    wanted, found = set(files), dict[Path, str]()
+    for table in tables:
+        for number, row in _rows(folder / table):
+            file = table.parent / row["file_name"]
+            if file not in wanted:
+                continue
+            where = f"{folder / table}, line {number}"
+            if not isinstance(row.get(name), str):
+                raise UserError(
+                    f"{where}: no text {name!r}; give the caption there, or name its column by "
+                    "data.caption_column"
+                )
+            if file in found:
+                raise UserError(f"{where}: a second caption of {file.as_posix()}; keep one")
+            found[file] = row[name]
     missing = [file.as_posix() for file in files if file not in found]
     if missing:
         raise UserError(
@@ -45,8 +55,8 @@ def read_captions(folder: Path, files: Sequence[Path], column: str | None) -> li
     return [found[file] for file in files]
 
 
-def _rows(table: Path, name: str) -> Iterator[dict[str, Any]]:
-    """The lines, each with a file's name and a text."""
+def _rows(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The lines that name a file, with their numbers."""
     try:
         lines = table.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -61,9 +71,4 @@ def _rows(table: Path, name: str) -> Iterator[dict[str, Any]]:
             raise UserError(f"{table}, line {number}: not JSON; give an object a line") from None
         if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
             raise UserError(f"{table}, line {number}: no file_name; name the image's file there")
-        if not isinstance(row.get(name), str):
-            raise UserError(
-                f"{table}, line {number}: no text {name!r}; give the caption there, or name its "
-                "column by data.caption_column"
-            )
-        yield row
+        yield number, row

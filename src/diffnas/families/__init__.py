@@ -1,6 +1,7 @@
 """The kinds of teacher, a file each."""
 
 import inspect
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,9 @@ from diffnas.families.conditions import Condition, Shows
 from diffnas.families.noise import add_noise, told_timesteps, train_timesteps
 from diffnas.families.sampling import Denoise, sample_images
 from diffnas.measure.cost import call_cost
+
+_ENCODING = threading.Lock()
+"""Tokenizers change their own settings in every call: one thread at a time."""
 
 
 @dataclass(frozen=True)
@@ -140,9 +144,15 @@ class Teacher:
                 are out of range.
         """
         if self.family.captions is not None:
-            return conditions.of_captions(partial(self.family.captions, self.pipeline), data, rows)
+            return conditions.of_captions(self.told, data, rows)
         count = self.family.class_count(self.denoiser)
         return {} if count is None else conditions.of_classes(data.labels, rows, count)
+
+    def told(self, captions: list[str]) -> Condition:
+        """These captions as the model's text encoders see them, (B, ...)."""
+        assert self.family.captions is not None
+        with _ENCODING:
+            return self.family.captions(self.pipeline, captions)
 
     def nothing(self, data: Data | None = None) -> Condition | None:
         """The condition (1, ...) that stands for none; None if there is no such."""
@@ -150,7 +160,8 @@ class Teacher:
             return None
         if data is not None and data.embeddings is not None:
             return conditions.tensors_of(data.embeddings.nothing, np.array([0]))
-        return self.family.nothing(self.pipeline)
+        with _ENCODING:
+            return self.family.nothing(self.pipeline)
 
     def guidance(self, asked: float | None = None) -> float:
         """How far sampling goes beyond the condition: as asked, or as the pipeline does.
@@ -165,8 +176,11 @@ class Teacher:
                     "stands for none, so it cannot be guided; leave it out"
                 )
             return 1.0
-        own = inspect.signature(type(self.pipeline).__call__).parameters.get("guidance_scale")
-        return asked if asked is not None else float(own.default) if own is not None else 1.0
+        # A skeleton's pipeline only knows of which class it would be.
+        kind = getattr(self.pipeline, "kind", type(self.pipeline))
+        own = inspect.signature(kind.__call__).parameters.get("guidance_scale")
+        # In diffusers less than 1 is no guidance.
+        return asked if asked is not None else max(1.0, float(own.default)) if own else 1.0
 
     def training_batch(
         self,

@@ -26,7 +26,7 @@ def load_teacher(
     variant: str | None = None,
     trust_remote_code: bool = False,
 ) -> Teacher:
-    """A pipeline on a device, in float32, its denoiser frozen and in eval mode.
+    """A pipeline on a device, its denoiser in float32, frozen and in eval mode.
 
     ``model``: ``digits``, a diffusers pipeline folder, or a Hub id; ``revision`` is of the Hub.
     Whether it can be searched is found out from its configs, before weights are read or fetched.
@@ -46,6 +46,8 @@ def load_teacher(
         )
     if known.family.captions is not None:
         importlib.import_module("transformers")  # without it diffusers would only say so in part
+        if source.folder is not None and _sentence_pieces_alone(source.folder):
+            importlib.import_module("sentencepiece")
     folder = origin.get_folder(source, variant, trust_remote_code)
     pipeline = _load(folder, known, variant, trust_remote_code)
     pipeline.to(torch.device(device))
@@ -53,6 +55,9 @@ def load_teacher(
     _check_finite(model, denoiser)
     if (coder := autoencoder_of(pipeline)) is not None:
         _check_finite(model, frozen(coder))
+    for name in known.family.beside:
+        if isinstance(part := getattr(pipeline, name, None), torch.nn.Module):
+            _check_finite(f"{model}, {name}", frozen(part))
     _keep_values(source, pipeline)
     return Teacher(model, pipeline, frozen(denoiser), known.family)
 
@@ -77,6 +82,13 @@ def load_skeleton(
     return skeleton(origin.find(model, revision))
 
 
+def _sentence_pieces_alone(folder: Path) -> bool:
+    """Whether a tokenizer is given in T5's first form only, which takes a package of its own."""
+    return any(
+        not file.with_name("tokenizer.json").exists() for file in folder.glob("*/spiece.model")
+    )
+
+
 def _keep_values(source: origin.Origin, pipeline: Any) -> None:
     """Let a pipeline keep what ``model_index.json`` told it, as of its classes' names.
 
@@ -99,9 +111,9 @@ def _load(folder: Path, known: Teacher, variant: str | None, trust_remote_code: 
     _check_weights(inner, known.source, variant)
     if inner != folder and variant is None and not trust_remote_code:
         return saving.load(folder)
-    given: dict[str, Any] = dict(
-        saving.left_out(json.loads((folder / "model_index.json").read_text(encoding="utf-8")))
-    )
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    given: dict[str, Any] = dict(saving.left_out(index))
+    given |= saving.text_encoders(folder, saving.components(index), variant)
     with refusing(f"model {known.source} cannot be loaded"):
         for name in (component, *COMPONENTS):
             kind = type(getattr(known.pipeline, name, None))

@@ -50,16 +50,24 @@ def make_scheduler(config: Mapping[str, Any], sampler: str, steps: int) -> Any:
         )
     if is_flow(config):
         return _flow_scheduler(config, sampler)
+    # Only those that clip say so; their own default would clip latents too.
+    clip = {} if "clip_sample" in config else {"clip_sample": False}
     if sampler == "ddpm":
-        return DDPMScheduler.from_config(config, **SPACING)
+        return DDPMScheduler.from_config(config, **SPACING, **clip, **_mean_alone(config))
     betas = spelt_out(config)
     if sampler == "ddim":
-        return DDIMScheduler.from_config(config, **SPACING, **betas)
+        return DDIMScheduler.from_config(config, **SPACING, **betas, **clip)
     if sampler == "euler":
         return EulerDiscreteScheduler.from_config(config, **SPACING, **betas)
     if sampler == "dpmsolver":
         return DPMSolverMultistepScheduler.from_config(config, **_dpmsolver(config), **betas)
     raise UserError(f"sampler {sampler!r} is unknown; choose ddim, dpmsolver, euler, ddpm or own")
+
+
+def _mean_alone(config: Mapping[str, Any]) -> dict[str, Any]:
+    """For schedulers of a learned variance: samplers are given the mean without it."""
+    learned = config.get("variance_type") in ("learned", "learned_range")
+    return {"variance_type": "fixed_small"} if learned else {}
 
 
 def _flow_scheduler(config: Mapping[str, Any], sampler: str) -> Any:
@@ -87,7 +95,7 @@ def fresh_scheduler(scheduler: Any, sampler: str, steps: int, device: torch.devi
     kind = type(scheduler)
     try:
         if sampler == "own":
-            fresh = kind.from_config(scheduler.config)
+            fresh = kind.from_config(scheduler.config, **_mean_alone(scheduler.config))
         else:
             fresh = make_scheduler(scheduler.config, sampler, steps)
             kind = type(fresh)
@@ -135,6 +143,7 @@ def _dpmsolver(config: Mapping[str, Any]) -> dict[str, Any]:
         "solver_type": "midpoint",
         "lower_order_final": True,
         "final_sigmas_type": "zero",
+        "variance_type": None,
     }
     if config.get("clip_sample") and config.get("clip_sample_range", 1.0) == 1.0:
         # This class's name for clipping the predicted image to [-1, 1].

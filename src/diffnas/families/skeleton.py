@@ -34,6 +34,9 @@ FAMILIES: tuple[Family, ...] = (
     sd3.FAMILY,
 )
 
+TEXTS = ("text_encoder", "tokenizer")
+"""What every model of texts has; further ones may be missing."""
+
 Index = dict[str, tuple[str, str]]
 """A pipeline's components: name to (library, class)."""
 
@@ -44,7 +47,8 @@ def skeleton(source: Origin) -> Teacher:
     Raises:
         UserError: the pipeline is incomplete, or is not supported.
     """
-    index = _index(source)
+    values = _index(source)
+    index = components(values)
     family = _family(source, index)
     kind = _denoiser_class(source, family.component, index[family.component])
     config = _config(source, family.component, "config.json")
@@ -68,18 +72,19 @@ def skeleton(source: Origin) -> Teacher:
         why = why or unsupported_noise(scheduler.config)
     if why is not None:
         raise UserError(f"model {source.model}: {why}")
-    pipeline = SimpleNamespace(**parts, scheduler=scheduler)
+    kind = getattr(diffusers, str(values.get("_class_name")), SimpleNamespace)
+    pipeline = SimpleNamespace(**parts, scheduler=scheduler, kind=kind)
     return Teacher(source.model, pipeline, frozen(denoiser), family)
 
 
-def _index(source: Origin) -> Index:
+def _index(source: Origin) -> dict[str, Any]:
     values = origin.get_json(source, "model_index.json")
     if values is None:
         raise UserError(
             f"model {source.model}: no model_index.json, so no diffusers pipeline; give the folder "
             "or Hub id of a whole pipeline"
         )
-    return components(values)
+    return values
 
 
 def _family(source: Origin, index: Index) -> Family:
@@ -155,6 +160,9 @@ def _config(source: Origin, component: str, name: str) -> dict[str, Any] | None:
 
 
 def _beside(family: Family, index: Index) -> str | None:
+    lacking = [name for name in TEXTS if family.captions is not None and name not in index]
+    if lacking:
+        return f"it has no {' and no '.join(lacking)}, which what it is told goes through"
     known = (family.component, "scheduler", *autoencoder.COMPONENTS, *family.beside)
     others = [name for name in index if name not in known]
     if not others:

@@ -106,7 +106,7 @@ def choices(architecture: Mapping[str, Any]) -> str:
     for name, chosen in architecture.get("blocks", {}).items():
         slots = there_were.get(name, {})
         options = "".join(
-            f"<dt>{escape(path)}</dt><dd>{strip(slots.get(path, []), option)}</dd>"
+            f"<dt>{escape(path or name)}</dt><dd>{strip(slots.get(path, []), option)}</dd>"
             for path, option in chosen.items()
         )
         facts = block_facts(architecture.get("losses", {}).get(name, {}))

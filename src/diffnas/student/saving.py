@@ -1,5 +1,6 @@
 """Students as diffusers pipeline folders: written whole or not at all, read without their code."""
 
+import importlib
 import json
 import re
 import sys
@@ -49,6 +50,7 @@ def load(folder: str | Path) -> Any:
     for file in sorted(folder.glob("*/*.safetensors")):
         _check_weights(file)
     models = {name: _load_model(folder / name, kind) for name, kind in classes.items() if kind}
+    models |= text_encoders(folder, index)
     absent = left_out(_read_json(folder / "model_index.json"))
     with refusing(f"{folder} cannot be loaded"):
         return DiffusionPipeline.from_pretrained(folder, use_safetensors=True, **models, **absent)
@@ -83,6 +85,36 @@ def components(model_index: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
         and len(entry) == 2
         and all(isinstance(part, str) for part in entry)
     }
+
+
+def text_encoders(
+    folder: Path, index: Mapping[str, tuple[str, str]], variant: str | None = None
+) -> dict[str, Any]:
+    """A pipeline's text encoders whose weights are all there, in the type of their files.
+
+    transformers on its own leaves layers without stored weights at random, with a warning.
+
+    Raises:
+        UserError: weights are missing or do not fit.
+    """
+    found = {}
+    for name, (library, class_name) in index.items():
+        if library != "transformers" or not name.startswith("text_encoder"):
+            continue
+        kind = getattr(importlib.import_module("transformers"), class_name)
+        varied = variant if any((folder / name).glob(f"*.{variant}*.safetensors")) else None
+        with refusing(f"{folder / name} cannot be loaded"):
+            model, report = kind.from_pretrained(
+                folder / name, use_safetensors=True, variant=varied, output_loading_info=True
+            )
+        for complaint in ("missing", "mismatched"):
+            if keys := sorted(map(str, report[f"{complaint}_keys"])):
+                raise UserError(
+                    f"model {folder / name}: the weights do not fit config.json: {len(keys)} "
+                    f"{complaint}, e.g. {keys[0]}; copy or save the pipeline again"
+                )
+        found[name] = model.eval()
+    return found
 
 
 def left_out(model_index: Mapping[str, Any]) -> dict[str, None]:

@@ -11,6 +11,9 @@ from diffnas.student.modeling import EDITED_MODELS, EditedModel
 
 Edits = Mapping[str, Mapping[str, Any]]
 
+PARTIAL = ("transformer", "joint")
+"""Kinds of edits that leave as it is what they do not name."""
+
 _WITHOUT_ATTENTION = {"AttnDownBlock2D": "DownBlock2D", "AttnUpBlock2D": "UpBlock2D"}
 
 
@@ -30,7 +33,7 @@ def as_model(
         RuntimeError: the weights are not those of the edited denoiser.
     """
     config = _public(teacher_denoiser_config)
-    edits = {**(config.pop("edits", None) or {}), **edits}
+    edits = merged(config.pop("edits", None) or {}, edits)
     config.pop("edits_format", None)
     stock = stock_config(config, edits, kind)
     if stock is not None:
@@ -44,6 +47,22 @@ def as_model(
         model = model.to(weight.dtype)
     model.load_state_dict(state_dict)
     return model.eval()
+
+
+def merged(own: Edits, new: Edits) -> dict[str, dict[str, Any]]:
+    """The edits of a student's student, all of them of the first teacher.
+
+    A later edit of a module stands for an earlier one; of kinds that change parts of a module, in
+    those parts that it names.
+    """
+    found = {path: dict(edit) for path, edit in own.items()}
+    for path, edit in new.items():
+        old = found.get(path, {})
+        same = edit["kind"] in PARTIAL and old.get("kind") == edit["kind"]
+        found[path] = {**old, **edit} if same else dict(edit)
+        if same and "layers" in old and "layers" in edit:
+            found[path]["layers"] = [old["layers"][index] for index in edit["layers"]]
+    return found
 
 
 def stock_class(model: Any) -> Any:
