@@ -4,7 +4,7 @@ A file says in its own metadata what it was made from (a fingerprint), so a stag
 own whether its result is there, out of date or damaged; nothing else has to be kept in step.
 """
 
-import copy
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -294,7 +294,14 @@ def _initial(job: Job, net: Supernet, chosen: Mapping[str, Any]) -> Any:
 
 def _pipeline(teacher: Teacher, denoiser: Any) -> Any:
     """The teacher's pipeline with another denoiser; all other components are its own."""
-    # A copy: pipelines know more than their components, the names of classes for example.
-    pipeline = copy.copy(teacher.pipeline)
-    pipeline.register_modules(**{teacher.family.component: denoiser})
+    kind, components = type(teacher.pipeline), teacher.pipeline.components
+    taken = inspect.signature(kind.__init__).parameters
+    values = {
+        name: value
+        for name, value in teacher.pipeline.config.items()
+        if name in taken and name not in components
+    }
+    pipeline = kind(**{**components, teacher.family.component: denoiser}, **values)
+    # Some take a value, the names of classes for example, and forget it when they are saved.
+    pipeline.register_to_config(**values)
     return pipeline

@@ -87,7 +87,7 @@ class TestOfTheModel:
             tmp_path / "sound"
         )
         told = refused(tmp_path / "sound")
-        assert "UNet1DModel is not supported; supported are UNet2DModel denoisers" in told
+        assert "UNet1DModel is not supported; supported are UNet2DModel, UNet2DCond" in told
 
     def test_a_denoiser_of_texts(self, refused, tmp_path):
         folder = index(tmp_path / "texts", unet="UNet2DConditionModel", vae="AutoencoderKL")
@@ -97,14 +97,21 @@ class TestOfTheModel:
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
             norm_num_groups=4,
             cross_attention_dim=8,
+            sample_size=8,
         ).save_pretrained(folder / "unet")
-        told = refused(folder)
-        assert "UNet2DConditionModel is not supported; supported are UNet2DModel" in told
+        assert "it has no text_encoder and no tokenizer" in refused(folder)
 
-    def test_a_transformer(self, refused, tmp_path):
-        folder = index(tmp_path / "dit", transformer="DiTTransformer2DModel", vae="AutoencoderKL")
+    def test_a_prior(self, refused, tmp_path):
+        folder = index(tmp_path / "prior", prior="PriorTransformer")
         told = refused(folder)
-        assert "supported, a component named unet; the pipeline holds transformer (DiT" in told
+        assert "a component named unet or transformer; the pipeline holds prior (Prior" in told
+
+    def test_a_transformer_of_another_kind(self, refused, tmp_path):
+        folder = index(tmp_path / "sana", transformer="SanaTransformer2DModel")
+        config = {"num_layers": 1, "num_attention_heads": 1, "attention_head_dim": 8}
+        (folder / "transformer").mkdir()
+        (folder / "transformer" / "config.json").write_text(json.dumps(config))
+        assert "SanaTransformer2DModel is not supported" in refused(folder)
 
     def test_a_model_of_four_channels(self, refused, tmp_path):
         tiny_pipeline(in_channels=4, out_channels=4).save_pretrained(tmp_path / "latent")
