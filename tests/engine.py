@@ -10,7 +10,9 @@ from diffnas.data import Data
 from diffnas.families import Teacher, unet2d
 from diffnas.settings import SpaceSettings
 from diffnas.space import make_space
+from diffnas.student.modeling import trunk_groups
 from diffnas.supernet import Supernet
+from diffnas.trunk import widths
 from tests.models import tiny_pipeline
 
 SMALL_SPACE = SpaceSettings(resnet_widths=(0.5,), attention_heads=(0.5, 0.0), conv_min_share=0.0)
@@ -50,6 +52,13 @@ def tiny_supernet(space: SpaceSettings = SMALL_SPACE, **overrides: Any) -> Super
     """The untrained supernet of a tiny teacher."""
     teacher = tiny_teacher(**overrides)
     return Supernet(teacher, make_space(teacher.denoiser, teacher.family, space))
+
+
+def first_channels(teacher: Teacher, groups: int) -> dict[str, torch.Tensor]:
+    """Of each stream, those of its first ``groups`` norm groups."""
+    of = trunk_groups(teacher.denoiser)
+    found = widths(teacher.denoiser, teacher.family.streams(teacher.denoiser))
+    return {stream: torch.arange(width * groups // of) for stream, width in found.items()}
 
 
 def assert_same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> None:

@@ -85,20 +85,27 @@ def tiny_pipeline(seed: int = 0, scheduler: Any = None, **overrides: Any) -> DDP
     return DDPMPipeline(unet=tiny_unet(seed, **overrides), scheduler=scheduler or DDPMScheduler())
 
 
-def tiny_latent_pipeline(coder: type = VQModel, **overrides: Any) -> LDMPipeline:
-    """Latents of 3 channels, 8 by 8, of colour images of 16 by 16."""
-    torch.manual_seed(0)
+def tiny_autoencoder(kind: type = AutoencoderKL, **overrides: Any) -> Any:
+    """Latents of 4 channels, at half the side of colour images."""
+    torch.manual_seed(2)
     config: dict[str, Any] = {
         "down_block_types": ("DownEncoderBlock2D",) * 2,
         "up_block_types": ("UpDecoderBlock2D",) * 2,
         "block_out_channels": (8, 16),
-        "latent_channels": 3,
+        "latent_channels": 4,
         "norm_num_groups": 4,
         "scaling_factor": 0.5,
     }
-    coder = coder(**{**config, **overrides})
-    unet = tiny_unet(in_channels=3, out_channels=3)
-    return LDMPipeline(vqvae=coder, unet=unet, scheduler=DDIMScheduler(clip_sample=False))
+    return kind(**{**config, **overrides}).eval()
+
+
+def tiny_latent_pipeline(coder: type = VQModel, **overrides: Any) -> LDMPipeline:
+    """Latents of 3 channels, 8 by 8, of colour images of 16 by 16."""
+    return LDMPipeline(
+        vqvae=tiny_autoencoder(coder, **{"latent_channels": 3, **overrides}),
+        unet=tiny_unet(in_channels=3, out_channels=3),
+        scheduler=DDIMScheduler(clip_sample=False),
+    )
 
 
 def tiny_tokenizer() -> CLIPTokenizer:
@@ -141,20 +148,6 @@ def tiny_condition_unet(seed: int = 0, **overrides: Any) -> UNet2DConditionModel
     }
     torch.manual_seed(seed)
     return UNet2DConditionModel(**{**config, **overrides}).eval()
-
-
-def tiny_autoencoder(**overrides: Any) -> AutoencoderKL:
-    """Latents of 4 channels, at half the side of colour images."""
-    torch.manual_seed(2)
-    config: dict[str, Any] = {
-        "down_block_types": ("DownEncoderBlock2D",) * 2,
-        "up_block_types": ("UpDecoderBlock2D",) * 2,
-        "block_out_channels": (8, 16),
-        "latent_channels": 4,
-        "norm_num_groups": 4,
-        "scaling_factor": 0.5,
-    }
-    return AutoencoderKL(**{**config, **overrides}).eval()
 
 
 SD_NOISE = {

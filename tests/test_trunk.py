@@ -17,8 +17,8 @@ from diffnas.space import make_space
 from diffnas.student.modeling import trunk_groups
 from diffnas.student.stock import as_model
 from diffnas.supernet import Supernet
-from diffnas.trunk import kept_channels, make_trunk, widths
-from tests.engine import SMALL_SPACE, tiny_data, tiny_teacher
+from diffnas.trunk import kept_channels, make_trunk
+from tests.engine import SMALL_SPACE, first_channels, tiny_data, tiny_teacher
 from tests.models import VARIANTS
 
 EQUAL = {"block_out_channels": (16, 16)}
@@ -43,12 +43,6 @@ def inputs_of(teacher, count=3):
     inputs["sample"] = torch.randn(inputs["sample"].shape, generator=generator(0, "test", 0))
     inputs["timestep"] = torch.tensor([3, 700, 40][:count])
     return inputs
-
-
-def first_channels(teacher, groups):
-    of = trunk_groups(teacher.denoiser)
-    found = widths(teacher.denoiser, teacher.family.streams(teacher.denoiser))
-    return {stream: torch.arange(width * groups // of) for stream, width in found.items()}
 
 
 def narrow(groups, settings=SMALL_SPACE, **overrides):

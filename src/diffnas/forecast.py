@@ -119,8 +119,7 @@ def macs_per_second(
     """
     assert settings.supernet.batch_size is not None
     batch_size = settings.supernet.batch_size
-    module, call = _probe(teacher)
-    macs = call_cost(module, call.args, call.kwargs).macs
+    module, call, macs = _probe(teacher, space)
     size = int(min(batch_size, max(1, PROBE_MACS // macs)))
 
     def zeros(tensor: Tensor) -> Tensor:
@@ -142,15 +141,15 @@ def macs_per_second(
     return workers * size * macs / seconds
 
 
-def _probe(teacher: Teacher) -> tuple[nn.Module, Call]:
-    """What is timed, with its call at batch 1: the denoiser, or a block if that is too large.
+def _probe(teacher: Teacher, space: Space) -> tuple[nn.Module, Call, int]:
+    """What is timed, its call at batch 1 and its MACs: the denoiser, or a block of a large one.
 
     Of the blocks that are not, the cheapest that takes long enough.
     """
     meta, family = to_meta(teacher.denoiser), teacher.family
     inputs = family.example_inputs(meta, 1, torch.device("meta"))
     if _weights(meta) <= PROBE_BYTES:
-        return teacher.denoiser, Call((), inputs, None)
+        return teacher.denoiser, Call((), inputs, None), space.teacher.macs
     names = family.block_names(meta)
     _, calls = capture(meta, names, inputs)
     sizes = {name: _weights(meta.get_submodule(name)) for name in names}
@@ -165,7 +164,7 @@ def _probe(teacher: Teacher) -> tuple[nn.Module, Call]:
         max(small, key=lambda name: macs[name])
     ]
     chosen = min(long, key=lambda name: macs[name])
-    return teacher.denoiser.get_submodule(chosen), calls[chosen]
+    return teacher.denoiser.get_submodule(chosen), calls[chosen], macs[chosen]
 
 
 def _weights(module: nn.Module) -> int:

@@ -65,7 +65,6 @@ class DataSettings(Section):
     condition_dropout: float | None = Field(
         None, ge=0, le=1, description="share of images trained on without their class or caption"
     )
-
     limit: Positive | None = Field(None, description="use at most this many images")
 
     def loading(self) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from diffnas.space import make_space
 from diffnas.student.modeling import edit_module, trunk_groups
 from diffnas.student.stock import as_model, stock_class
 from diffnas.supernet import Supernet
-from diffnas.trunk import make_trunk, widths
-from tests.engine import scramble, tiny_data
+from diffnas.trunk import make_trunk
+from tests.engine import first_channels, scramble, tiny_data
 from tests.models import (
     tiny_dit,
     tiny_pipeline,
@@ -221,12 +221,6 @@ def test_blocks_of_a_narrower_trunk_take_and_give_what_is_left_of_the_calls(kind
         assert [2 * shape[1] for shape in shapes] == whole
 
 
-def first_channels(model: Teacher, groups: int) -> dict[str, torch.Tensor]:
-    of = trunk_groups(model.denoiser)
-    found = widths(model.denoiser, model.family.streams(model.denoiser))
-    return {stream: torch.arange(width * groups // of) for stream, width in found.items()}
-
-
 @pytest.mark.parametrize("kind", TOLD)
 def test_nothing_has_the_form_of_a_condition(kind):
     model = teacher(kind)
@@ -244,6 +238,18 @@ def test_captions_have_the_form_of_a_condition(kind):
     assert {name: each.shape for name, each in told.items()} == {
         name: each.shape for name, each in example.items()
     }
+
+
+@pytest.mark.parametrize("kind", OF_TEXTS)
+def test_captions_are_encoded_without_the_prompt_that_stands_for_none(kind):
+    model, batches = teacher(kind), []
+    encoder = model.pipeline.text_encoder
+    watch = encoder.register_forward_pre_hook(lambda *call: batches.append(call), with_kwargs=True)
+    try:
+        model.family.captions(model.pipeline, ["a cat", "two dogs"])
+    finally:
+        watch.remove()
+    assert [len(args[0]) for _, args, _ in batches] == [2]
 
 
 @pytest.mark.parametrize("kind", OF_TEXTS)

@@ -132,10 +132,8 @@ def _fill(
             return None
         try:
             return to_array(image, size, channels)
-        except (AttributeError, MemoryError, TypeError):  # no fault of the file
-            raise
-        # So here: modes that Pillow cannot convert, values that are no numbers.
-        except Exception:
+        # Modes that Pillow cannot convert, sizes of nothing, values that are no numbers.
+        except (ArithmeticError, LookupError, OSError, StopIteration, ValueError):
             return None
 
     kept: list[int] = []

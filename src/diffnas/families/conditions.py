@@ -22,6 +22,10 @@ Condition = dict[str, Tensor]
 Shows = Callable[[npt.NDArray[np.int64]], Condition]
 """Indices of images (B,) -> what they are to show."""
 
+Encode = Callable[[Any, list[str], bool], Condition]
+"""(pipeline, captions, negative) -> what its text encoders make of the captions; if negative, of
+the prompt that it takes when it is given none."""
+
 CLASSES = "class_labels"
 """The name of classes, int64 (B,)."""
 
@@ -64,6 +68,19 @@ def of_captions(
     if data.embeddings is not None:
         return tensors_of(data.embeddings.rows, data.embeddings.of[rows])
     return encode([data.captions[row] for row in rows])
+
+
+def through(encode: Encode) -> dict[str, Any]:
+    """The fields ``captions`` and ``nothing`` of a family with such an encoding; float32."""
+
+    @torch.no_grad()
+    def made(pipeline: Any, texts: list[str], negative: bool) -> Condition:
+        return {name: each.float() for name, each in encode(pipeline, texts, negative).items()}
+
+    return {
+        "captions": lambda pipeline, texts: made(pipeline, texts, False),
+        "nothing": lambda pipeline: made(pipeline, [""], True),
+    }
 
 
 def tensors_of(

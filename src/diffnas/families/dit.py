@@ -38,6 +38,11 @@ def class_count(denoiser: nn.Module) -> int:
     return int(_dit(denoiser).config.num_embeds_ada_norm)
 
 
+def example_condition(denoiser: nn.Module, batch_size: int, device: torch.device) -> Condition:
+    """Of zeros."""
+    return {CLASSES: torch.zeros(batch_size, dtype=torch.long, device=device)}
+
+
 def inputs(
     denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Condition
 ) -> dict[str, Any]:
@@ -63,9 +68,7 @@ FAMILY = Family(
     streams=None,
     sample_shape=sample_shape,
     class_count=class_count,
-    example_condition=lambda _, size, device: {
-        CLASSES: torch.zeros(size, dtype=torch.long, device=device)
-    },
+    example_condition=example_condition,
     inputs=inputs,
     prediction=unet2d.prediction,
     # The head takes its embedding of timestep and class.

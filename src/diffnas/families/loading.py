@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,11 @@ def load_teacher(
         )
     if known.family.captions is not None:
         importlib.import_module("transformers")  # without it diffusers would only say so in part
-        if source.folder is not None and _sentence_pieces_alone(source.folder):
-            importlib.import_module("sentencepiece")
     folder = origin.get_folder(source, variant, trust_remote_code)
-    pipeline = _load(folder, known, variant, trust_remote_code)
+    if known.family.captions is not None and _sentence_pieces_alone(folder):
+        importlib.import_module("sentencepiece")
+    index = saving.read_json(folder / "model_index.json")
+    pipeline = _load(folder, index, known, variant, trust_remote_code)
     pipeline.to(torch.device(device))
     denoiser = getattr(pipeline, known.family.component).float()
     _check_finite(model, denoiser)
@@ -58,7 +59,7 @@ def load_teacher(
     for name in known.family.beside:
         if isinstance(part := getattr(pipeline, name, None), torch.nn.Module):
             _check_finite(f"{model}, {name}", frozen(part))
-    _keep_values(source, pipeline)
+    _keep_values(index, pipeline)
     return Teacher(model, pipeline, frozen(denoiser), known.family)
 
 
@@ -89,12 +90,11 @@ def _sentence_pieces_alone(folder: Path) -> bool:
     )
 
 
-def _keep_values(source: origin.Origin, pipeline: Any) -> None:
-    """Let a pipeline keep what ``model_index.json`` told it, as of its classes' names.
+def _keep_values(index: Mapping[str, Any], pipeline: Any) -> None:
+    """Let a pipeline keep what its ``model_index.json`` told it, the names of classes for example.
 
     Some pipelines take such values and forget them: a student saved with it would not have them.
     """
-    index = origin.get_json(source, "model_index.json") or {}
     taken = inspect.signature(type(pipeline).__init__).parameters
     values = {
         name: value
@@ -105,13 +105,18 @@ def _keep_values(source: origin.Origin, pipeline: Any) -> None:
         pipeline.register_to_config(**values)
 
 
-def _load(folder: Path, known: Teacher, variant: str | None, trust_remote_code: bool) -> Any:
+def _load(
+    folder: Path,
+    index: Mapping[str, Any],
+    known: Teacher,
+    variant: str | None,
+    trust_remote_code: bool,
+) -> Any:
     component = known.family.component
     inner = folder / component if (folder / component).is_dir() else folder
     _check_weights(inner, known.source, variant)
     if inner != folder and variant is None and not trust_remote_code:
         return saving.load(folder)
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     given: dict[str, Any] = dict(saving.left_out(index))
     given |= saving.text_encoders(folder, saving.components(index), variant)
     with refusing(f"model {known.source} cannot be loaded"):

@@ -7,7 +7,7 @@ from diffusers import PixArtTransformer2DModel
 from torch import Tensor, nn
 
 from diffnas.families import Family, dit, unet2d
-from diffnas.families.conditions import Condition
+from diffnas.families.conditions import Condition, through
 from diffnas.student.modeling import DiffNASPixArtTransformer2DModel
 
 TOKENS = 300
@@ -42,30 +42,18 @@ def inputs(
     }
 
 
-@torch.no_grad()
-def captions(pipeline: Any, texts: list[str]) -> Condition:
-    """What the pipeline's text encoder makes of captions."""
-    return _encoded(pipeline, texts)[0]
-
-
-@torch.no_grad()
-def nothing(pipeline: Any) -> Condition:
-    """The pipeline's negative prompt when none is given."""
-    return _encoded(pipeline, [""])[1]
-
-
-def _encoded(pipeline: Any, texts: list[str]) -> tuple[Condition, Condition]:
-    """The captions' condition, and as often that of none, as the pipeline itself makes them."""
+def encoded(pipeline: Any, texts: list[str], negative: bool) -> Condition:
+    """As the pipeline itself encodes them."""
     device = next(pipeline.transformer.parameters()).device
-    given = pipeline.encode_prompt(texts, device=device)
-    told, mask, untold, unmask = (each.float() for each in given)
-    added = {}
+    given = pipeline.encode_prompt(texts, device=device, do_classifier_free_guidance=negative)
+    told, mask = given[2:] if negative else given[:2]
+    found = {TEXTS: told, MASK: mask}
     if pipeline.transformer.use_additional_conditions:
         _, height, width = dit.sample_shape(pipeline.transformer)
         size = torch.tensor([[height, width]], dtype=told.dtype, device=device)
-        added["resolution"] = (size * pipeline.vae_scale_factor).expand(len(texts), -1)
-        added["aspect_ratio"] = (size[:, :1] / size[:, 1:]).expand(len(texts), -1)
-    return {TEXTS: told, MASK: mask, **added}, {TEXTS: untold, MASK: unmask, **added}
+        found["resolution"] = (size * pipeline.vae_scale_factor).expand(len(texts), -1)
+        found["aspect_ratio"] = (size[:, :1] / size[:, 1:]).expand(len(texts), -1)
+    return found
 
 
 FAMILY = Family(
@@ -81,6 +69,5 @@ FAMILY = Family(
     inputs=inputs,
     prediction=unet2d.prediction,
     beside=("text_encoder", "tokenizer"),
-    captions=captions,
-    nothing=nothing,
+    **through(encoded),
 )

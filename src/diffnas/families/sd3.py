@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 from diffusers import SD3Transformer2DModel
-from torch import Tensor, nn
+from torch import nn
 
 from diffnas.families import Family, dit, unet2d
-from diffnas.families.conditions import Condition
+from diffnas.families.conditions import Condition, through
 from diffnas.student.modeling import DiffNASSD3Transformer2DModel
 
 TOKENS = 77 + 256
@@ -26,31 +26,17 @@ def example_condition(denoiser: nn.Module, batch_size: int, device: torch.device
     }
 
 
-def inputs(
-    denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Condition
-) -> dict[str, Any]:
-    """Keyword arguments of a call."""
-    return {"hidden_states": noisy, "timestep": timesteps.expand(len(noisy)), **condition}
-
-
-@torch.no_grad()
-def captions(pipeline: Any, texts: list[str]) -> Condition:
-    """What the pipeline's text encoders make of captions."""
-    return _encoded(pipeline, texts)[0]
-
-
-@torch.no_grad()
-def nothing(pipeline: Any) -> Condition:
-    """The pipeline's negative prompt when none is given."""
-    return _encoded(pipeline, [""])[1]
-
-
-def _encoded(pipeline: Any, texts: list[str]) -> tuple[Condition, Condition]:
-    """The captions' condition, and as often that of none, as the pipeline itself makes them."""
-    device = next(pipeline.transformer.parameters()).device
-    given = pipeline.encode_prompt(prompt=texts, prompt_2=None, prompt_3=None, device=device)
-    told, untold, pooled, unpooled = (each.float() for each in given)
-    return {TEXTS: told, POOLED: pooled}, {TEXTS: untold, POOLED: unpooled}
+def encoded(pipeline: Any, texts: list[str], negative: bool) -> Condition:
+    """As the pipeline itself encodes them."""
+    given = pipeline.encode_prompt(
+        prompt=texts,
+        prompt_2=None,
+        prompt_3=None,
+        device=next(pipeline.transformer.parameters()).device,
+        do_classifier_free_guidance=negative,
+    )
+    told, pooled = given[1::2] if negative else given[::2]
+    return {TEXTS: told, POOLED: pooled}
 
 
 FAMILY = Family(
@@ -63,13 +49,12 @@ FAMILY = Family(
     sample_shape=dit.sample_shape,
     class_count=lambda _: None,
     example_condition=example_condition,
-    inputs=inputs,
+    inputs=dit.inputs,
     prediction=unet2d.prediction,
     beside=(
         *("text_encoder", "text_encoder_2", "text_encoder_3"),
         *("tokenizer", "tokenizer_2", "tokenizer_3"),
         *("image_encoder", "feature_extractor"),
     ),
-    captions=captions,
-    nothing=nothing,
+    **through(encoded),
 )

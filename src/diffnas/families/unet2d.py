@@ -14,13 +14,8 @@ from diffnas.student.modeling import DiffNASUNet2DModel
 def supports(denoiser: Any) -> str | None:
     """Say in a line why this denoiser cannot be searched; None if it can."""
     config = denoiser.config
-    if config.in_channels != config.out_channels:
-        return (
-            f"in_channels {config.in_channels} and out_channels {config.out_channels} differ: "
-            "models that learn their variance or take a condition image are not supported"
-        )
-    if config.sample_size is None:
-        return "sample_size is not set in the denoiser's config.json; set the image size there"
+    if (why := misfit(config)) is not None:
+        return why
     if config.time_embedding_type == "fourier":
         return "time_embedding_type 'fourier' (score SDE) is not supported; 'positional' is"
     if config.class_embed_type is not None:
@@ -29,6 +24,21 @@ def supports(denoiser: Any) -> str | None:
     odd = {type(block).__name__ for block in blocks if hasattr(block, "skip_conv")}
     if odd:
         return f"{' and '.join(sorted(odd))} (image skips between blocks) are not supported"
+    return None
+
+
+def misfit(config: Any) -> str | None:
+    """Say in a line why a UNet's images are not its own; None if they are."""
+    if config.in_channels != config.out_channels:
+        return (
+            f"in_channels {config.in_channels} and out_channels {config.out_channels} differ: "
+            "models that learn their variance or take a condition image are not supported"
+        )
+    if config.sample_size is None:
+        return (
+            "sample_size is not set in the denoiser's config.json; set the size of images, or of "
+            "latents, there"
+        )
     return None
 
 

@@ -7,7 +7,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from diffnas.families import Family, unet2d
-from diffnas.families.conditions import Condition
+from diffnas.families.conditions import Condition, through
 from diffnas.student.modeling import DiffNASUNet2DConditionModel
 
 TOKENS = 77
@@ -45,13 +45,8 @@ PLAIN = {
 def supports(denoiser: Any) -> str | None:
     """Say in a line why this denoiser cannot be searched; None if it can."""
     config = denoiser.config
-    if config.in_channels != config.out_channels:
-        return (
-            f"in_channels {config.in_channels} and out_channels {config.out_channels} differ: "
-            "models that take a condition image are not supported"
-        )
-    if config.sample_size is None:
-        return "sample_size is not set in the denoiser's config.json; set the latents' size there"
+    if (why := unet2d.misfit(config)) is not None:
+        return why
     for name, value in PLAIN.items():
         if config[name] != value:
             return f"{name} {config[name]!r} is not supported; {value!r} is"
@@ -93,32 +88,17 @@ def inputs(
     return {**given, "added_cond_kwargs": added} if added else given
 
 
-@torch.no_grad()
-def captions(pipeline: Any, texts: list[str]) -> Condition:
-    """What the pipeline's text encoders make of captions."""
-    return _encoded(pipeline, texts)[0]
-
-
-@torch.no_grad()
-def nothing(pipeline: Any) -> Condition:
-    """The pipeline's negative prompt when none is given."""
-    return _encoded(pipeline, [""])[1]
-
-
-def _encoded(pipeline: Any, texts: list[str]) -> tuple[Condition, Condition]:
-    """The captions' condition, and as often that of none, as the pipeline itself makes them."""
+def encoded(pipeline: Any, texts: list[str], negative: bool) -> Condition:
+    """As the pipeline itself encodes them."""
     device = next(pipeline.unet.parameters()).device
     given = pipeline.encode_prompt(
-        prompt=texts, device=device, num_images_per_prompt=1, do_classifier_free_guidance=True
+        prompt=texts, device=device, num_images_per_prompt=1, do_classifier_free_guidance=negative
     )
-    if len(given) == 2:
-        return {TEXTS: given[0].float()}, {TEXTS: given[1].float()}
-    told, untold, pooled, unpooled = (each.float() for each in given)
+    told, *pooled = given[1::2] if negative else given[::2]
+    if not pooled:
+        return {TEXTS: told}
     ids = _time_ids(pipeline).to(told).expand(len(texts), -1)
-    return (
-        {TEXTS: told, "text_embeds": pooled, "time_ids": ids},
-        {TEXTS: untold, "text_embeds": unpooled, "time_ids": ids},
-    )
+    return {TEXTS: told, "text_embeds": pooled[0], "time_ids": ids}
 
 
 def _time_ids(pipeline: Any) -> Tensor:
@@ -144,6 +124,5 @@ FAMILY = Family(
         *("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"),
         *("safety_checker", "feature_extractor", "image_encoder"),
     ),
-    captions=captions,
-    nothing=nothing,
+    **through(encoded),
 )

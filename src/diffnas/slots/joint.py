@@ -1,7 +1,6 @@
 """A transformer layer of two streams, image and text (MMDiT): heads, feed-forwards, or left out."""
 
 import copy
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from diffnas.architecture import TEACHER, Edit
 from diffnas.settings import SpaceSettings
-from diffnas.slots import attention, feed_forward
+from diffnas.slots import attention, feed_forward, parts
 
 KIND = "joint"
 
@@ -40,16 +39,13 @@ def edits(module: Any, settings: SpaceSettings) -> Iterator[tuple[str, Edit | No
         return
     if settings.preset == "full":
         context = module.ff_context
-        parts = {
+        shares = {
             "heads": [n for n in attention.fewer(module.attn.heads, settings.attention_heads) if n],
             "width": feed_forward.widths(module.ff, settings),
             "context_width": [] if context is None else feed_forward.widths(context, settings),
         }
-        for chosen in itertools.product(*([None, *shares] for shares in parts.values())):
-            edit = {key: share for key, share in zip(parts, chosen, strict=True) if share}
-            if edit:
-                name = " ".join(f"{key}={share}" for key, share in edit.items())
-                yield name, {"kind": KIND, **edit}
+        for edit in parts.combinations(shares):
+            yield parts.name(edit), {"kind": KIND, **edit}
     if settings.transformer_skip:
         yield "skip", {"kind": "skip"}
 
@@ -72,18 +68,11 @@ class SharedWeights(nn.Module):
         if edit.get("kind") == "skip":
             return {}
         module = self.module
-        parts = {
+        found = {
             name: attention.views(each, edit.get("heads"))
             for name, each in _attentions(module).items()
         }
-        parts["ff"] = feed_forward.views(module.ff, edit.get("width"))
+        found["ff"] = feed_forward.views(module.ff, edit.get("width"))
         if module.ff_context is not None:
-            parts["ff_context"] = feed_forward.views(module.ff_context, edit.get("context_width"))
-        own: dict[str, Tensor] = {
-            name: value
-            for name, value in module.named_parameters()
-            if name.partition(".")[0] not in parts
-        }
-        for part, weights in parts.items():
-            own |= {f"{part}.{name}": value for name, value in weights.items()}
-        return own
+            found["ff_context"] = feed_forward.views(module.ff_context, edit.get("context_width"))
+        return parts.views(module, found)

@@ -6,7 +6,6 @@ no slots of its parts could.
 """
 
 import copy
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from diffnas.architecture import TEACHER, Edit
 from diffnas.settings import SpaceSettings
-from diffnas.slots import attention, feed_forward
+from diffnas.slots import attention, feed_forward, parts
 
 KIND = "transformer"
 
@@ -64,27 +63,19 @@ def edits(module: Any, settings: SpaceSettings) -> Iterator[tuple[str, Edit | No
     if settings.preset == "full":
         layers = layers_of(module)
         heads, cross, _ = _shape(layers[0])
-        parts = {
+        shares = {
             "heads": attention.fewer(heads, settings.attention_heads),
             "cross_heads": attention.fewer(cross, settings.attention_heads) if cross else [],
             "width": feed_forward.widths(layers[0].ff, settings),
         }
         counts = [n for n in attention.fewer(len(layers), settings.transformer_layers) if n]
         kept: list[Edit] = [{"layers": spread(len(layers), count)} for count in counts]
-        first = {part: shares[0] for part, shares in parts.items() if shares}
-        found = [
-            {part: share for part, share in zip(parts, chosen, strict=True) if share is not None}
-            for chosen in itertools.product(*([None, *shares] for shares in parts.values()))
-        ]
-        for edit in [*found[1:], *kept, *({**first, **each} for each in kept)]:
-            yield _name(edit), {"kind": KIND, **edit}
+        first = {part: each[0] for part, each in shares.items() if each}
+        reduced = [*kept, *({**first, **each} for each in kept)]
+        for edit in [*parts.combinations(shares), *reduced]:
+            yield parts.name(edit), {"kind": KIND, **edit}
     if settings.transformer_skip:
         yield "skip", {"kind": "skip"}
-
-
-def _name(edit: dict[str, Any]) -> str:
-    shown = edit | ({"layers": len(edit["layers"])} if "layers" in edit else {})
-    return " ".join(f"{key}={value}" for key, value in shown.items())
 
 
 def spread(of: int, count: int) -> list[int]:
@@ -124,17 +115,10 @@ class SharedWeights(nn.Module):
 
 
 def _views(layer: Any, edit: Edit) -> dict[str, Tensor]:
-    parts = {
+    found = {
         "attn1": attention.views(layer.attn1, edit.get("heads")),
         "ff": feed_forward.views(layer.ff, edit.get("width")),
     }
     if layer.attn2 is not None:
-        parts["attn2"] = attention.views(layer.attn2, edit.get("cross_heads"))
-    own = {
-        name: value
-        for name, value in layer.named_parameters()
-        if name.partition(".")[0] not in parts
-    }
-    for part, weights in parts.items():
-        own |= {f"{part}.{name}": value for name, value in weights.items()}
-    return own
+        found["attn2"] = attention.views(layer.attn2, edit.get("cross_heads"))
+    return parts.views(layer, found)

@@ -1,8 +1,8 @@
 """How a student differs from its teacher: small edits of single modules.
 
-This file needs torch and diffusers only. A copy of it, named after its content, travels in the
+One file, as long as it is, because it travels: a copy of it, named after its content, lies in the
 folder of every saved student whose shapes a stock config cannot express, so that plain diffusers
-can load it with ``trust_remote_code=True``.
+can load it with ``trust_remote_code=True``. It needs torch and diffusers only.
 
 An edit is a plain dict; its ``kind`` names the module type it applies to:
 
@@ -448,52 +448,30 @@ def _check_adapter(model: nn.Module, adapter: Mapping[str, Tensor], prefix: str)
         )
 
 
-class DiffNASUNet2DModel(EditedModel, UNet2DModel):
-    """A ``UNet2DModel`` with edited modules.
-
-    Its config is the parent's and ``edits``: {path of a module: edit}.
-    """
-
-    # diffusers writes this name into model_index.json and looks for `<name>.py` beside the weights.
-    __module__ = MODULE_NAME
-    __init__ = _with_edits(UNet2DModel.__init__)
-
-
-class DiffNASUNet2DConditionModel(EditedModel, UNet2DConditionModel):
-    """A ``UNet2DConditionModel`` with edited modules, as :class:`DiffNASUNet2DModel`."""
-
-    __module__ = MODULE_NAME
-    __init__ = _with_edits(UNet2DConditionModel.__init__)
+def _edited(parent: Any) -> Any:
+    """The parent's class for edited models. Its config is the parent's and ``edits``."""
+    name = f"DiffNAS{parent.__name__}"
+    body = {
+        # diffusers writes this into model_index.json and looks for such a file beside the weights.
+        "__module__": MODULE_NAME,
+        "__doc__": f"A ``{parent.__name__}`` with edited modules: {{path of a module: edit}}.",
+        "__init__": _with_edits(parent.__init__),
+    }
+    made: Any = type(name, (EditedModel, parent), body)
+    made.register_for_auto_class("AutoModel")
+    return made
 
 
-class DiffNASDiTTransformer2DModel(EditedModel, DiTTransformer2DModel):
-    """A ``DiTTransformer2DModel`` with edited modules, as :class:`DiffNASUNet2DModel`."""
+DiffNASUNet2DModel = _edited(UNet2DModel)
+DiffNASUNet2DConditionModel = _edited(UNet2DConditionModel)
+DiffNASDiTTransformer2DModel = _edited(DiTTransformer2DModel)
+DiffNASPixArtTransformer2DModel = _edited(PixArtTransformer2DModel)
+DiffNASSD3Transformer2DModel = _edited(SD3Transformer2DModel)
 
-    __module__ = MODULE_NAME
-    __init__ = _with_edits(DiTTransformer2DModel.__init__)
-
-
-class DiffNASPixArtTransformer2DModel(EditedModel, PixArtTransformer2DModel):
-    """A ``PixArtTransformer2DModel`` with edited modules, as :class:`DiffNASUNet2DModel`."""
-
-    __module__ = MODULE_NAME
-    __init__ = _with_edits(PixArtTransformer2DModel.__init__)
-
-
-class DiffNASSD3Transformer2DModel(EditedModel, SD3Transformer2DModel):
-    """A ``SD3Transformer2DModel`` with edited modules, as :class:`DiffNASUNet2DModel`."""
-
-    __module__ = MODULE_NAME
-    __init__ = _with_edits(SD3Transformer2DModel.__init__)
-
-
-EDITED_MODELS: tuple[type[EditedModel], ...] = (
+EDITED_MODELS = (
     DiffNASUNet2DModel,
     DiffNASUNet2DConditionModel,
     DiffNASDiTTransformer2DModel,
     DiffNASPixArtTransformer2DModel,
     DiffNASSD3Transformer2DModel,
 )
-
-for _model in EDITED_MODELS:
-    _model.register_for_auto_class("AutoModel")

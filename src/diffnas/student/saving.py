@@ -51,7 +51,7 @@ def load(folder: str | Path) -> Any:
         _check_weights(file)
     models = {name: _load_model(folder / name, kind) for name, kind in classes.items() if kind}
     models |= text_encoders(folder, index)
-    absent = left_out(_read_json(folder / "model_index.json"))
+    absent = left_out(read_json(folder / "model_index.json"))
     with refusing(f"{folder} cannot be loaded"):
         return DiffusionPipeline.from_pretrained(folder, use_safetensors=True, **models, **absent)
 
@@ -60,7 +60,7 @@ def _read_index(folder: Path) -> dict[str, tuple[str, str]]:
     """The components that are present, as (library, class); each has its folder."""
     if not folder.is_dir():
         raise UserError(f"pipeline {folder}: not a folder; give one with a model_index.json")
-    index = components(_read_json(folder / "model_index.json"))
+    index = components(read_json(folder / "model_index.json"))
     for name in index:
         if not (folder / name).is_dir():
             raise UserError(
@@ -178,7 +178,7 @@ def _load_model(folder: Path, kind: Any) -> Any:
 
     diffusers on its own leaves layers without stored weights at random, with a warning.
     """
-    saved = _read_json(folder / "config.json")
+    saved = read_json(folder / "config.json")
     check_edits_format(saved, folder)
     if saved.get("edits") and not issubclass(kind, modeling.EditedModel):
         raise UserError(
@@ -191,7 +191,8 @@ def _load_model(folder: Path, kind: Any) -> Any:
     return model
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """The values of a JSON file; UserError if it holds none."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,0 +1,36 @@
+"""Slots of several parts, such as heads and feed-forward: options and weights put together."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from diffnas.architecture import Edit
+
+
+def combinations(shares: Mapping[str, Sequence[Any]]) -> list[Edit]:
+    """Edits that take a share of at least one part, or leave it: each with each of the others."""
+    found = (
+        {part: share for part, share in zip(shares, chosen, strict=True) if share is not None}
+        for chosen in itertools.product(*([None, *each] for each in shares.values()))
+    )
+    return [edit for edit in found if edit]
+
+
+def name(edit: Edit) -> str:
+    """Of an option: ``heads=2 width=64``; of a list, its length."""
+    shown = {part: len(share) if isinstance(share, list) else share for part, share in edit.items()}
+    return " ".join(f"{part}={share}" for part, share in shown.items())
+
+
+def views(layer: nn.Module, parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The layer's own weights, with those views in the place of its parts'."""
+    own: dict[str, Tensor] = {
+        weight: value
+        for weight, value in layer.named_parameters()
+        if weight.partition(".")[0] not in parts
+    }
+    for part, weights in parts.items():
+        own |= {f"{part}.{weight}": value for weight, value in weights.items()}
+    return own

@@ -1,0 +1,229 @@
+import shutil
+from pathlib import Path
+from typing import Any, ClassVar
+
+import diffusers
+import pytest
+from diffusers import DDPMPipeline, UNet2DModel
+from huggingface_hub import errors as hub
+from safetensors.torch import load_file, save_file
+
+from diffnas.families import origin
+from diffnas.families.loading import load_skeleton, load_teacher
+from tests.families.folders import WEIGHTS, edit_json, flatten, refused
+from tests.models import tiny_latent_pipeline, tiny_pipeline, tiny_stable_diffusion
+
+
+class Response:
+    """What the Hub's errors want to know of an answer."""
+
+    headers: ClassVar[dict[str, str]] = {}
+    request = None
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (hub.RepositoryNotFoundError("404", response=Response()), "check the name"),
+        (hub.RevisionNotFoundError("404", response=Response()), "no revision 'v1'"),
+        (hub.GatedRepoError("403", response=Response()), "hf auth login"),
+        (hub.LocalEntryNotFoundError("offline"), "check the name and the connection"),
+        (hub.OfflineModeIsEnabled("offline"), "check the name and the connection"),
+    ],
+)
+def test_what_the_hub_refuses_is_told(
+    error: Exception, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(*_: Any, **__: Any) -> str:
+        raise error
+
+    monkeypatch.setattr(origin, "hf_hub_download", download)
+    for load in (load_teacher, load_skeleton):
+        assert words in refused("someone/model", load, revision="v1")
+
+
+def test_a_name_that_cannot_be_a_hub_id_is_refused() -> None:
+    assert "no valid Hub id" in refused("no such model!")
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+def test_a_missing_folder_and_a_file_are_refused(tmp_path: Path, load: Any) -> None:
+    assert "no such folder" in refused(tmp_path / "missing", load)
+    (tmp_path / "weights.bin").touch()
+    assert "a file" in refused(tmp_path / "weights.bin", load)
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+def test_a_folder_that_is_no_pipeline_is_refused(tmp_path: Path, load: Any) -> None:
+    assert "no model_index.json" in refused(tmp_path, load)
+    (tmp_path / "model_index.json").write_text("{")
+    assert "not a JSON object" in refused(tmp_path, load)
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+@pytest.mark.parametrize(
+    ("index", "words"),
+    [
+        ({"unet": ["diffusers", "NoSuchModel"]}, "no model of diffusers"),
+        ({"unet": ["my_code", "Net"]}, "made by code of its own, my_code.py"),
+        ({"unet": [None, None]}, "the pipeline holds scheduler (DDPMScheduler)"),
+        ({"scheduler": ["my_code", "Mine"]}, "none of diffusers'"),
+        ({"scheduler": ["diffusers", "UNet2DModel"]}, "none of diffusers'"),
+        ({"text_encoder": ["transformers", "CLIPTextModel"]}, "together with text_encoder"),
+        ({"vae": ["diffusers", "AutoencoderKL"]}, "vae/config.json is missing"),
+        ({"vae": ["my_code", "Mine"]}, "its vae is a Mine of my_code; supported are"),
+        ({"vae": ["diffusers", "AutoencoderDC"]}, "its vae is a AutoencoderDC of diffusers"),
+    ],
+)
+def test_unfit_components_are_refused(
+    folder: Path, index: dict[str, Any], words: str, load: Any
+) -> None:
+    edit_json(folder / "model_index.json", **index)
+    assert words in refused(folder, load)
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+def test_other_denoisers_are_refused_by_name(folder: Path, load: Any) -> None:
+    edit_json(folder / "model_index.json", unet=["diffusers", "UNet3DConditionModel"])
+    (folder / "unet" / "config.json").write_text("{}")
+    line = refused(folder, load)
+    assert "UNet3DConditionModel is not supported" in line
+    assert "UNet2DModel" in line
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+def test_a_subclass_is_refused_as_a_student_would_lose_its_own_code(
+    folder: Path, load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Mine(UNet2DModel):
+        pass
+
+    monkeypatch.setattr(diffusers, "Mine", Mine, raising=False)
+    edit_json(folder / "model_index.json", unet=["diffusers", "Mine"])
+    assert "Mine is not supported" in refused(folder, load)
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+@pytest.mark.parametrize(
+    ("coder", "words"),
+    [
+        ({"latent_channels": 5}, "latents have 5 channels, its denoiser takes 3"),
+        ({"vq_embed_dim": 4}, "latents have 4 channels, its denoiser takes 3"),
+        ({"in_channels": 2}, "autoencoder's images have 2 channels"),
+    ],
+)
+def test_an_autoencoder_that_does_not_fit_is_refused(
+    tmp_path: Path, coder: dict[str, int], words: str, load: Any
+) -> None:
+    tiny_latent_pipeline(**coder).save_pretrained(tmp_path)
+    assert words in refused(tmp_path, load)
+
+
+def test_a_damaged_autoencoder_is_refused(tmp_path: Path) -> None:
+    pipeline = tiny_latent_pipeline()
+    pipeline.save_pretrained(tmp_path / "whole")
+    weights = tmp_path / "whole" / "vqvae" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    name = next(iter(tensors))
+    save_file({**tensors, name: tensors[name] * float("nan")}, weights)
+    assert f"not all finite, e.g. {name}" in refused(tmp_path / "whole")
+    pipeline.save_pretrained(tmp_path / "fp16", variant="fp16")
+    weights = tmp_path / "fp16" / "vqvae" / "diffusion_pytorch_model.fp16.safetensors"
+    save_file({key: value for key, value in tensors.items() if key != name}, weights)
+    assert f"1 missing, e.g. {name}" in refused(tmp_path / "fp16", variant="fp16")
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+def test_other_channels_than_an_images_need_an_autoencoder(tmp_path: Path, load: Any) -> None:
+    tiny_pipeline(in_channels=4, out_channels=4).save_pretrained(tmp_path)
+    assert "4 channels and it has no autoencoder" in refused(tmp_path, load)
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+def test_a_scheduler_without_usable_noise_is_refused(tmp_path: Path, load: Any) -> None:
+    scheduler = diffusers.EDMEulerScheduler()
+    DDPMPipeline(unet=tiny_pipeline().unet, scheduler=scheduler).save_pretrained(tmp_path)
+    assert "beta schedule" in refused(tmp_path, load)
+
+
+def test_a_teacher_without_scheduler_is_refused(folder: Path) -> None:
+    shutil.rmtree(folder / "scheduler")
+    assert "no scheduler" in refused(folder)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("size", [5, 1000, 30_000])
+def test_truncated_weights_are_refused(folder: Path, size: int, flat: bool) -> None:
+    weights = folder / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:size])
+    if flat:
+        flatten(folder)
+    assert "copy or" in refused(folder)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_weights_that_lack_layers_are_refused(folder: Path, flat: bool) -> None:
+    weights = load_file(folder / WEIGHTS)
+    del weights["conv_in.weight"]
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    if flat:
+        flatten(folder)
+    assert "conv_in.weight" in refused(folder)
+
+
+def test_weights_that_are_no_safetensors_are_refused_with_a_way_out(tmp_path: Path) -> None:
+    tiny_pipeline().save_pretrained(tmp_path, safe_serialization=False)
+    assert "safe_serialization=True" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+@pytest.mark.parametrize(
+    "config",
+    [{"norm_num_groups": 7}, {"down_block_types": ["NoBlock"] * 2}, {"block_out_channels": [8]}],
+)
+def test_a_config_that_makes_no_model_is_refused(
+    folder: Path, config: dict[str, Any], load: Any
+) -> None:
+    edit_json(folder / "unet" / "config.json", **config)
+    assert "cannot be made from its config" in refused(folder, load)
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+def test_a_student_of_a_later_version_is_refused(student: Path, load: Any) -> None:
+    edit_json(student / "unet" / "config.json", edits_format=99)
+    assert "upgrade diffnas" in refused(student, load)
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+@pytest.mark.parametrize("trust_remote_code", [False, True])
+def test_a_denoiser_of_its_own_code_is_refused_and_that_code_not_run(
+    folder: Path, load: Any, trust_remote_code: bool
+) -> None:
+    edit_json(folder / "model_index.json", unet=["mine", "Mine"])
+    (folder / "unet" / "mine.py").write_text("raise ZeroDivisionError")
+    told = refused(folder, load, trust_remote_code=trust_remote_code)
+    assert "its unet is made by code of its own, mine.py" in told
+
+
+def test_a_text_encoder_without_all_of_its_weights_is_refused(tmp_path: Path) -> None:
+    tiny_stable_diffusion().save_pretrained(tmp_path)
+    file = tmp_path / "text_encoder" / "model.safetensors"
+    weights = load_file(file)
+    del weights[next(name for name in weights if name.endswith("fc1.weight"))]
+    save_file(weights, file, {"format": "pt"})
+    assert "1 missing" in refused(tmp_path)
+
+
+def test_a_text_encoder_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    pipeline = tiny_stable_diffusion()
+    next(pipeline.text_encoder.parameters()).data.fill_(float("nan"))
+    pipeline.save_pretrained(tmp_path)
+    assert "not all finite" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+def test_a_model_of_texts_without_text_encoder_is_refused(tmp_path: Path, load: Any) -> None:
+    pipeline = tiny_stable_diffusion()
+    pipeline.register_modules(text_encoder=None)
+    pipeline.save_pretrained(tmp_path)
+    assert "it has no text_encoder" in refused(tmp_path, load)
