@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -15,10 +16,18 @@ QUICK += ["evaluate.seeds=[0,1]", "evaluate.sampler_steps=2"]
 COLUMNS = ("frechet_distance", "frechet_distance_seen", "kernel_distance", "denoising_loss")
 
 
-def arguments(description: str, name: str | None) -> argparse.ArgumentParser:
-    """A parser with what all of them take; ``name``: of the results, unless another is given."""
+def arguments(
+    description: str, name: str | None, forms: Iterable[str] = ()
+) -> argparse.ArgumentParser:
+    """A parser with what all of them take; ``name``: of the results, unless another is given.
+
+    What is compressed is a ``teacher``, or a ``form`` of these.
+    """
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument("teacher", nargs="?", default="digits")
+    if forms:
+        parser.add_argument("form", choices=list(forms))
+    else:
+        parser.add_argument("teacher", nargs="?", default="digits")
     parser.add_argument("--data", default="digits")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--set", dest="assignments", action="append", default=[])

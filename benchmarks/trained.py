@@ -64,7 +64,11 @@ def bench(source: str, data_source: str, settings: Settings) -> Bench:
     teacher = load_teacher(source, device=resolve_device(settings.device))
     channels, height, width = teacher.image_shape
     data = load_data(
-        data_source, size=(height, width), channels=channels, **settings.data.loading()
+        data_source,
+        size=(height, width),
+        channels=channels,
+        captioned=teacher.family.captions is not None,
+        **settings.data.loading(),
     )
     return Bench(teacher, data, settings).under(settings)
 

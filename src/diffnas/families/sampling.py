@@ -187,7 +187,7 @@ def sample_images(
         noise = torch.stack([torch.randn(shape, generator=each) for each in generators])
         with torch.no_grad():
             images = _denoise(own, prepare(indices), noise.to(device), generators)
-        return _to_uint8(images if decode is None else decode(images))
+        return to_uint8(images if decode is None else decode(images))
 
     batches = list(torch.arange(count).split(batch_size))
 
@@ -222,7 +222,12 @@ def _whole(timestep: Tensor) -> Tensor:
     return timestep if timestep != timestep.round() else timestep.long()
 
 
-def _to_uint8(images: Tensor) -> npt.NDArray[np.uint8]:
+def to_uint8(images: Tensor) -> npt.NDArray[np.uint8]:
+    """Images nearly in [-1, 1] as levels.
+
+    Raises:
+        RunError: they are not finite.
+    """
     if not bool(images.isfinite().all()):
         raise RunError("sampling gave values that are not finite; the denoiser has diverged")
     levels = ((images.float() + 1) * 127.5).round().clamp(0, 255)
