@@ -64,3 +64,15 @@ def test_the_second_teacher_is_trained_on_patches_and_goes_on(tmp_path):
     teacher = ["--data", tmp_path / "images", "--out", tmp_path / "teacher"]
     run("train_patches", *teacher, "--steps", 2)
     assert run("train_patches", *teacher, "--steps", 3).startswith("3 of 3")
+
+
+def test_a_model_of_captions_is_trained_on_shapes_compressed_and_looked_at(tmp_path):
+    images = tmp_path / "images"
+    run("draw_shapes", "--out", images, "--count", 6)
+    run("train_shapes", "texts", "--data", images, "--out", tmp_path / "shapes", "--quick")
+    given = ["--teachers", tmp_path / "shapes", "--data", images, "--out", tmp_path / "families"]
+    run("families", "texts", *given, "--results", tmp_path, "--quick", "--set", "retrain.steps=2")
+    row = json.loads((tmp_path / "families.json").read_text())["texts"]
+    assert row["macs"] <= 0.5
+    for shares in (row["teacher"], row["student"], row["autoencoder"]):
+        assert 0 <= shares["all"] <= min(shares["colour"], shares["shape"]) <= 1
