@@ -32,7 +32,7 @@ from diffnas.budget import parse_budget
 from diffnas.checkpoint import write_json
 from diffnas.cli.progress import show_progress
 from diffnas.data import to_float
-from diffnas.families import Teacher, autoencoder
+from diffnas.families import Teacher
 from diffnas.families.conditions import CLASSES, Condition
 from diffnas.families.loading import load_teacher
 from diffnas.families.sampling import to_uint8
@@ -118,9 +118,7 @@ def coded(on: Bench) -> Shares:
     rng = np.random.default_rng(0)
     asked = [WORDS[index % len(WORDS)] for index in range(SAMPLES)]
     images = np.stack([drawn(words, rng) for words in asked]).transpose(0, 3, 1, 2)
-    coder = autoencoder.autoencoder_of(on.teacher.pipeline)
-    with torch.no_grad():
-        made = autoencoder.decode(coder, on.teacher.encode(to_float(images)))
+    made = on.teacher.decode(on.teacher.encode(to_float(images)))
     return shares_right(asked, to_uint8(made))
 
 

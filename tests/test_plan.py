@@ -9,7 +9,7 @@ from torch.nn import Conv2d, Linear
 from diffnas.budget import parse_budget
 from diffnas.errors import UserError
 from diffnas.families.loading import load_skeleton
-from diffnas.forecast import macs_per_second
+from diffnas.forecast.hours import macs_per_second
 from diffnas.measure.cost import call_cost
 from diffnas.parallel import workers_for
 from diffnas.plan import make_plan
@@ -84,6 +84,22 @@ def test_hours_and_memory_grow_with_steps_and_batch(configs):
     longer = plan(configs, {"max_steps": 1000, "retrain": {"batch_size": 128}})
     assert longer["hours"]["retrain"] > 10 * short["hours"]["retrain"]
     assert longer["memory_bytes"]["retrain"] > short["memory_bytes"]["retrain"]
+
+
+def test_groups_and_gradient_checkpointing_save_memory(configs):
+    plain = plan(configs, AS_WIDE)
+    saving = {"supernet": {"groups": 3}, "retrain": {"gradient_checkpointing": True}}
+    saved = plan(configs, AS_WIDE | saving)
+    for stage in ("supernet", "retrain"):
+        assert saved["memory_bytes"][stage] < plain["memory_bytes"][stage]
+
+
+def test_groups_cost_a_teacher_pass_each_and_checkpointing_one_of_the_student(configs, steady):
+    plain = plan(configs, AS_WIDE)["hours"]
+    saving = {"supernet": {"groups": 3}, "retrain": {"gradient_checkpointing": True}}
+    saved = plan(configs, AS_WIDE | saving)["hours"]
+    assert saved["retrain"] / plain["retrain"] == pytest.approx((1 + 4 * 0.5) / (1 + 3 * 0.5))
+    assert saved["supernet"] > plain["supernet"]
 
 
 def test_layers_wider_than_the_teachers_take_their_memory(configs):

@@ -12,6 +12,7 @@ from diffnas.blocks import capture
 from diffnas.checkpoint import load_state
 from diffnas.errors import RunError
 from diffnas.families import Batch
+from diffnas.forecast.memory import saved_bytes
 from diffnas.losses import block_loss, block_target
 from diffnas.optimizer import Optimizer
 from diffnas.retrain import losses_of, retrain, split
@@ -159,6 +160,23 @@ def test_retraining_changes_the_student_only():
     retrain(student, teacher, tiny_data(), SETTINGS)
     assert_same(teacher.denoiser.state_dict(), before)
     assert any(not torch.equal(v, started[k]) for k, v in student.state_dict().items())
+
+
+def test_gradient_checkpointing_changes_no_weight():
+    plain, checkpointed, teacher = fresh(), fresh(), supernet().teacher
+    settings = SETTINGS.model_copy(update={"gradient_checkpointing": True})
+    retrain(plain, teacher, tiny_data(), SETTINGS)
+    retrain(checkpointed, teacher, tiny_data(), settings)
+    assert_same(checkpointed.state_dict(), plain.state_dict())
+    assert not checkpointed.is_gradient_checkpointing
+
+
+def test_gradient_checkpointing_keeps_fewer_activations():
+    student, teacher = fresh(), supernet().teacher
+    inputs = teacher.family.example_inputs(teacher.denoiser, 4, torch.device("cpu"))
+    every = saved_bytes(student, (), inputs)
+    student.enable_gradient_checkpointing()
+    assert saved_bytes(student, (), inputs) < 0.7 * every
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "step", "static", "none"])

@@ -14,7 +14,14 @@ from diffnas.optimizer import Optimizer
 from diffnas.rng import generator
 from diffnas.settings import SupernetSettings
 from diffnas.student.stock import as_model
-from diffnas.supernet_training import fit, random_subnet, subnets_of_step, train_block
+from diffnas.supernet_training import (
+    BlockTraining,
+    fit,
+    groups,
+    random_subnet,
+    subnets_of_step,
+    train_block,
+)
 from tests.engine import SMALL_SPACE, assert_same, tiny_data, tiny_supernet
 
 SETTINGS = SupernetSettings(steps=6, batch_size=4, learning_rate=1e-3)
@@ -270,6 +277,58 @@ def test_threads_train_what_one_thread_trains(monkeypatch):
     monkeypatch.setattr("diffnas.supernet_training.workers_for", lambda *_: 2)
     fit(two, tiny_data(), SETTINGS)
     assert_same(two.state_dict(), one.state_dict())
+
+
+@pytest.mark.parametrize("count", [2, 100])
+def test_blocks_trained_in_groups_come_to_the_same_weights(count):
+    together, apart = fresh(), fresh()
+    fit(together, tiny_data(), SETTINGS)
+    fit(apart, tiny_data(), SETTINGS.model_copy(update={"groups": count}))
+    assert_same(apart.state_dict(), together.state_dict())
+
+
+def test_groups_hold_about_equal_numbers_of_weights():
+    space = untrained().space
+    weights = {block.name: block.cost.params for block in space.blocks}
+    found = groups(space, 2)
+    assert sorted(name for group in found for name in group) == sorted(weights)
+    one, other = (sum(weights[name] for name in group) for group in found)
+    assert abs(one - other) <= max(weights.values())
+
+
+def test_only_a_groups_weights_have_optimizer_states():
+    supernet = fresh()
+    first, _ = groups(supernet.space, 2)
+    part = BlockTraining(supernet, tiny_data(), SETTINGS, first, seed=0, precision="fp32")
+    part.step(0)
+    assert {name.split("/")[1] for name in part.state() if name.startswith("adamw")} == set(first)
+
+
+def test_a_training_in_groups_that_was_stopped_goes_on_in_its_group(tmp_path, monkeypatch):
+    settings = SETTINGS.model_copy(update={"groups": 2})
+    whole, resumed = fresh(), fresh()
+    fit(whole, tiny_data(), settings)
+    monkeypatch.setattr(training, "SAVE_EVERY", -1.0)
+    begun = []
+
+    class StopInTheSecond(training.Progress):
+        def start(self, stage, total, done=0):
+            begun.append(done)
+
+        def update(self, done, **_):
+            if len(begun) == 2 and done == 4:
+                raise KeyboardInterrupt
+
+    class Watch(training.Progress):
+        def start(self, stage, total, done=0):
+            begun.append(done)
+
+    kept = {"checkpoint": tmp_path / "c.safetensors", "fingerprint": "a"}
+    with pytest.raises(KeyboardInterrupt):
+        fit(fresh(), tiny_data(), settings, progress=StopInTheSecond(), **kept)
+    fit(resumed, tiny_data(), settings, progress=Watch(), **kept)
+    assert begun == [0, 0, SETTINGS.steps, 3]
+    assert_same(resumed.state_dict(), whole.state_dict())
 
 
 def test_one_pixel_levels_can_be_trained():

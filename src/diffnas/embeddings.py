@@ -13,6 +13,7 @@ from diffnas.data.filled import filled
 from diffnas.errors import UserError
 from diffnas.families import Teacher
 from diffnas.families.conditions import Condition
+from diffnas.families.resting import awake
 from diffnas.fingerprint import fingerprint, of_texts
 from diffnas.progress import Progress
 
@@ -49,16 +50,17 @@ def with_embeddings(
         return _rows(teacher.told(list(texts[first:last])))
 
     empty = _rows(nothing)
-    kept = filled(
-        folder / "captions.npy",
-        (len(texts), empty.shape[1]),
-        np.float16,
-        encoded,
-        part=PART,
-        made_from=fingerprint(of_texts(teacher), list(texts)),
-        stage="captions",
-        progress=progress or Progress(),
-    )
+    with awake(teacher.text_encoders, teacher.device):
+        kept = filled(
+            folder / "captions.npy",
+            (len(texts), empty.shape[1]),
+            np.float16,
+            encoded,
+            part=PART,
+            made_from=fingerprint(of_texts(teacher), list(texts)),
+            stage="captions",
+            progress=progress or Progress(),
+        )
     embeddings = Embeddings(_by_name(kept, nothing), _by_name(empty, nothing), of.astype(np.int64))
     return replace(data, embeddings=embeddings)
 

@@ -10,7 +10,6 @@ import torch
 
 from diffnas.data import Data
 from diffnas.families import Teacher
-from diffnas.families.autoencoder import autoencoder_of
 
 HASHED = 2**28
 """Bytes of images that are hashed whole; of larger sets, evenly spread images of that size."""
@@ -24,7 +23,7 @@ def fingerprint(*parts: Any) -> str:
 
 def of_teacher(teacher: Teacher) -> str:
     """Of a teacher's configs and weights, those of its autoencoder included."""
-    coder = autoencoder_of(teacher.pipeline)
+    coder = teacher.coder
     return fingerprint(
         _weights(teacher.denoiser),
         _config(teacher.denoiser),

@@ -17,7 +17,7 @@ from diffnas.measure.evaluate import cost_rows, draw, quality_row
 from diffnas.measure.grid import side_by_side
 from diffnas.measure.protocol import judged_by, protocol, told
 from diffnas.stages import Job
-from diffnas.student.saving import load
+from diffnas.student.saving import load_component
 
 SHOWN = 32
 """Images on each side of samples.png."""
@@ -32,11 +32,10 @@ def metrics(job: Job, student_from: str) -> dict[str, Any]:
     found = current_json(file, made_from, job.progress.say)
     if found is not None and picture.exists():
         return found
-    pipeline = load(job.student / "pipeline").to(job.teacher.device)
-    denoiser = getattr(pipeline, job.teacher.family.component).eval().requires_grad_(False)
-    small = replace(
-        job.teacher, source=str(job.student / "pipeline"), pipeline=pipeline, denoiser=denoiser
-    )
+    # As it was saved; all else in its pipeline is the teacher's.
+    denoiser = load_component(job.student / "pipeline", job.teacher.family.component)
+    denoiser.to(job.teacher.device).eval().requires_grad_(False)
+    small = replace(job.teacher, source=str(job.student / "pipeline"), denoiser=denoiser)
     costs = cost_rows({"teacher": job.teacher, "student": small})
     content = {
         "format": FORMAT,

@@ -15,7 +15,7 @@ import torch
 from diffnas.data import Data, to_float
 from diffnas.data.filled import filled
 from diffnas.families import Teacher
-from diffnas.families.autoencoder import autoencoder_of
+from diffnas.families.resting import awake
 from diffnas.fingerprint import fingerprint, of_images, of_module
 from diffnas.progress import Progress
 
@@ -34,7 +34,7 @@ def with_latents(
     Raises:
         RunError: the disk is full.
     """
-    coder = autoencoder_of(teacher.pipeline)
+    coder = teacher.coder
     if coder is None or data.augment not in VERSIONS:
         return data
     versions, count = VERSIONS[data.augment], len(data.images)
@@ -47,14 +47,15 @@ def with_latents(
         given = teacher.encode(torch.where(mirrored, images.flip(-1), images))
         return given.to(torch.float16).cpu().numpy()
 
-    kept = filled(
-        folder / "latents.npy",
-        (versions * count, *sample),
-        np.float16,
-        encoded,
-        part=PART,
-        made_from=fingerprint(of_module(coder), of_images(data)),
-        stage="encode",
-        progress=progress or Progress(),
-    )
+    with awake([coder], teacher.device):
+        kept = filled(
+            folder / "latents.npy",
+            (versions * count, *sample),
+            np.float16,
+            encoded,
+            part=PART,
+            made_from=fingerprint(of_module(coder), of_images(data)),
+            stage="encode",
+            progress=progress or Progress(),
+        )
     return replace(data, latents=kept.reshape(versions, count, *sample))

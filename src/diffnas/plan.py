@@ -15,7 +15,8 @@ from diffnas.defaults import resolve
 from diffnas.device import resolve_device
 from diffnas.families import Teacher
 from diffnas.families.loading import load_skeleton
-from diffnas.forecast import hours, training_bytes
+from diffnas.forecast.hours import hours
+from diffnas.forecast.memory import training_bytes
 from diffnas.limits import memory_of
 from diffnas.measure.cost import call_cost, to_meta
 from diffnas.select import check_reachable, check_rule

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from diffusers import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,7 +29,7 @@ class Retraining:
 
     def __init__(
         self,
-        student: nn.Module,
+        student: ModelMixin,
         teacher: Teacher,
         data: Data,
         settings: RetrainSettings,
@@ -43,6 +44,8 @@ class Retraining:
         self.pace, self.seed, self.precision = Pace.of(settings), seed, precision
         self.device = teacher.device
         student.eval().requires_grad_(True)  # eval: dropout off, as in the supernet
+        if settings.gradient_checkpointing:
+            student.enable_gradient_checkpointing()
         self.parameters = list(student.parameters())
         self.optimizer = Optimizer(self.parameters, settings.weight_decay, precision)
         self.average = Average(self.parameters, settings.ema_decay)
@@ -118,7 +121,7 @@ class Retraining:
 
 
 def retrain(
-    student: nn.Module,
+    student: ModelMixin,
     teacher: Teacher,
     data: Data,
     settings: RetrainSettings,
@@ -155,6 +158,8 @@ def retrain(
     )
     training.average.put_in_place()
     student.requires_grad_(False)
+    if settings.gradient_checkpointing:
+        student.disable_gradient_checkpointing()
     return seconds
 
 

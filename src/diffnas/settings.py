@@ -124,6 +124,9 @@ class SupernetSettings(Section):
     sandwich: bool = Field(
         True, description="beside a random subnet train, in turn, the teacher's own and the least"
     )
+    groups: Positive = Field(
+        1, description="blocks are trained in so many groups in turn: slower, in less memory"
+    )
     block_loss: Literal["residual", "output", "plain"] = Field(
         "residual", description="MSE over Var(y - x), over Var(y), or as it is"
     )
@@ -175,6 +178,9 @@ class RetrainSettings(Section):
     )
     init: Literal["supernet", "fresh"] = Field("supernet", description="where weights start")
     ema_decay: float | None = Field(None, gt=0, lt=1, description="of the averaged weights")
+    gradient_checkpointing: bool = Field(
+        False, description="activations are computed twice, not kept: slower, in less memory"
+    )
 
 
 class EvaluateSettings(Section):

@@ -31,7 +31,7 @@ from diffnas.student.modeling import EditedModel
 from diffnas.student.saving import save_pipeline
 from diffnas.student.stock import as_model, stock_class
 from diffnas.supernet import Supernet
-from diffnas.supernet_training import fit
+from diffnas.supernet_training import checkpoint_of, fit, groups
 from diffnas.trunk import Trunk, kept_channels, make_trunk
 
 OF_OUTPUT_ERRORS = ("by", "candidates", "output_images")
@@ -123,7 +123,8 @@ def supernet(job: Job) -> tuple[Supernet, str]:
     )
     meta = {"format": "1", "fingerprint": made_from, "seconds": f"{seconds:.1f}"}
     save_state(file, net.state_dict(), meta)
-    checkpoint.unlink(missing_ok=True)
+    for number in range(len(groups(job.space, settings.supernet.groups))):
+        checkpoint_of(checkpoint, number).unlink(missing_ok=True)
     return net, made_from
 
 

@@ -1,14 +1,14 @@
 """Training of the blocks' supernets, each on the teacher's own inputs and outputs."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from diffnas.architecture import BlockSpace, Subnet, subnet_at
+from diffnas.architecture import BlockSpace, Space, Subnet, subnet_at
 from diffnas.blocks import Call
 from diffnas.checkpoint import within
 from diffnas.data import Data
@@ -73,13 +73,14 @@ class Lesson:
 
 
 class BlockTraining:
-    """All blocks' training, step by step. ``settings`` must be resolved (no gaps)."""
+    """Training of these blocks, step by step. ``settings`` must be resolved (no gaps)."""
 
     def __init__(
         self,
         supernet: Supernet,
         data: Data,
         settings: SupernetSettings,
+        names: Iterable[str],
         *,
         seed: int,
         precision: Precision,
@@ -88,7 +89,7 @@ class BlockTraining:
         self.pace, self.seed, self.precision = Pace.of(settings), seed, precision
         self.device = supernet.teacher.device
         # The dearest block first, so that threads finish together.
-        names = sorted(supernet.blocks, key=lambda name: -supernet.blocks[name].space.cost.macs)
+        names = sorted(names, key=lambda name: -supernet.blocks[name].space.cost.macs)
         # A student as the teacher may have a block of which nothing is left.
         self.optimizers = {
             name: Optimizer(parameters, settings.weight_decay, precision)
@@ -102,6 +103,7 @@ class BlockTraining:
         """The teacher's pass of a step."""
         random = generator(self.seed, "supernet", index)
         noisy = self.supernet.teacher.random_batch(self.data, self.pace.batch_size, random)
+        # Of all blocks, so that those of one do not hang on which others train beside it.
         subnets = {
             block.name: list(subnets_of_step(block, index, random, self.settings.sandwich))
             for block in self.supernet.space.blocks
@@ -149,14 +151,16 @@ class BlockTraining:
             for name, optimizer in self.optimizers.items()
             for key, value in optimizer.state().items()
         }
-        return {
-            f"model/{key}": value for key, value in self.supernet.state_dict().items()
-        } | moments
+        return moments | {
+            f"model/{name}/{key}": value
+            for name in self.optimizers
+            for key, value in self.supernet.blocks[name].state_dict().items()
+        }
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take what :meth:`state` gave."""
-        self.supernet.load_state_dict(within(tensors, "model/"))
         for name, optimizer in self.optimizers.items():
+            self.supernet.blocks[name].load_state_dict(within(tensors, f"model/{name}/"))
             optimizer.restore(within(tensors, f"adamw/{name}/"))
 
 
@@ -176,18 +180,37 @@ def fit(
     ``settings`` must be resolved, without gaps (:mod:`diffnas.defaults`).
     Blocks train side by side in threads where the device is a CPU. With a ``checkpoint`` path the
     training goes on where an earlier one, with the same fingerprint, stopped. Returns the seconds
-    of all steps.
+    of all steps. Blocks are independent of each other: in ``settings.groups`` one after the other,
+    each with a teacher pass a step and a checkpoint of its own, they come to the same weights, and
+    one group at a time holds optimizer states and calls.
 
     Raises:
         RunError: a block's loss is no longer finite.
     """
-    training = BlockTraining(supernet, data, settings, seed=seed, precision=precision)
-    trunk = supernet.space.trunk
-    return train(
-        "supernet",
-        training,
-        checkpoint=checkpoint,
-        fingerprint=fingerprint,
-        progress=progress,
-        about={} if trunk is None else {"trunk": list(trunk)},
-    )
+    parts, trunk = groups(supernet.space, settings.groups), supernet.space.trunk
+    seconds = 0.0
+    for number, names in enumerate(parts):
+        several = {} if len(parts) == 1 else {"group": number + 1, "groups": len(parts)}
+        seconds += train(
+            "supernet",
+            BlockTraining(supernet, data, settings, names, seed=seed, precision=precision),
+            checkpoint=None if checkpoint is None else checkpoint_of(checkpoint, number),
+            fingerprint=fingerprint,
+            progress=progress,
+            about=several | ({} if trunk is None else {"trunk": list(trunk)}),
+        )
+    return seconds
+
+
+def groups(space: Space, count: int) -> list[list[str]]:
+    """Names of the blocks with weights, in at most so many groups of nearly equal numbers."""
+    blocks = [block for block in space.blocks if block.cost.params]
+    found: list[list[BlockSpace]] = [[] for _ in range(min(count, len(blocks)))]
+    for block in sorted(blocks, key=lambda block: -block.cost.params):
+        min(found, key=lambda group: sum(each.cost.params for each in group)).append(block)
+    return [[block.name for block in group] for group in found]
+
+
+def checkpoint_of(path: Path, group: int) -> Path:
+    """Where a group's training is kept: the first one's at the path itself."""
+    return path.with_stem(f"{path.stem}-{group}") if group else path

@@ -277,3 +277,18 @@ def test_the_supernets_curve_is_of_the_last_commands_trunk(tmp_path):
     ]
     (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert [each["loss"] for each in read_run(run).supernet] == [0.25, 0.25, 0.125]
+
+
+def test_the_supernets_curves_are_of_all_groups_of_blocks(tmp_path):
+    run = make_run(tmp_path / "demo", "plan")
+    record = {"time": 1.0, "stage": "supernet", "groups": 2}
+    lines = [
+        {**record, "group": 1, "after": 0},
+        {**record, "group": 1, "step": 1, "loss": 1.0},
+        {**record, "group": 2, "after": 0},
+        *({**record, "group": 2, "step": step, "loss": 2.0} for step in (1, 2)),
+        {**record, "group": 2, "after": 1},
+        {**record, "group": 2, "step": 2, "loss": 3.0},
+    ]
+    (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert [each["loss"] for each in read_run(run).supernet] == [1.0, 2.0, 3.0]

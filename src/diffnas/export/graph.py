@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from diffnas.families import Teacher
-from diffnas.families.autoencoder import autoencoder_of
 
 
 class Graph(nn.Module):
@@ -51,7 +50,7 @@ def graphs(pipeline: Teacher) -> dict[str, Graph]:
         return family.prediction(denoiser(**_put(inputs, given)))
 
     found = {family.component: Graph(predicted, denoiser, "out_sample", **dict(_flat(inputs)))}
-    if (coder := autoencoder_of(pipeline.pipeline)) is not None:
+    if (coder := pipeline.coder) is not None:
         latents = torch.zeros(2, *family.sample_shape(denoiser))
 
         def decoded(latent_sample: Tensor) -> Tensor:

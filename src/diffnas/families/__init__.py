@@ -4,7 +4,6 @@ import inspect
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from diffnas.errors import UserError
 from diffnas.families import autoencoder, conditions
 from diffnas.families.conditions import Condition, Shows
 from diffnas.families.noise import add_noise, told_timesteps, train_timesteps
+from diffnas.families.resting import awake
 from diffnas.families.sampling import Denoise, sample_images
 from diffnas.measure.cost import call_cost
 
@@ -115,7 +115,11 @@ class Family:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A loaded pipeline, its denoiser (eval mode, frozen) and its family."""
+    """A loaded pipeline, its denoiser (eval mode, frozen) and its family.
+
+    The denoiser is on the device where all work runs; text encoders and autoencoder are there while
+    they are used, and else on the CPU.
+    """
 
     source: str
     pipeline: Any
@@ -131,10 +135,25 @@ class Teacher:
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images that its samples are."""
         channels, height, width = self.family.sample_shape(self.denoiser)
-        if (coder := autoencoder.autoencoder_of(self.pipeline)) is None:
+        if self.coder is None:
             return channels, height, width
-        factor = autoencoder.shrinking(coder)
-        return coder.config.in_channels, factor * height, factor * width
+        factor = autoencoder.shrinking(self.coder)
+        return self.coder.config.in_channels, factor * height, factor * width
+
+    @property
+    def text_encoders(self) -> list[nn.Module]:
+        """Those that the pipeline has."""
+        parts = (
+            getattr(self.pipeline, name, None)
+            for name in self.family.beside
+            if name.startswith("text_encoder")
+        )
+        return [part for part in parts if part is not None]
+
+    @property
+    def coder(self) -> Any:
+        """The pipeline's autoencoder; None if it denoises pixels."""
+        return autoencoder.autoencoder_of(self.pipeline)
 
     def condition(self, data: Data, rows: npt.NDArray[np.integer[Any]]) -> Condition:
         """What these images show, (B, ...); empty for a model that is not told.
@@ -151,7 +170,7 @@ class Teacher:
     def told(self, captions: list[str]) -> Condition:
         """These captions as the model's text encoders see them, (B, ...)."""
         assert self.family.captions is not None
-        with _ENCODING:
+        with _ENCODING, awake(self.text_encoders, self.device):
             return self.family.captions(self.pipeline, captions)
 
     def nothing(self, data: Data | None = None) -> Condition | None:
@@ -160,7 +179,7 @@ class Teacher:
             return None
         if data is not None and data.embeddings is not None:
             return conditions.tensors_of(data.embeddings.nothing, np.array([0]))
-        with _ENCODING:
+        with _ENCODING, awake(self.text_encoders, self.device):
             return self.family.nothing(self.pipeline)
 
     def guidance(self, asked: float | None = None) -> float:
@@ -226,8 +245,17 @@ class Teacher:
 
     def encode(self, images: Tensor) -> Tensor:
         """Images in [-1, 1] as the denoiser's pixels or latents."""
-        coder = autoencoder.autoencoder_of(self.pipeline)
-        return images if coder is None else autoencoder.encode(coder, images.to(self.device))
+        if self.coder is None:
+            return images
+        with awake([self.coder], self.device):
+            return autoencoder.encode(self.coder, images.to(self.device))
+
+    def decode(self, samples: Tensor) -> Tensor:
+        """What the denoiser denoises as images, nearly in [-1, 1]."""
+        if self.coder is None:
+            return samples
+        with awake([self.coder], self.device):
+            return autoencoder.decode(self.coder, samples)
 
     def sample(
         self,
@@ -273,7 +301,6 @@ class Teacher:
 
             return predict
 
-        coder = autoencoder.autoencoder_of(self.pipeline)
         inputs = family.example_inputs(self.denoiser, 1, device)
         return sample_images(
             self.pipeline.scheduler,
@@ -285,7 +312,7 @@ class Teacher:
             steps=steps,
             batch_size=batch_size,
             device=device,
-            decode=None if coder is None else partial(autoencoder.decode, coder),
+            decode=self.decode,
             macs=call_cost(self.denoiser, kwargs=inputs).macs * (2 if guided else 1),
             progress=progress,
         )

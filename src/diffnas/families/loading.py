@@ -26,7 +26,7 @@ def load_teacher(
     variant: str | None = None,
     trust_remote_code: bool = False,
 ) -> Teacher:
-    """A pipeline on a device, its denoiser in float32, frozen and in eval mode.
+    """A pipeline, its denoiser on the device in float32, frozen and in eval mode.
 
     ``model``: ``digits``, a diffusers pipeline folder, or a Hub id; ``revision`` is of the Hub.
     Whether it can be searched is found out from its configs, before weights are read or fetched.
@@ -51,8 +51,7 @@ def load_teacher(
         importlib.import_module("sentencepiece")
     index = saving.read_json(folder / "model_index.json")
     pipeline = _load(folder, index, known, variant, trust_remote_code)
-    pipeline.to(torch.device(device))
-    denoiser = getattr(pipeline, known.family.component).float()
+    denoiser = getattr(pipeline, known.family.component).to(torch.device(device)).float()
     _check_finite(model, denoiser)
     if (coder := autoencoder_of(pipeline)) is not None:
         _check_finite(model, frozen(coder))

@@ -162,12 +162,23 @@ def _curves(path: Path, trunk: object) -> tuple[list[Json], dict[str, list[Json]
         else:
             continue
         if isinstance(after := record.get("after"), int):
-            own[:] = [earlier for earlier in own if earlier["step"] <= after]
+            own[:] = [
+                earlier
+                for earlier in own
+                if earlier["step"] <= after or _of_another_group(earlier, record)
+            ]
         elif isinstance(record.get("step"), int):
             own.append(record)
     return supernets.get(repr(trunk), []), {
         student: records for student, records in retrain.items() if records
     }
+
+
+def _of_another_group(earlier: Json, record: Json) -> bool:
+    """Whether both are of one training whose blocks are trained in groups, and of two of them."""
+    return earlier.get("groups") == record.get("groups") and earlier.get("group") != record.get(
+        "group"
+    )
 
 
 def _records(path: Path) -> Iterator[Json]:

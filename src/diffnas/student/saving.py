@@ -56,6 +56,18 @@ def load(folder: str | Path) -> Any:
         return DiffusionPipeline.from_pretrained(folder, use_safetensors=True, **models, **absent)
 
 
+def load_component(folder: Path, name: str) -> Any:
+    """One model of diffusers in a pipeline folder, as :func:`load` reads it.
+
+    Raises:
+        UserError: as :func:`load`.
+    """
+    entry = _read_index(folder)[name]
+    for file in sorted((folder / name).glob("*.safetensors")):
+        _check_weights(file)
+    return _load_model(folder / name, _class(folder, name, *entry))
+
+
 def _read_index(folder: Path) -> dict[str, tuple[str, str]]:
     """The components that are present, as (library, class); each has its folder."""
     if not folder.is_dir():

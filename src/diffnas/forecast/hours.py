@@ -1,21 +1,19 @@
-"""Hours and memory that a compression will take, foretold from the model's costs.
+"""Hours: MACs of each stage over the rate at which this device does such MACs.
 
-Hours: MACs of each stage over the rate at which this device does such MACs, which is timed on one
-forward pass with random weights. Memory: what each stage holds at once, counted on the meta device.
+The rate is timed on one forward pass with random weights.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 
-from diffnas.architecture import Architecture, Option, Space
-from diffnas.blocks import Call, capture, map_tensors, tensors
+from diffnas.architecture import Space
+from diffnas.blocks import Call, capture, map_tensors
 from diffnas.budget import Budget
 from diffnas.families import Teacher
-from diffnas.families.autoencoder import autoencoder_of, coding_macs
+from diffnas.families.autoencoder import coding_macs
+from diffnas.forecast.memory import weight_bytes
 from diffnas.latents import VERSIONS
 from diffnas.measure.cost import call_cost, to_meta
 from diffnas.measure.latency import latency_ms
@@ -24,7 +22,7 @@ from diffnas.parallel import single_threaded, workers_for
 from diffnas.scoring import subnets_scored
 from diffnas.settings import ScoreSettings, Settings
 from diffnas.space import smallest_cost
-from diffnas.timing import edited
+from diffnas.supernet_training import groups
 
 BACKWARD = 2.0
 """A backward pass in forward passes: gradients of inputs and of weights."""
@@ -34,9 +32,6 @@ PROBE_MACS = 3e9
 
 PROBE_BYTES = 2**30
 """Weights of what is timed, at most: a plan should not take the memory of the model."""
-
-ADAM_STATES = 4
-"""Copies of a trained weight: itself, its gradient, two moments."""
 
 SCORED_PREFIXES = 0.5
 """Work of scoring a block by its tree of prefixes, as a share of evaluating each subnet whole."""
@@ -68,6 +63,8 @@ def hours(
     smallest = float(smallest_cost(space).macs) - (space.base.macs - blocks)
     ends = (blocks + smallest) / 2 if settings.supernet.sandwich else 0.0
     student = 0.5 * whole if budget.macs is None else min(budget.macs.of(whole), whole)
+    parts = groups(space, settings.supernet.groups)
+    again = 1 if settings.retrain.gradient_checkpointing else 0
     image_steps = (
         len(settings.evaluate.seeds) * settings.evaluate.samples * settings.evaluate.sampler_steps
     )
@@ -76,17 +73,17 @@ def hours(
     macs = {
         "supernet": settings.supernet.steps
         * settings.supernet.batch_size
-        * (whole + (1 + BACKWARD) * (random + ends)),
+        * (len(parts) * whole + (1 + BACKWARD) * (random + ends)),
         "scores": settings.score.images
         * SCORED_PREFIXES
         * sum(subnets_scored(block, settings.score) * _mean_macs(block) for block in space.blocks)
         + _output_errors(space, settings.score),
         "retrain": settings.retrain.steps
         * settings.retrain.batch_size
-        * (whole + (1 + BACKWARD) * student),
+        * (whole + (1 + BACKWARD + again) * student),
         "evaluate": image_steps * (whole + student),
     }
-    if (coder := autoencoder_of(teacher.pipeline)) is not None:
+    if (coder := teacher.coder) is not None:
         encoding, decoding = coding_macs(coder, teacher.family.sample_shape(teacher.denoiser))
         macs["evaluate"] += 2 * len(settings.evaluate.seeds) * settings.evaluate.samples * decoding
         if settings.data.augment == "digits":  # encoded at every step
@@ -148,11 +145,11 @@ def _probe(teacher: Teacher, space: Space) -> tuple[nn.Module, Call, int]:
     """
     meta, family = to_meta(teacher.denoiser), teacher.family
     inputs = family.example_inputs(meta, 1, torch.device("meta"))
-    if _weights(meta) <= PROBE_BYTES:
+    if weight_bytes(meta) <= PROBE_BYTES:
         return teacher.denoiser, Call((), inputs, None), space.teacher.macs
     names = family.block_names(meta)
     _, calls = capture(meta, names, inputs)
-    sizes = {name: _weights(meta.get_submodule(name)) for name in names}
+    sizes = {name: weight_bytes(meta.get_submodule(name)) for name in names}
     small = [name for name in names if sizes[name] <= PROBE_BYTES] or [
         min(names, key=lambda name: sizes[name])
     ]
@@ -165,102 +162,6 @@ def _probe(teacher: Teacher, space: Space) -> tuple[nn.Module, Call, int]:
     ]
     chosen = min(long, key=lambda name: macs[name])
     return teacher.denoiser.get_submodule(chosen), calls[chosen], macs[chosen]
-
-
-def _weights(module: nn.Module) -> int:
-    return sum(map(_bytes, module.parameters()))
-
-
-def training_bytes(
-    teacher: Teacher, space: Space, settings: Settings, device: torch.device
-) -> dict[str, int]:
-    """Bytes that each training holds at its peak: weights, optimizer, activations.
-
-    The supernet's activations are those of its largest block, once per thread (a graph is freed
-    before the next is made), beside all blocks' captured calls, those of the teacher's next pass
-    included. Half precision is taken to halve activations, not weights.
-    """
-    assert settings.supernet.batch_size is not None
-    assert settings.retrain.batch_size is not None
-    meta = to_meta(teacher.denoiser)
-    base = edited(meta, _widest(space), space)
-    weights, trained = (sum(_bytes(p) for p in each.parameters()) for each in (meta, base))
-    inputs = teacher.family.example_inputs(meta, 1, torch.device("meta"))
-    names = [block.name for block in space.blocks]
-    _, calls = capture(base, names, inputs)
-    graphs = [
-        saved_bytes(base.get_submodule(name), call.args, call.kwargs)
-        for name, call in calls.items()
-    ]
-    captured = _bytes_of(calls)
-    if space.trunk is not None:  # what is cut from the teacher's calls stands beside them
-        captured += _bytes_of(capture(meta, names, inputs)[1])
-    coder = autoencoder_of(teacher.pipeline)
-    coding = 0 if coder is None else sum(_bytes(p) for p in coder.parameters())
-    half = 1 if settings.precision == "fp32" else 2
-    size, batch = settings.supernet.batch_size, settings.retrain.batch_size
-    workers = workers_for(device, space.teacher.macs * size)
-    held = captured * (2 if workers > 1 else 1) + workers * max(graphs, default=0)
-    # Both trainings hold the frozen teacher. A student is at most as large as its supernet.
-    return {
-        "supernet": coding
-        + weights
-        + ADAM_STATES * (trained + _extra_bytes(space))
-        + size * held // half,
-        "retrain": coding
-        + weights
-        + trained * (ADAM_STATES + 1)
-        + batch * (captured + saved_bytes(base, (), inputs)) // half,
-    }
-
-
-def _widest(space: Space) -> Architecture:
-    """The teacher's options but for ResNet layers that may be wider: what a supernet holds most."""
-    return Architecture(
-        {
-            block.name: {
-                slot.path: max(
-                    (option for option in slot.options if not _apart(option)),
-                    key=lambda option: option.cost.params,
-                ).name
-                for slot in block.slots
-            }
-            for block in space.blocks
-        }
-    )
-
-
-def _bytes_of(calls: Mapping[str, Call]) -> int:
-    """Of all tensors that calls were given and gave."""
-    return sum(
-        _bytes(tensor)
-        for call in calls.values()
-        for tensor in tensors((call.args, call.kwargs, call.output))
-    )
-
-
-def saved_bytes(module: nn.Module, args: Any, kwargs: Any) -> int:
-    """Bytes of activations that a forward pass keeps for its backward pass (weights left out)."""
-    weights = {id(tensor) for tensor in module.parameters()}
-    seen: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        if id(tensor) not in weights and not isinstance(tensor, nn.Parameter):
-            storage = tensor.untyped_storage()
-            seen[storage._cdata] = storage.nbytes()
-        kept.append(tensor)  # alive, so that no other storage takes its place
-        return tensor
-
-    kept: list[Tensor] = []
-    trained = [parameter.requires_grad for parameter in module.parameters()]
-    module.requires_grad_(True)
-    try:
-        with saved_tensors_hooks(pack, lambda tensor: tensor):
-            module(*args, **kwargs)
-    finally:
-        for parameter, wanted in zip(module.parameters(), trained, strict=True):
-            parameter.requires_grad_(wanted)
-    return sum(seen.values())
 
 
 def _mean_macs(block: Any) -> float:
@@ -280,19 +181,3 @@ def _random_weights(denoiser: nn.Module, device: torch.device) -> nn.Module:
     for tensor in [*empty.parameters(), *empty.buffers()]:
         nn.init.zeros_(tensor)
     return empty.eval()
-
-
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
-
-
-def _extra_bytes(space: Space) -> int:
-    """Weights of a supernet beside those that a slot's options share."""
-    options = [option for block in space.blocks for slot in block.slots for option in slot.options]
-    return 4 * sum(option.cost.params for option in options if _apart(option))
-
-
-def _apart(option: Option) -> bool:
-    """Whether it has weights of its own: another kernel, a low rank."""
-    edit = option.edit or {}
-    return "rank" in edit or edit.get("kernel", 3) != 3

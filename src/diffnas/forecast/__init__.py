@@ -1,0 +1,1 @@
+"""Hours and memory that a compression will take, foretold from the model's costs."""
