@@ -66,6 +66,9 @@ class DataSettings(Section):
         None, ge=0, le=1, description="share of images trained on without their class or caption"
     )
     limit: Positive | None = Field(None, description="use at most this many images")
+    streaming: bool = Field(
+        False, description="Hub data sets: fetch no more than data.limit images"
+    )
 
     def loading(self) -> dict[str, Any]:
         """What :func:`diffnas.data.load_data` takes of these."""

@@ -106,3 +106,38 @@ def test_limit_spreads_over_the_set_in_order(tmp_path):
     values = data.images[:, 0, 0, 0].astype(int)
     assert len(values) == 5
     assert np.all(np.diff(values) > 0)
+
+
+def tables(folder, count=25, **columns):
+    """A data set as the Hub has it, of tables."""
+    given = {"photo": pictures(count), "number": list(range(count)), **columns}
+    datasets.Dataset.from_dict(given).to_parquet(folder / "train.parquet")
+    return str(folder)
+
+
+def test_of_a_stream_as_many_rows_are_read_as_are_wanted(tmp_path):
+    source = tables(tmp_path, text=[f"grey {i}" for i in range(25)])
+    data = load(source, limit=5, streaming=True, label_column="number", captioned=True)
+    assert len(data.images) == 5
+    assert data.images[:, 0, 0, 0].tolist() == [10 * number for number in data.labels]
+    assert list(data.captions) == [f"grey {number}" for number in data.labels]
+
+
+def test_a_streams_rows_are_kept_and_not_fetched_again(tmp_path, monkeypatch):
+    (tmp_path / "hub").mkdir()
+    source, cache = tables(tmp_path / "hub"), tmp_path / "cache"
+    first = load(source, limit=5, streaming=True, cache=cache)
+    monkeypatch.setattr(datasets.Dataset, "from_generator", None)
+    again = load(source, limit=5, streaming=True, cache=cache)
+    assert np.array_equal(again.images, first.images)
+
+
+def test_a_stream_needs_to_know_how_much(tmp_path):
+    with pytest.raises(UserError, match=r"^data.streaming: needs data.limit; "):
+        load(tables(tmp_path), streaming=True)
+
+
+def test_words_of_a_stream_have_no_numbers(tmp_path):
+    source = tables(tmp_path, kind=["a"] * 25)
+    with pytest.raises(UserError, match=r"^label_column: 'kind' holds words, .* data.streaming"):
+        load(source, limit=5, streaming=True, label_column="kind")

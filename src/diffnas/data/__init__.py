@@ -73,6 +73,7 @@ def load_data(
     caption_column: str | None = None,
     cache: Path | None = None,
     limit: int | None = None,
+    streaming: bool = False,
     progress: Progress | None = None,
 ) -> Data:
     """Load 'digits', a folder of images, or a data set of the Hugging Face Hub.
@@ -82,6 +83,7 @@ def load_data(
     label_column: a Hub data set's column; for a folder, any name asks for its top-level folders.
     captioned: whether every image must have a caption, from a folder's metadata.jsonl or a column.
     cache: where large sets are kept decoded. limit: use at most so many images.
+    streaming: of a Hub data set fetch no more than these.
     progress: told how many pictures are decoded.
 
     Raises:
@@ -89,6 +91,8 @@ def load_data(
     """
     _check(channels, held_out, split_by, augment, limit)
     folder = Path(source).expanduser()
+    if streaming and limit is None:
+        raise UserError("data.streaming: needs data.limit; say how many images to fetch")
     if source == "digits":
         found = _picked(load_digits(size, channels), limit)
     elif folder.is_dir() and not is_saved_dataset(folder):
@@ -114,6 +118,7 @@ def load_data(
             caption_column=caption_column,
             cache=cache,
             limit=limit,
+            streaming=streaming,
             progress=progress,
         )
     else:

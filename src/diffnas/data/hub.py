@@ -13,7 +13,8 @@ from diffnas.data.captions import COLUMN
 from diffnas.data.decode import decode_all
 from diffnas.data.folder import pick
 from diffnas.data.loaded import Loaded
-from diffnas.errors import UserError
+from diffnas.data.streamed import streamed
+from diffnas.errors import RunError, UserError
 from diffnas.progress import Progress
 
 if TYPE_CHECKING:
@@ -31,23 +32,27 @@ def load_hub(
     caption_column: str | None = None,
     cache: Path | None = None,
     limit: int | None = None,
+    streaming: bool = False,
     progress: Progress | None = None,
 ) -> Loaded:
     """Load 'owner/name', 'owner/name:configuration' or a local folder written by `datasets`.
 
     Classes come if a column is named for them. Only the training split is used, and split again.
+    With ``streaming`` no more is fetched than ``limit`` rows take.
 
     Raises:
         UserError: it cannot be loaded, or has not the columns that are needed.
     """
-    table = _open(source)
+    table = _open(source, limit, cache) if streaming and limit else _open(source)
     column = _image_column(table, image_column, source)
     if label_column is not None and label_column not in table.column_names:
         raise _no_column("label_column", label_column, table, source)
     # Before any row is left out: a word has its number in the whole column.
-    labels = None if label_column is None else _labels(table[label_column], label_column)
+    labels = None
+    if label_column is not None:
+        labels = _labels(table[label_column], label_column, whole=not streaming)
     texts = _captions(table, caption_column or COLUMN, source) if captioned else None
-    picked = pick(len(table), limit)
+    picked = pick(len(table), limit)  # of a stream, all of them
     table = table.select(picked)
     pictures = _with_images(table.select_columns([column]), column, source)
     target = None
@@ -80,18 +85,26 @@ def is_saved_dataset(folder: Path) -> bool:
     return any((folder / mark).exists() for mark in marks) or any(folder.rglob("*.parquet"))
 
 
-def _open(source: str) -> Dataset:
+def _open(source: str, streamed_rows: int | None = None, cache: Path | None = None) -> Dataset:
+    """The training split; or, where so many rows are asked for, as many of its stream."""
     import datasets
 
-    folder = Path(source).expanduser()
+    folder, streaming = Path(source).expanduser(), streamed_rows is not None
     try:
         if (folder / "state.json").exists() or (folder / "dataset_dict.json").exists():
             found: Any = datasets.load_from_disk(str(folder))
+            streaming = False  # it is here already
         elif folder.is_dir():
-            found = datasets.load_dataset(str(folder))
+            found = datasets.load_dataset(str(folder), streaming=streaming)
         else:
             name, _, configuration = source.partition(":")
-            found = datasets.load_dataset(name, configuration or None)
+            found = datasets.load_dataset(name, configuration or None, streaming=streaming)
+        if isinstance(found, dict):
+            found = found["train"] if "train" in found else next(iter(found.values()))
+        if streaming and streamed_rows is not None:
+            found = streamed(found, source, streamed_rows, cache)
+    except RunError:
+        raise
     # The library's own errors, the Hub client's, pyarrow's and the network's share no class.
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
@@ -104,8 +117,6 @@ def _open(source: str) -> Dataset:
             f"data: {source!r} is no folder here, and loading it as a Hub data set failed "
             f"({reason}); check the name and the connection, or give a folder of images"
         ) from error
-    if isinstance(found, dict):
-        found = found["train"] if "train" in found else next(iter(found.values()))
     return found
 
 
@@ -149,12 +160,20 @@ def _captions(table: Dataset, column: str, source: str) -> list[str]:
     return texts
 
 
-def _labels(values: Any, column: str) -> np.ndarray:
-    """Whole numbers as they are, anything else numbered in sorted order; int64 (N,)."""
+def _labels(values: Any, column: str, *, whole: bool) -> np.ndarray:
+    """Whole numbers as they are, anything else numbered in sorted order; int64 (N,).
+
+    Only of a ``whole`` column are all words known.
+    """
     array = np.asarray(values)
     if array.ndim != 1 or array.dtype == object:
         raise UserError(f"label_column: {column!r} is not one value an image; name another column")
     if not np.issubdtype(array.dtype, np.integer):
+        if not whole:
+            raise UserError(
+                f"label_column: {column!r} holds words, whose numbers a stream does not tell; "
+                "name a column of numbers, or leave data.streaming out"
+            )
         array = np.unique(array, return_inverse=True)[1]
     return array.astype(np.int64)
 
