@@ -45,12 +45,13 @@ KINDS: dict[str, tuple[Callable[[], Any], Family]] = {
 }
 OF_TEXTS = [kind for kind, (_, family) in KINDS.items() if family.captions is not None]
 TOLD = [kind for kind, (_, family) in KINDS.items() if family.nothing is not None]
+WITH_STREAMS = [kind for kind, (_, family) in KINDS.items() if family.streams is not None]
+
 OWN_CALL: dict[str, Any] = {
     "pixart": {"use_resolution_binning": False},
     "flux": {"height": 16, "width": 16},
 }
 """What pipelines must be told to make images of the size that their denoiser is for."""
-WITH_STREAMS = [kind for kind, (_, family) in KINDS.items() if family.streams is not None]
 
 
 @cache
@@ -278,15 +279,13 @@ def test_guided_samples_are_those_of_the_pipelines_own_call(kind):
     )
     noise = [torch.randn(shape, generator=generator(5, "sample", index)) for index in range(2)]
     model.pipeline.set_progress_bar_config(disable=True)
-    latents = model.family.inputs(
-        model.denoiser,
-        torch.stack(noise),
-        torch.tensor(0),
-        model.family.example_condition(model.denoiser, 2, CPU),
-    )
+    told = model.family.example_condition(model.denoiser, 2, CPU)
+    start, *_ = model.family.inputs(
+        model.denoiser, torch.stack(noise), torch.tensor(0), told
+    ).values()
     own = model.pipeline(
         ["a cat"] * 2,
-        latents=next(iter(latents.values())),
+        latents=start,  # as the denoiser takes it
         num_inference_steps=steps,
         guidance_scale=4.0,
         output_type="np",

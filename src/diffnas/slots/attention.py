@@ -129,10 +129,10 @@ def order_of(layer: Attention, outs: list[Tensor]) -> Tensor:
     """
     heads = layer.heads
     importance: Any = 0
-    values = [each for name, each in _inward(layer) if name in ("to_v", "add_v_proj")]
+    values = [each.weight for name, each in _inward(layer) if name in ("to_v", "add_v_proj")]
     # Where a stream has no way out, its values still go out by the other's.
     for value, out in itertools.zip_longest(values, outs, fillvalue=outs[0]):
         reads = out.unflatten(1, (heads, -1)).norm(dim=(0, 2))
-        importance = importance + value.weight.unflatten(0, (heads, -1)).norm(dim=(1, 2)) * reads
+        importance = importance + value.unflatten(0, (heads, -1)).norm(dim=(1, 2)) * reads
     rows = torch.arange(layer.inner_dim, device=importance.device).unflatten(0, (heads, -1))
     return rows[importance.argsort(descending=True, stable=True)].flatten()
