@@ -39,10 +39,10 @@ def supports(denoiser: Any) -> str | None:
         )
     if config.patch_size != 1:
         return f"patch_size {config.patch_size} is not supported; 1 is"
-    if not isinstance(size, int) or size < 2 or size % 2:
+    if not isinstance(size, int) or size < 4 or size % 2:
         return (
             f"sample_size {size!r} in the denoiser's config.json: latents are taken 2 by 2; set an "
-            "even number, or leave it out"
+            "even number from 4 on, or leave it out"
         )
     return None
 
