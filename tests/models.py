@@ -13,6 +13,8 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
     LDMPipeline,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
@@ -276,4 +278,37 @@ def tiny_sd3(**overrides: Any) -> StableDiffusion3Pipeline:
         tokenizer=tiny_tokenizer(),
         tokenizer_2=tiny_tokenizer(),
         tokenizer_3=tokenizer,
+    )
+
+
+def tiny_flux(*, distilled: bool = True, size: int = 8, **overrides: Any) -> FluxPipeline:
+    """Two layers of two streams and two of one, of two heads; images of twice the size.
+
+    ``distilled``: with guidance, as dev, whose noise follows the size; else as schnell.
+    """
+    config: dict[str, Any] = {
+        "in_channels": 16,
+        "num_layers": 2,
+        "num_single_layers": 2,
+        "attention_head_dim": 8,
+        "num_attention_heads": 2,
+        "joint_attention_dim": 32,
+        "pooled_projection_dim": 32,
+        "guidance_embeds": distilled,
+        "axes_dims_rope": (2, 2, 4),
+    }
+    torch.manual_seed(0)
+    transformer = FluxTransformer2DModel(**{**config, **overrides}).eval()
+    transformer.register_to_config(sample_size=size)
+    encoder, tokenizer = tiny_t5()
+    return FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            shift=3.0 if distilled else 1.0, use_dynamic_shifting=distilled
+        ),
+        vae=tiny_autoencoder(shift_factor=0.1),
+        text_encoder=tiny_text_encoder(),
+        tokenizer=tiny_tokenizer(),
+        text_encoder_2=encoder,
+        tokenizer_2=tokenizer,
+        transformer=transformer,
     )

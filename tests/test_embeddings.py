@@ -54,6 +54,14 @@ def test_nothing_is_kept_too(tmp_path):
         torch.testing.assert_close(teacher.nothing(known)[name], each, rtol=1e-3, atol=0)
 
 
+def test_a_model_that_cannot_be_told_nothing_has_its_captions_kept(tmp_path):
+    teacher, _ = listening()
+    teacher = replace(teacher, family=replace(teacher.family, nothing=None))
+    known = with_embeddings(teacher, captioned("0.5", "0.25"), tmp_path)
+    assert teacher.condition(known, np.array([1, 0]))["value"].tolist() == [[0.25], [0.5]]
+    assert teacher.nothing(known) is None
+
+
 def test_a_second_call_reads_them(tmp_path):
     teacher, heard = listening()
     data = captioned("0.5", "0.25")

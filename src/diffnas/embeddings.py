@@ -44,16 +44,15 @@ def with_embeddings(
         return data
     texts, of = np.unique(np.array(data.captions, dtype=object), return_inverse=True)
     nothing = teacher.nothing()
-    assert nothing is not None  # families of texts have it
+    example = teacher.told([texts[0]]) if nothing is None else nothing
 
     def encoded(first: int, last: int) -> npt.NDArray[np.float16]:
         return _rows(teacher.told(list(texts[first:last])))
 
-    empty = _rows(nothing)
     with awake(teacher.text_encoders, teacher.device):
         kept = filled(
             folder / "captions.npy",
-            (len(texts), empty.shape[1]),
+            (len(texts), sum(each[0].numel() for each in example.values())),
             np.float16,
             encoded,
             part=PART,
@@ -61,8 +60,8 @@ def with_embeddings(
             stage="captions",
             progress=progress or Progress(),
         )
-    embeddings = Embeddings(_by_name(kept, nothing), _by_name(empty, nothing), of.astype(np.int64))
-    return replace(data, embeddings=embeddings)
+    none = {} if nothing is None else _by_name(_rows(nothing), nothing)
+    return replace(data, embeddings=Embeddings(_by_name(kept, example), none, of.astype(np.int64)))
 
 
 def _rows(condition: Condition) -> npt.NDArray[np.float16]:

@@ -198,7 +198,7 @@ class EvaluateSettings(Section):
     batch_size: Positive | None = Field(None, description="images sampled at once")
     features: Literal["auto", "digits", "patches", "inception"] = "auto"
     guidance: float | None = Field(
-        None, ge=1, description="classifier-free guidance, 1 is none; the pipeline's own default"
+        None, ge=1, description="guidance, 1 is none; the pipeline's own default unless given"
     )
 
 

@@ -11,7 +11,14 @@ from diffusers import DiffusionPipeline
 from diffnas.cli import main
 from tests.end_to_end.pictures import captioned
 from tests.end_to_end.runs import compress
-from tests.models import tiny_dit, tiny_pixart, tiny_sd3, tiny_stable_diffusion, tiny_xl
+from tests.models import (
+    tiny_dit,
+    tiny_flux,
+    tiny_pixart,
+    tiny_sd3,
+    tiny_stable_diffusion,
+    tiny_xl,
+)
 
 FEW = {
     "data__held_out": "0.5",
@@ -83,6 +90,15 @@ def test_a_model_of_flows_becomes_smaller(tmp_path):
     data = captioned(tmp_path / "images")
     student = made(tiny_sd3(), tmp_path, "--macs", "0.6", data=data)
     assert samples_elsewhere(student, '["a disc", "none"]') == "StableDiffusion3Pipeline"
+
+
+def test_a_model_with_distilled_guidance_becomes_smaller(tmp_path):
+    data = captioned(tmp_path / "images")
+    student = made(tiny_flux(), tmp_path, "--macs", "0.6", data=data)
+    assert samples_elsewhere(student, '["a disc"] * 2, height=16, width=16') == "FluxPipeline"
+    metrics = json.loads((student / "metrics.json").read_text())
+    assert metrics["student"]["macs"] <= 0.6 * metrics["teacher"]["macs"]
+    assert metrics["protocol"]["guidance"] == 3.5
 
 
 def test_a_model_of_texts_without_its_largest_encoder(tmp_path):

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from diffnas.export.graph import graphs
-from diffnas.families import Family, Teacher, sd3, unet2d_condition
-from tests.models import tiny_sd3, tiny_stable_diffusion, tiny_xl
+from diffnas.export.graph import _flat, graphs
+from diffnas.families import Family, Teacher, flux, sd3, unet2d_condition
+from tests.models import tiny_flux, tiny_sd3, tiny_stable_diffusion, tiny_xl
 
 
 def teacher(pipeline: Any, family: Family) -> Teacher:
@@ -21,15 +21,17 @@ def teacher(pipeline: Any, family: Family) -> Teacher:
         (tiny_stable_diffusion, unet2d_condition.FAMILY, ["encoder_hidden_states"]),
         (tiny_xl, unet2d_condition.FAMILY, ["encoder_hidden_states", "text_embeds", "time_ids"]),
         (tiny_sd3, sd3.FAMILY, ["encoder_hidden_states", "pooled_projections"]),
+        (tiny_flux, flux.FAMILY, ["encoder_hidden_states", "pooled_projections", "guidance"]),
     ],
 )
 def test_conditions_are_inputs_by_their_own_names(pipeline, family, names):
     model = teacher(pipeline(), family)
     graph = graphs(model)[family.component]
     assert list(graph.example)[2:] == names
-    given = graph.random_inputs(2)
-    by_name = {name: given[name] for name in names}
-    noisy, times = list(given.values())[:2]
+    random = torch.Generator().manual_seed(0)
+    noisy = torch.randn(2, *family.sample_shape(model.denoiser), generator=random)
+    condition = {name: graph.random_inputs(2)[name] for name in names}
+    inputs = family.inputs(model.denoiser, noisy, torch.tensor([3, 700]), condition)
+    given = [dict(_flat(inputs))[name] for name in graph.example]
     with torch.no_grad():
-        call = model.denoiser(**family.inputs(model.denoiser, noisy, times, by_name))
-        assert torch.equal(graph(*given.values()), family.prediction(call))
+        assert torch.equal(graph(*given), model.denoiser(**inputs).sample)

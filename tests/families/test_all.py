@@ -11,7 +11,7 @@ import torch
 from diffnas import slots
 from diffnas.architecture import Architecture, joined
 from diffnas.blocks import capture, tensors
-from diffnas.families import Family, Teacher, dit, pixart, sd3, unet2d, unet2d_condition
+from diffnas.families import Family, Teacher, dit, flux, pixart, sd3, unet2d, unet2d_condition
 from diffnas.measure.cost import to_meta
 from diffnas.rng import generator
 from diffnas.settings import SpaceSettings
@@ -23,6 +23,7 @@ from diffnas.trunk import make_trunk
 from tests.engine import first_channels, scramble, tiny_data
 from tests.models import (
     tiny_dit,
+    tiny_flux,
     tiny_pipeline,
     tiny_pixart,
     tiny_sd3,
@@ -39,10 +40,18 @@ KINDS: dict[str, tuple[Callable[[], Any], Family]] = {
     "classes, transformer": (tiny_dit, dit.FAMILY),
     "texts, transformer": (tiny_pixart, pixart.FAMILY),
     "texts, transformer of two streams": (tiny_sd3, sd3.FAMILY),
+    "texts, distilled guidance": (tiny_flux, flux.FAMILY),
+    "texts, no guidance": (lambda: tiny_flux(distilled=False), flux.FAMILY),
 }
 OF_TEXTS = [kind for kind, (_, family) in KINDS.items() if family.captions is not None]
 TOLD = [kind for kind, (_, family) in KINDS.items() if family.nothing is not None]
 WITH_STREAMS = [kind for kind, (_, family) in KINDS.items() if family.streams is not None]
+
+OWN_CALL: dict[str, Any] = {
+    "pixart": {"use_resolution_binning": False},
+    "flux": {"height": 16, "width": 16},
+}
+"""What pipelines must be told to make images of the size that their denoiser is for."""
 
 
 @cache
@@ -94,7 +103,9 @@ def test_example_inputs_can_be_made_on_the_meta_device(kind):
     model = teacher(kind)
     meta = to_meta(model.denoiser)
     inputs = model.family.example_inputs(meta, 2, torch.device("meta"))
-    assert all(tensor.is_meta and len(tensor) == 2 for tensor in tensors(inputs))
+    assert all(tensor.is_meta for tensor in tensors(inputs))
+    own = {name: each for name, each in inputs.items() if name not in model.family.shared}
+    assert all(len(tensor) == 2 for tensor in tensors(own))
     assert model.family.prediction(meta(**inputs)).shape[0] == 2
 
 
@@ -268,14 +279,17 @@ def test_guided_samples_are_those_of_the_pipelines_own_call(kind):
     )
     noise = [torch.randn(shape, generator=generator(5, "sample", index)) for index in range(2)]
     model.pipeline.set_progress_bar_config(disable=True)
-    binning = {"use_resolution_binning": False} if model.family is pixart.FAMILY else {}
+    told = model.family.example_condition(model.denoiser, 2, CPU)
+    start, *_ = model.family.inputs(
+        model.denoiser, torch.stack(noise), torch.tensor(0), told
+    ).values()
     own = model.pipeline(
         ["a cat"] * 2,
-        latents=torch.stack(noise),
+        latents=start,  # as the denoiser takes it
         num_inference_steps=steps,
         guidance_scale=4.0,
         output_type="np",
-        **binning,
+        **OWN_CALL.get(model.family.name, {}),
     ).images
     given = samples.transpose(0, 2, 3, 1).astype(float)
     assert np.abs(given - 255 * own).max() <= 1.0

@@ -11,12 +11,14 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
 )
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 from diffnas.errors import UserError
 from diffnas.families.noise import (
     BETA_SCHEDULES,
     add_noise,
     alphas_cumprod,
+    at_size,
     told_timesteps,
     unsupported_noise,
 )
@@ -282,9 +284,47 @@ def test_samplers_of_diffusions_do_not_fit_a_flow(sampler):
         check_sampler(FLOW, sampler, 5, CPU)
 
 
-def test_flows_that_depend_on_the_images_size_are_refused():
-    shifting = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
-    assert "use_dynamic_shifting" in unsupported_noise(shifting.config)
+SHIFTING = {
+    kind: FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, time_shift_type=kind)
+    for kind in ("exponential", "linear")
+}
+
+
+def test_flows_that_depend_on_the_images_size_need_one():
+    config = SHIFTING["exponential"].config
+    assert "use_dynamic_shifting" in unsupported_noise(at_size(config, None))
+    assert unsupported_noise(at_size(config, 1024)) is None
+
+
+@pytest.mark.parametrize("kind", SHIFTING)
+@pytest.mark.parametrize("tokens", [16, 256, 1024, 4096])
+def test_noise_at_a_size_is_what_the_pipelines_scheduler_has_there(kind, tokens):
+    scheduler = SHIFTING[kind]
+    mu = calculate_shift(tokens)
+    scheduler.set_timesteps(4, sigmas=[1.0, 0.75, 0.5, 0.25], mu=mu)
+    told = told_timesteps(at_size(scheduler.config, tokens), torch.tensor([999, 749, 499, 249]))
+    torch.testing.assert_close(told, scheduler.timesteps)
+
+
+def test_a_fixed_shift_is_the_same_at_every_size():
+    assert at_size(FLOW.config, 4096) is FLOW.config
+    assert at_size(DDPMScheduler().config, 4096) == DDPMScheduler().config
+
+
+@pytest.mark.parametrize("sampler", ["own", "euler"])
+def test_steps_start_where_the_pipeline_has_them_start(sampler):
+    def halves(steps: int) -> list[float]:
+        return [0.5**step for step in range(steps)]
+
+    made = fresh_scheduler(FlowMatchEulerDiscreteScheduler(), sampler, 3, CPU, halves)
+    assert made.timesteps.tolist() == [1000, 500, 250]
+
+
+def test_solvers_of_a_second_order_choose_where_steps_start():
+    made, plain = (
+        fresh_scheduler(FLOW, "dpmsolver", 3, CPU, each) for each in (lambda _: [1.0], None)
+    )
+    assert torch.equal(made.timesteps, plain.timesteps)
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm"])

@@ -4,10 +4,11 @@ import pytest
 import torch
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_flux import FluxSingleTransformerBlock
 from torch import nn
 
 from diffnas.settings import SpaceSettings
-from diffnas.slots import attention, conv, resnet
+from diffnas.slots import attention, conv, resnet, single
 
 
 def layer(**overrides):
@@ -45,6 +46,25 @@ def test_the_most_important_head_comes_first():
         assert torch.equal(weights[f"{name}.weight"], whole.weight[4:8])
         assert torch.equal(weights[f"{name}.bias"], whole.bias[4:8])
     assert torch.equal(weights["to_out.0.weight"], module.to_out[0].weight[:, 4:8])
+
+
+def test_the_most_important_heads_and_channels_beside_them_come_first():
+    torch.manual_seed(0)
+    module = FluxSingleTransformerBlock(12, 3, 4, mlp_ratio=0.5)
+    with torch.no_grad():
+        module.attn.to_v.weight[4:8] *= 9  # the second of three heads
+        module.proj_out.weight[:, 12 + 3] *= 9  # the way out of the fourth of six channels
+        module.proj_mlp.weight[1] *= 5
+    edit = {"kind": "single", "heads": 1, "width": 2}
+    weights = single.SharedWeights(module, [None]).weights(edit)
+    for name in ("to_q", "to_k", "to_v"):
+        whole = module.attn.get_submodule(name)
+        assert torch.equal(weights[f"attn.{name}.weight"], whole.weight[4:8])
+        assert torch.equal(weights[f"attn.{name}.bias"], whole.bias[4:8])
+    assert torch.equal(weights["proj_mlp.weight"], module.proj_mlp.weight[[3, 1]])
+    assert torch.equal(weights["proj_mlp.bias"], module.proj_mlp.bias[[3, 1]])
+    out = module.proj_out.weight[:, [4, 5, 6, 7, 15, 13]]
+    assert torch.equal(weights["proj_out.weight"], out)
 
 
 def test_a_convolution_of_full_rank_is_the_teachers():

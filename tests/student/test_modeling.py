@@ -9,6 +9,10 @@ import torch
 from diffusers.models.attention_processor import Attention
 from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_flux import (
+    FluxSingleTransformerBlock,
+    FluxTransformerBlock,
+)
 from torch import nn
 
 from diffnas.student import modeling
@@ -114,6 +118,53 @@ def test_attention_with_fewer_heads_is_the_layer_whose_other_heads_are_not_read(
 
     x = torch.randn(2, 32, 4, 4)
     torch.testing.assert_close(one(x), full(x))
+
+
+def two_streams(kind):
+    """A layer of FLUX's, with two heads, and what it is given: image, text, embedding of time."""
+    torch.manual_seed(0)
+    layer = kind(16, 2, 8).eval()
+    return layer, {
+        "hidden_states": torch.randn(2, 4, 16),
+        "encoder_hidden_states": torch.randn(2, 3, 16),
+        "temb": torch.randn(2, 16),
+    }
+
+
+def test_a_single_layer_with_less_is_the_layer_whose_rest_is_not_read():
+    full, given = two_streams(FluxSingleTransformerBlock)
+    with torch.no_grad():
+        full.proj_out.weight[:, 8:16] = 0  # the second head's
+        full.proj_out.weight[:, 16 + 24 :] = 0  # all but 24 channels beside
+    less = edit_module(full, {"kind": "single", "heads": 1, "width": 24})
+    weights = full.state_dict()
+    for name in [name for name in weights if name.split(".")[1] in ("to_q", "to_k", "to_v")]:
+        weights[name] = weights[name][:8]
+    for name in ("proj_mlp.weight", "proj_mlp.bias"):
+        weights[name] = weights[name][:24]
+    kept = [*range(8), *range(16, 16 + 24)]
+    weights["proj_out.weight"] = weights["proj_out.weight"][:, kept]
+    less.load_state_dict(weights)
+    torch.testing.assert_close(less(**given), full(**given))
+
+
+@pytest.mark.parametrize("edit", [{"heads": 1}, {"width": 24}])
+def test_a_single_layer_keeps_what_is_not_named(edit):
+    full, given = two_streams(FluxSingleTransformerBlock)
+    less = edit_module(full, {"kind": "single", **edit})
+    inward = [8 * edit.get("heads", 2), edit.get("width", 64)]
+    assert [less.attn.inner_dim, less.mlp_hidden_dim] == inward
+    assert less.proj_out._tp_packed_row_blocks == inward
+    assert [each.shape for each in less(**given)] == [each.shape for each in full(**given)]
+
+
+@pytest.mark.parametrize("kind", [FluxTransformerBlock, FluxSingleTransformerBlock])
+def test_a_skipped_layer_of_two_streams_hands_on_text_and_image(kind):
+    layer, given = two_streams(kind)
+    text, image = edit_module(layer, {"kind": "skip"})(**given)
+    assert torch.equal(text, given["encoder_hidden_states"])
+    assert torch.equal(image, given["hidden_states"])
+    assert [each.shape for each in layer(**given)] == [text.shape, image.shape]
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.4])

@@ -24,8 +24,8 @@ from diffnas.progress import Progress
 class Embeddings:
     """What text encoders made of all captions.
 
-    ``rows``: tensors (K, ...) by name, of K different captions; ``nothing``: (1, ...), of none;
-    ``of``: the row of each image's caption, int64 (N,).
+    ``rows``: tensors (K, ...) by name, of K different captions; ``nothing``: (1, ...), of none,
+    if the model can be told that; ``of``: the row of each image's caption, int64 (N,).
     """
 
     rows: Mapping[str, np.ndarray]

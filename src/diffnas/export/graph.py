@@ -47,9 +47,11 @@ def graphs(pipeline: Teacher) -> dict[str, Graph]:
     inputs: Mapping[str, Any] = family.example_inputs(denoiser, 2, torch.device("cpu"))
 
     def predicted(**given: Tensor) -> Tensor:
-        return family.prediction(denoiser(**_put(inputs, given)))
+        made: Tensor = denoiser(**_put(inputs, given)).sample
+        return made
 
-    found = {family.component: Graph(predicted, denoiser, "out_sample", **dict(_flat(inputs)))}
+    free = {name: each for name, each in inputs.items() if name not in family.shared}
+    found = {family.component: Graph(predicted, denoiser, "out_sample", **dict(_flat(free)))}
     if (coder := pipeline.coder) is not None:
         latents = torch.zeros(2, *family.sample_shape(denoiser))
 

@@ -17,9 +17,9 @@ from diffnas.data import Data, batch, to_float, to_latents
 from diffnas.errors import UserError
 from diffnas.families import autoencoder, conditions
 from diffnas.families.conditions import Condition, Shows
-from diffnas.families.noise import add_noise, told_timesteps, train_timesteps
+from diffnas.families.noise import add_noise, at_size, told_timesteps, train_timesteps
 from diffnas.families.resting import awake
-from diffnas.families.sampling import Denoise, sample_images
+from diffnas.families.sampling import Denoise, Levels, sample_images
 from diffnas.measure.cost import call_cost
 
 _ENCODING = threading.Lock()
@@ -31,20 +31,24 @@ class Batch:
     """One denoiser call and what it should give.
 
     ``inputs``: keyword arguments of the denoiser; ``target``: what the scheduler's prediction type
-    asks for (noise, velocity or clean image), shape (B, C, H, W).
+    asks for (noise, velocity or clean image), shape (B, C, H, W). ``shared``: names of inputs that
+    all rows share.
     """
 
     inputs: dict[str, Any]
     target: Tensor
+    shared: tuple[str, ...] = ()
 
     def rows(self, first: int, last: int) -> "Batch":
-        """Those of the batch alone; tensors that are not of its length are shared."""
+        """Those of the batch alone; tensors that are not of its length are shared too."""
         size = len(self.target)
 
         def cut(tensor: Tensor) -> Tensor:
             return tensor[first:last] if tensor.ndim and len(tensor) == size else tensor
 
-        return Batch(map_tensors(cut, self.inputs), self.target[first:last])
+        own = {name: each for name, each in self.inputs.items() if name not in self.shared}
+        inputs = {**self.inputs, **map_tensors(cut, own)}
+        return Batch(inputs, self.target[first:last], self.shared)
 
     def error(self, predicted: Tensor, reduction: str = "mean") -> Tensor:
         """Squared error of a prediction, in float32; of its first channels, where it has more."""
@@ -85,6 +89,10 @@ class Family:
     ``captions``: (pipeline, captions) -> their condition, if conditions are texts.
     ``nothing``: pipeline -> the condition (1, ...) that stands for none, if there is one: with it
     sampling can be guided.
+    ``shared``: names of inputs that are of no image, but the same for all, such as positions.
+    ``tokens``: denoiser -> how many patches of an image it sees, where its scheduler's shift may
+    follow that number.
+    ``levels``: where its pipelines start their steps, if they do not leave that to the scheduler.
     """
 
     name: str
@@ -102,6 +110,15 @@ class Family:
     needed: tuple[str, ...] = ()
     captions: Callable[[Any, list[str]], Condition] | None = None
     nothing: Callable[[Any], Condition] | None = None
+    shared: tuple[str, ...] = ()
+    tokens: Callable[[nn.Module], int] | None = None
+    levels: Levels | None = None
+
+    def scheduler(self, denoiser: nn.Module, given: Any) -> Any:
+        """A pipeline's scheduler, with the shift that it has at the denoiser's size."""
+        tokens = None if self.tokens is None else self.tokens(denoiser)
+        config = at_size(given.config, tokens)
+        return given if config is given.config else type(given).from_config(config)
 
     def example_inputs(
         self, denoiser: nn.Module, batch_size: int, device: torch.device
@@ -130,6 +147,17 @@ class Teacher:
     def device(self) -> torch.device:
         """Where the denoiser is and all work runs."""
         return next(self.denoiser.parameters()).device
+
+    @property
+    def scheduler(self) -> Any:
+        """The pipeline's, for the size that the denoiser makes."""
+        return self.family.scheduler(self.denoiser, self.pipeline.scheduler)
+
+    @property
+    def distilled(self) -> bool:
+        """Whether guidance is in the denoiser, which is told how far to go."""
+        meta = torch.device("meta")
+        return conditions.GUIDANCE in self.family.example_condition(self.denoiser, 1, meta)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -188,7 +216,7 @@ class Teacher:
         Raises:
             UserError: it is asked for, and the model cannot be guided.
         """
-        if self.family.nothing is None:
+        if self.family.nothing is None and not self.distilled:
             if asked not in (None, 1.0):
                 raise UserError(
                     f"evaluate.guidance = {asked:g}: model {self.source} has no condition that "
@@ -200,6 +228,10 @@ class Teacher:
         own = inspect.signature(kind.__call__).parameters.get("guidance_scale")
         # In diffusers less than 1 is no guidance.
         return asked if asked is not None else max(1.0, float(own.default)) if own else 1.0
+
+    def calls(self, guidance: float) -> int:
+        """How often the denoiser is asked in a step: where it is guided, without condition too."""
+        return 2 if self.family.nothing is not None and guidance != 1.0 else 1
 
     def training_batch(
         self,
@@ -213,7 +245,7 @@ class Teacher:
         ``timesteps``: integers (B,), uniform unless given; they and the noise are drawn on the CPU,
         so that devices get the same.
         """
-        config, device = self.pipeline.scheduler.config, self.device
+        config, device = self.scheduler.config, self.device
         noise = torch.randn(clean.shape, generator=random)
         if timesteps is None:
             timesteps = torch.randint(train_timesteps(config), (len(clean),), generator=random)
@@ -222,7 +254,7 @@ class Teacher:
         given = {name: each.to(device) for name, each in condition.items()}
         told = told_timesteps(config, timesteps).to(device)
         inputs = self.family.inputs(self.denoiser, noisy, told, given)
-        return Batch(inputs, target)
+        return Batch(inputs, target, self.family.shared)
 
     def random_batch(self, data: Data, size: int, random: torch.Generator) -> Batch:
         """Seen images, augmented, at uniform timesteps, made noisy.
@@ -274,7 +306,8 @@ class Teacher:
 
         ``shows``: indices of images (B,) -> their condition, for a model that takes one.
         ``guidance``: with ``nothing``, how far predictions go from those without the condition,
-        past those with it, which are at 1 (Ho and Salimans 2022, arXiv 2207.12598).
+        past those with it, which are at 1 (Ho and Salimans 2022, arXiv 2207.12598); or what a
+        model is told that was distilled so (Meng et al., arXiv 2210.03142).
 
         Raises:
             UserError: the sampler does not fit the pipeline.
@@ -287,6 +320,8 @@ class Teacher:
         def prepare(indices: Tensor) -> Denoise:
             condition = {} if shows is None else shows(indices.numpy())
             condition = {name: each.to(device) for name, each in condition.items()}
+            if (told := condition.get(conditions.GUIDANCE)) is not None:
+                condition[conditions.GUIDANCE] = torch.full_like(told, guidance)
             if guided and nothing is not None:
                 condition = conditions.both(condition, nothing)
 
@@ -303,7 +338,7 @@ class Teacher:
 
         inputs = family.example_inputs(self.denoiser, 1, device)
         return sample_images(
-            self.pipeline.scheduler,
+            self.scheduler,
             prepare,
             shape,
             count,
@@ -312,6 +347,7 @@ class Teacher:
             steps=steps,
             batch_size=batch_size,
             device=device,
+            levels=family.levels,
             decode=self.decode,
             macs=call_cost(self.denoiser, kwargs=inputs).macs * (2 if guided else 1),
             progress=progress,

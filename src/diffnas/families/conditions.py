@@ -29,6 +29,9 @@ the prompt that it takes when it is given none."""
 CLASSES = "class_labels"
 """The name of classes, int64 (B,)."""
 
+GUIDANCE = "guidance"
+"""The name of the scale (B,) that a model is told which was distilled with its guidance in it."""
+
 
 def of_classes(
     labels: npt.NDArray[np.int64] | None, rows: npt.NDArray[np.integer[Any]], count: int

@@ -5,6 +5,7 @@ noisy = sqrt(a) * image + sqrt(1 - a) * noise. Or of a straight flow (Liu et al.
 Esser et al., arXiv 2403.03206): noisy = (1 - s) * image + s * noise, s(t) from 0 to 1.
 """
 
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -47,6 +48,21 @@ def unsupported_noise(config: Mapping[str, Any]) -> str | None:
 def is_flow(config: Mapping[str, Any]) -> bool:
     """Whether it is the config of diffusers' ``FlowMatchEulerDiscreteScheduler``."""
     return "beta_schedule" not in config and {"shift", "base_shift"} <= set(config)
+
+
+def at_size(config: Mapping[str, Any], tokens: int | None) -> Mapping[str, Any]:
+    """The config with a fixed shift: of a flow whose shift follows the image's size, that of this.
+
+    It is a line in ``tokens``, how many patches of an image the denoiser sees, or the exponential
+    function of one (Esser et al., arXiv 2403.03206). As it is where their number is not known.
+    """
+    if tokens is None or not is_flow(config) or not config.get("use_dynamic_shifting"):
+        return config
+    least, most = config["base_image_seq_len"], config["max_image_seq_len"]
+    share = (tokens - least) / (most - least)
+    mu = config["base_shift"] + share * (config["max_shift"] - config["base_shift"])
+    shift = math.exp(mu) if config["time_shift_type"] == "exponential" else mu
+    return {**config, "use_dynamic_shifting": False, "shift": shift}
 
 
 def flow_sigmas(config: Mapping[str, Any], timesteps: Tensor) -> Tensor:

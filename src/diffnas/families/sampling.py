@@ -28,6 +28,9 @@ from diffnas.rng import generator
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(noisy images (B, C, H, W), timestep) -> the denoiser's prediction."""
 
+Levels = Callable[[int], list[float]]
+"""Number of steps -> the share of noise that each starts at, from 1 down, before any shift."""
+
 # Trailing steps start from the last training timestep, where the start noise belongs (Lin et al.
 # 2023, arXiv 2305.08891); with few steps, leading ones begin too late and leave noise in.
 SPACING = {"timestep_spacing": "trailing"}
@@ -86,8 +89,17 @@ def _flow_scheduler(config: Mapping[str, Any], sampler: str) -> Any:
     )
 
 
-def fresh_scheduler(scheduler: Any, sampler: str, steps: int, device: torch.device) -> Any:
+def fresh_scheduler(
+    scheduler: Any,
+    sampler: str,
+    steps: int,
+    device: torch.device,
+    levels: Levels | None = None,
+) -> Any:
     """A scheduler set to those steps, of that sampler, for a pipeline with this scheduler.
+
+    ``levels``: what noise its pipeline starts the steps at, where it does not leave that to the
+    scheduler; solvers of other orders choose their own.
 
     Raises:
         UserError: the sampler is unknown, or cannot take so many steps.
@@ -99,13 +111,21 @@ def fresh_scheduler(scheduler: Any, sampler: str, steps: int, device: torch.devi
         else:
             fresh = make_scheduler(scheduler.config, sampler, steps)
             kind = type(fresh)
-        fresh.set_timesteps(steps, device=device)
+        takes_levels = "sigmas" in inspect.signature(fresh.set_timesteps).parameters
+        chosen = {"sigmas": levels(steps)} if levels is not None and takes_levels else {}
+        fresh.set_timesteps(steps, device=device, **chosen)
     except _UNFIT as error:
         raise _refusal(kind, sampler, steps, error) from error
     return fresh
 
 
-def check_sampler(scheduler: Any, sampler: str, steps: int, device: torch.device) -> None:
+def check_sampler(
+    scheduler: Any,
+    sampler: str,
+    steps: int,
+    device: torch.device,
+    levels: Levels | None = None,
+) -> None:
     """Take all steps with an image of one pixel and a model that predicts zeros.
 
     Some schedulers say only in a step that they do not take what the model predicts.
@@ -113,7 +133,7 @@ def check_sampler(scheduler: Any, sampler: str, steps: int, device: torch.device
     Raises:
         UserError: the sampler is unknown, or does not fit the scheduler or the number of steps.
     """
-    fresh = fresh_scheduler(scheduler, sampler, steps, device)
+    fresh = fresh_scheduler(scheduler, sampler, steps, device, levels)
     pixel = torch.zeros(1, 1, 1, 1, device=device)
     try:
         _denoise(
@@ -165,13 +185,15 @@ def sample_images(
     steps: int,
     batch_size: int,
     device: torch.device,
+    levels: Levels | None = None,
     decode: Callable[[Tensor], Tensor] | None = None,
     macs: float = 0.0,
     progress: Callable[[int], None] | None = None,
 ) -> npt.NDArray[np.uint8]:
     """``count`` images, uint8 (count, C, H, W).
 
-    ``scheduler``: the pipeline's own; it is left as it is. ``prepare``: indices of a batch's images
+    ``scheduler``: the pipeline's own; it is left as it is. ``levels``: as in
+    :func:`fresh_scheduler`. ``prepare``: indices of a batch's images
     (B,) -> its denoising. ``shape``: of what is denoised, from which ``decode`` makes images if it
     is not yet. ``macs``: of denoising one image once; small batches are made side by side, large
     ones one after the other. ``progress`` is called with the number of images made so far.
@@ -182,7 +204,7 @@ def sample_images(
     """
 
     def run(indices: Tensor) -> npt.NDArray[np.uint8]:
-        own = fresh_scheduler(scheduler, sampler, steps, device)
+        own = fresh_scheduler(scheduler, sampler, steps, device, levels)
         generators = [generator(seed, "sample", int(index)) for index in indices]
         noise = torch.stack([torch.randn(shape, generator=each) for each in generators])
         with torch.no_grad():

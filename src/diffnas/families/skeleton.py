@@ -14,6 +14,7 @@ from diffnas.families import (
     Teacher,
     autoencoder,
     dit,
+    flux,
     origin,
     pixart,
     sd3,
@@ -32,6 +33,7 @@ FAMILIES: tuple[Family, ...] = (
     dit.FAMILY,
     pixart.FAMILY,
     sd3.FAMILY,
+    flux.FAMILY,
 )
 
 TEXTS = ("text_encoder", "tokenizer")
@@ -69,7 +71,7 @@ def skeleton(source: Origin) -> Teacher:
         why = _unfit(family.sample_shape(denoiser)[0], *coder.values())
     scheduler = _scheduler(source, index)
     if scheduler is not None:
-        why = why or unsupported_noise(scheduler.config)
+        why = why or unsupported_noise(family.scheduler(denoiser, scheduler).config)
     if why is not None:
         raise UserError(f"model {source.model}: {why}")
     kind = getattr(diffusers, str(values.get("_class_name")), SimpleNamespace)

@@ -68,8 +68,7 @@ def hours(
     image_steps = (
         len(settings.evaluate.seeds) * settings.evaluate.samples * settings.evaluate.sampler_steps
     )
-    if teacher.guidance(settings.evaluate.guidance) != 1.0:
-        image_steps *= 2  # with what it is told, and without
+    image_steps *= teacher.calls(teacher.guidance(settings.evaluate.guidance))
     macs = {
         "supernet": settings.supernet.steps
         * settings.supernet.batch_size

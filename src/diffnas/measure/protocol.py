@@ -101,10 +101,11 @@ def check(pipeline: Teacher, data: Data, settings: EvaluateSettings) -> None:
     pipeline.guidance(settings.guidance)
     _check_conditions(pipeline, data)
     check_sampler(
-        pipeline.pipeline.scheduler,
+        pipeline.scheduler,
         settings.sampler,
         settings.sampler_steps,
         pipeline.device,
+        pipeline.family.levels,
     )
 
 

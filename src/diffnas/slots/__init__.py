@@ -15,10 +15,18 @@ from torch import nn
 from torch.func import functional_call
 
 from diffnas.architecture import SlotSpace, joined
-from diffnas.slots import attention, conv, feed_forward, joint, resnet, transformer
+from diffnas.slots import attention, conv, feed_forward, joint, resnet, single, transformer
 from diffnas.student.modeling import edit_module
 
-KINDS: tuple[ModuleType, ...] = (resnet, transformer, joint, attention, feed_forward, conv)
+KINDS: tuple[ModuleType, ...] = (
+    resnet,
+    transformer,
+    joint,
+    single,
+    attention,
+    feed_forward,
+    conv,
+)
 
 
 def find(block: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module, ModuleType]]:

@@ -22,6 +22,7 @@ def matches(module: nn.Module) -> bool:
         and module.added_kv_proj_dim is None
         and module.norm_q is None
         and module.norm_k is None
+        and module.to_out is not None
         and cuttable(module)
     )
 
@@ -32,9 +33,8 @@ def cuttable(module: Any) -> bool:
     norms = ("norm_q", "norm_k", "norm_added_q", "norm_added_k")
     found = [getattr(module, name, None) for name in norms]
     return (
-        module.spatial_norm is None
-        and module.inner_dim == module.inner_kv_dim
-        and module.to_out is not None
+        getattr(module, "spatial_norm", None) is None
+        and module.inner_dim == getattr(module, "inner_kv_dim", module.inner_dim)
         and not module.fused_projections
         and all(w.numel() == size for norm in found if norm is not None for w in norm.parameters())
     )
@@ -99,31 +99,40 @@ def _inward(layer: Any) -> list[tuple[str, Any]]:
 
 
 def _outward(layer: Any) -> list[tuple[str, Any]]:
-    """Projections whose columns are heads, by name."""
-    found = (("to_out.0", layer.to_out[0]), ("to_add_out", getattr(layer, "to_add_out", None)))
+    """Projections whose columns are heads, by name; none where its parent has the way out."""
+    own = getattr(layer, "to_out", None)
+    found = (
+        ("to_out.0", None if own is None else own[0]),
+        ("to_add_out", getattr(layer, "to_add_out", None)),
+    )
     return [(name, each) for name, each in found if each is not None]
 
 
 @torch.no_grad()
-def ordered(layer: Attention) -> Attention:
-    """The same function with its heads sorted by ||W_v|| * ||W_out||, most important first.
-
-    With a second stream, by the sum of both.
-    """
+def ordered(layer: Attention, order: Tensor | None = None) -> Attention:
+    """The same function with its channels in that order: that of its heads' importance."""
     new = copy.deepcopy(layer)
-    heads = layer.heads
-    importance: Any = 0
-    values = [each for name, each in _inward(layer) if name in ("to_v", "add_v_proj")]
-    # Where a stream has no way out, its values still go out by the other's.
-    outs = [each for _, each in _outward(layer)]
-    for value, out in itertools.zip_longest(values, outs, fillvalue=outs[0]):
-        reads = out.weight.unflatten(1, (heads, -1)).norm(dim=(0, 2))
-        importance = importance + value.weight.unflatten(0, (heads, -1)).norm(dim=(1, 2)) * reads
-    rows = torch.arange(layer.inner_dim, device=importance.device).unflatten(0, (heads, -1))
-    order = rows[importance.argsort(descending=True, stable=True)].flatten()
+    if order is None:
+        order = order_of(layer, [each.weight for _, each in _outward(layer)])
     for _, projection in _inward(new):
         for parameter in projection.parameters():
             parameter.copy_(parameter[order].clone())
     for _, projection in _outward(new):
         projection.weight.copy_(projection.weight[:, order].clone())
     return new
+
+
+def order_of(layer: Attention, outs: list[Tensor]) -> Tensor:
+    """Its channels, heads sorted by ||W_v|| * ||W_out||, most important first.
+
+    With a second stream, by the sum of both. ``outs``: what reads the heads, (any, channels).
+    """
+    heads = layer.heads
+    importance: Any = 0
+    values = [each.weight for name, each in _inward(layer) if name in ("to_v", "add_v_proj")]
+    # Where a stream has no way out, its values still go out by the other's.
+    for value, out in itertools.zip_longest(values, outs, fillvalue=outs[0]):
+        reads = out.unflatten(1, (heads, -1)).norm(dim=(0, 2))
+        importance = importance + value.unflatten(0, (heads, -1)).norm(dim=(1, 2)) * reads
+    rows = torch.arange(layer.inner_dim, device=importance.device).unflatten(0, (heads, -1))
+    return rows[importance.argsort(descending=True, stable=True)].flatten()

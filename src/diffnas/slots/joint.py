@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from diffusers.models.attention import JointTransformerBlock
+from diffusers.models.transformers.transformer_flux import FluxTransformerBlock
 from torch import Tensor, nn
 
 from diffnas.architecture import TEACHER, Edit
@@ -16,7 +17,7 @@ KIND = "joint"
 
 def matches(module: Any) -> bool:
     """Whether this slot understands the module."""
-    if type(module) is not JointTransformerBlock:
+    if type(module) not in (JointTransformerBlock, FluxTransformerBlock):
         return False
     forwards = [module.ff] if module.ff_context is None else [module.ff, module.ff_context]
     return all(map(attention.cuttable, _attentions(module).values())) and all(
@@ -25,7 +26,7 @@ def matches(module: Any) -> bool:
 
 
 def _attentions(module: Any) -> dict[str, Any]:
-    found = {"attn": module.attn, "attn2": module.attn2}
+    found = {"attn": module.attn, "attn2": getattr(module, "attn2", None)}
     return {name: each for name, each in found.items() if each is not None}
 
 

@@ -17,7 +17,9 @@ An edit is a plain dict; its ``kind`` names the module type it applies to:
 - ``{"kind": "conv", "rank": 16}`` or ``{"kind": "conv", "kernel": 1}``: a ``Conv2d`` as the product
   of a k x k one with that many outputs and a 1 x 1 one, or with another kernel size,
 - ``{"kind": "joint", "heads": 2, "width": 64, "context_width": 32}``: a ``JointTransformerBlock``
-  with so many heads, and such feed-forwards for image and text,
+  or ``FluxTransformerBlock`` with so many heads, and such feed-forwards for image and text,
+- ``{"kind": "single", "heads": 2, "width": 64}``: a ``FluxSingleTransformerBlock`` with so many
+  heads and so many channels beside them,
 - ``{"kind": "skip"}``: any of these but a convolution without its residual branch,
 - ``{"kind": "trunk", "groups": 6}``, at the path "" of the model itself: every stream, which is
   what its layers pass on to each other, keeps so many of its norm groups. Layers stay as wide
@@ -38,6 +40,7 @@ import torch
 from diffusers import (
     ConfigMixin,
     DiTTransformer2DModel,
+    FluxTransformer2DModel,
     ModelMixin,
     PixArtTransformer2DModel,
     SD3Transformer2DModel,
@@ -53,6 +56,10 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.transformers.transformer_flux import (
+    FluxSingleTransformerBlock,
+    FluxTransformerBlock,
+)
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
@@ -69,8 +76,11 @@ one cache, where different files of one name would overwrite each other."""
 sys.modules.setdefault(MODULE_NAME, sys.modules[__name__])
 
 
-KINDS = ("resnet", "attention", "feed_forward", "transformer", "joint", "conv", "skip")
+KINDS = ("resnet", "attention", "feed_forward", "transformer", "joint", "single", "conv", "skip")
 """Of edits of single modules."""
+
+TWO_STREAMS = (JointTransformerBlock, FluxTransformerBlock, FluxSingleTransformerBlock)
+"""Layers that take and give text and image."""
 
 
 class Skip(nn.Module):
@@ -89,7 +99,7 @@ class Skip(nn.Module):
         self.residual = getattr(layer, "residual_connection", not alone)
         scale = getattr(layer, "output_scale_factor", None)
         self.scale = getattr(layer, "rescale_output_factor", 1.0) if scale is None else scale
-        self.joint = isinstance(layer, JointTransformerBlock)
+        self.joint = isinstance(layer, TWO_STREAMS)
         self.hands_text_on = not getattr(layer, "context_pre_only", False)
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -118,7 +128,9 @@ def edit_module(module: nn.Module, edit: Mapping[str, Any]) -> nn.Module:
     match kind, module:
         case "skip", ResnetBlock2D() | Attention() | FeedForward():
             new: nn.Module = copy.deepcopy(Skip(module))
-        case "skip", Transformer2DModel() | BasicTransformerBlock() | JointTransformerBlock():
+        case "skip", Transformer2DModel() | BasicTransformerBlock():
+            new = Skip(module)
+        case "skip", _ if isinstance(module, TWO_STREAMS):
             new = Skip(module)
         case "resnet", ResnetBlock2D():
             new = _resnet(module, edit["width"], edit["groups"], edit["kernel"])
@@ -128,8 +140,10 @@ def edit_module(module: nn.Module, edit: Mapping[str, Any]) -> nn.Module:
             new = _feed_forward(module, edit["width"])
         case "transformer", Transformer2DModel() | BasicTransformerBlock():
             new = _transformer(module, edit)
-        case "joint", JointTransformerBlock():
+        case "joint", JointTransformerBlock() | FluxTransformerBlock():
             new = _joint(module, edit)
+        case "single", FluxSingleTransformerBlock():
+            new = _single(module, edit)
         case "conv", nn.Conv2d():
             new = _conv(module, edit.get("rank"), edit.get("kernel"))
         case _:
@@ -273,7 +287,7 @@ def _resnet(layer: Any, width: int, groups: int, kernel: int) -> nn.Module:
 def _attention(layer: Any, heads: int) -> nn.Module:
     # These tie heads together.
     if (
-        layer.inner_kv_dim != layer.inner_dim
+        getattr(layer, "inner_kv_dim", layer.inner_dim) != layer.inner_dim
         or layer.fused_projections
         or any(
             norm is not None and layer.inner_dim in getattr(norm, "normalized_shape", ())
@@ -287,8 +301,9 @@ def _attention(layer: Any, heads: int) -> nn.Module:
     for name in ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj"):
         if (old := getattr(layer, name, None)) is not None:
             setattr(new, name, nn.Linear(old.in_features, inner, bias=old.bias is not None, **make))
-    out = layer.to_out[0]
-    new.to_out[0] = nn.Linear(inner, out.out_features, bias=out.bias is not None, **make)
+    if getattr(layer, "to_out", None) is not None:  # else its parent has the way out
+        out = layer.to_out[0]
+        new.to_out[0] = nn.Linear(inner, out.out_features, bias=out.bias is not None, **make)
     if (out := getattr(layer, "to_add_out", None)) is not None:
         new.to_add_out = nn.Linear(inner, out.out_features, bias=out.bias is not None, **make)
     new.heads = new.sliceable_head_dim = heads
@@ -326,11 +341,27 @@ def _joint(layer: Any, edit: Mapping[str, Any]) -> nn.Module:
     new = copy.deepcopy(layer)
     if (heads := edit.get("heads")) is not None:
         new.attn = _attention(layer.attn, heads)
-        if layer.attn2 is not None:
+        if getattr(layer, "attn2", None) is not None:
             new.attn2 = _attention(layer.attn2, heads)
     for name, setting in (("ff", "width"), ("ff_context", "context_width")):
         if (width := edit.get(setting)) is not None:
             setattr(new, name, _feed_forward(getattr(layer, name), width))
+    return new
+
+
+def _single(layer: Any, edit: Mapping[str, Any]) -> nn.Module:
+    new = copy.deepcopy(layer)
+    make = _like(layer.proj_out.weight)
+    if (heads := edit.get("heads")) is not None:
+        new.attn = _attention(layer.attn, heads)
+    if (width := edit.get("width")) is not None:
+        old = layer.proj_mlp
+        new.proj_mlp = nn.Linear(old.in_features, width, bias=old.bias is not None, **make)
+        new.mlp_hidden_dim = width
+    out, inward = layer.proj_out, [new.attn.inner_dim, new.mlp_hidden_dim]
+    new.proj_out = nn.Linear(sum(inward), out.out_features, bias=out.bias is not None, **make)
+    # Where diffusers notes, for several devices, what the layer's inputs are made of.
+    new.proj_out._tp_packed_row_blocks = inward
     return new
 
 
@@ -467,6 +498,7 @@ DiffNASUNet2DConditionModel = _edited(UNet2DConditionModel)
 DiffNASDiTTransformer2DModel = _edited(DiTTransformer2DModel)
 DiffNASPixArtTransformer2DModel = _edited(PixArtTransformer2DModel)
 DiffNASSD3Transformer2DModel = _edited(SD3Transformer2DModel)
+DiffNASFluxTransformer2DModel = _edited(FluxTransformer2DModel)
 
 EDITED_MODELS = (
     DiffNASUNet2DModel,
@@ -474,4 +506,5 @@ EDITED_MODELS = (
     DiffNASDiTTransformer2DModel,
     DiffNASPixArtTransformer2DModel,
     DiffNASSD3Transformer2DModel,
+    DiffNASFluxTransformer2DModel,
 )

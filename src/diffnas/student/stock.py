@@ -11,7 +11,7 @@ from diffnas.student.modeling import EDITED_MODELS, EditedModel
 
 Edits = Mapping[str, Mapping[str, Any]]
 
-PARTIAL = ("transformer", "joint")
+PARTIAL = ("transformer", "joint", "single")
 """Kinds of edits that leave as it is what they do not name."""
 
 _WITHOUT_ATTENTION = {"AttnDownBlock2D": "DownBlock2D", "AttnUpBlock2D": "UpBlock2D"}

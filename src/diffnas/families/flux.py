@@ -1,0 +1,152 @@
+"""Text-to-image transformers of two streams, then of one: FLUX.1 dev and schnell.
+
+They denoise latents in squares of 2 by 2, packed as tokens. Of dev, guidance is distilled into the
+denoiser (Meng et al., arXiv 2210.03142), which is told its scale; of schnell, it is left out.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import FluxTransformer2DModel
+from torch import Tensor, nn
+
+from diffnas.families import Family
+from diffnas.families.conditions import GUIDANCE, Condition, through
+from diffnas.student.modeling import DiffNASFluxTransformer2DModel
+
+SIZE = 128
+"""Height and width of the latents that its pipelines make unless asked for others."""
+
+TOKENS = 512
+"""Of T5's states, padded."""
+
+SCALE = 3.5
+"""Guidance that its pipelines tell the denoiser unless asked for another."""
+
+TEXTS, POOLED = "encoder_hidden_states", "pooled_projections"
+
+
+def supports(denoiser: Any) -> str | None:
+    """Say in a line why this denoiser cannot be searched; None if it can."""
+    config, size = denoiser.config, _size(denoiser)
+    if denoiser.out_channels != config.in_channels or config.in_channels % 4:
+        return (
+            f"in_channels {config.in_channels} and out_channels {denoiser.out_channels}: supported "
+            "are as many of both, four for each of the latents; models that take an image or a "
+            "mask besides are not"
+        )
+    if config.patch_size != 1:
+        return f"patch_size {config.patch_size} is not supported; 1 is"
+    if not isinstance(size, int) or size < 4 or size % 2:
+        return (
+            f"sample_size {size!r} in the denoiser's config.json: latents are taken 2 by 2; set an "
+            "even number from 4 on, or leave it out"
+        )
+    return None
+
+
+def block_names(denoiser: nn.Module) -> list[str]:
+    """One block per layer, those of two streams first."""
+    lists = ("transformer_blocks", "single_transformer_blocks")
+    return [f"{name}.{i}" for name in lists for i in range(len(getattr(_flux(denoiser), name)))]
+
+
+def sample_shape(denoiser: nn.Module) -> tuple[int, int, int]:
+    """(C, H, W) of latents."""
+    size = _size(denoiser)
+    return _flux(denoiser).config.in_channels // 4, size, size
+
+
+def tokens(denoiser: nn.Module) -> int:
+    """Squares of 2 by 2 latents."""
+    return (_size(denoiser) // 2) ** 2
+
+
+def levels(steps: int) -> list[float]:
+    """Where its pipelines start their steps."""
+    return [float(level) for level in np.linspace(1.0, 1 / steps, steps)]
+
+
+def example_condition(denoiser: nn.Module, batch_size: int, device: torch.device) -> Condition:
+    """Of zeros."""
+    config = _flux(denoiser).config
+    sizes: dict[str, tuple[int, ...]] = {
+        TEXTS: (TOKENS, config.joint_attention_dim),
+        POOLED: (config.pooled_projection_dim,),
+    }
+    if config.guidance_embeds:
+        sizes[GUIDANCE] = ()
+    return {name: torch.zeros(batch_size, *size, device=device) for name, size in sizes.items()}
+
+
+def inputs(
+    denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Condition
+) -> dict[str, Any]:
+    """Keyword arguments of a call."""
+    squares = noisy.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # (B, C, h, 2, w, 2)
+    rows, columns = squares.shape[2], squares.shape[4]
+    return {
+        "hidden_states": squares.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2),
+        "timestep": timesteps.expand(len(noisy)) / 1000,
+        **condition,
+        "txt_ids": torch.zeros(condition[TEXTS].shape[1], 3, device=noisy.device),
+        "img_ids": _places(rows, columns, noisy.device),
+    }
+
+
+def _places(rows: int, columns: int, device: torch.device) -> Tensor:
+    """(0, row, column) of each token."""
+    spread = [torch.arange(count, device=device).float() for count in (1, rows, columns)]
+    return torch.stack(torch.meshgrid(*spread, indexing="ij"), dim=-1).flatten(0, 2)
+
+
+def prediction(output: Any) -> Tensor:
+    """Predicted tensor (B, C, H, W) of a denoiser's output; it is square."""
+    made: Tensor = output.sample
+    side = math.isqrt(made.shape[1])
+    squares = made.unflatten(2, (-1, 2, 2)).unflatten(1, (side, side))  # (B, h, w, C, 2, 2)
+    return squares.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+
+
+def encoded(pipeline: Any, texts: list[str], _: bool) -> Condition:
+    """As the pipeline itself encodes them."""
+    device = next(pipeline.transformer.parameters()).device
+    told, pooled, _ids = pipeline.encode_prompt(texts, device=device)
+    found = {TEXTS: told, POOLED: pooled}
+    if pipeline.transformer.config.guidance_embeds:
+        found[GUIDANCE] = torch.full((len(texts),), SCALE, device=device)
+    return found
+
+
+def _size(denoiser: nn.Module) -> Any:
+    # Not an argument of its class, but an entry that diffusers keeps.
+    return _flux(denoiser).config.get("sample_size", SIZE)
+
+
+def _flux(denoiser: nn.Module) -> Any:
+    return denoiser  # untyped: diffusers' configs are
+
+
+FAMILY = Family(
+    name="flux",
+    component="transformer",
+    classes=(FluxTransformer2DModel, DiffNASFluxTransformer2DModel),
+    supports=supports,
+    block_names=block_names,
+    streams=None,
+    sample_shape=sample_shape,
+    class_count=lambda _: None,
+    example_condition=example_condition,
+    inputs=inputs,
+    prediction=prediction,
+    beside=(
+        *("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"),
+        *("image_encoder", "feature_extractor"),
+    ),
+    captions=through(encoded)["captions"],  # there is no negative prompt
+    shared=("txt_ids", "img_ids"),
+    tokens=tokens,
+    levels=levels,
+)
