@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from diffnas.export.graph import _flat, graphs
+from diffnas.export.graph import flat, graphs
 from diffnas.families import Family, Teacher, flux, sd3, unet2d_condition
 from tests.models import tiny_flux, tiny_sd3, tiny_stable_diffusion, tiny_xl
 
@@ -32,6 +32,6 @@ def test_conditions_are_inputs_by_their_own_names(pipeline, family, names):
     noisy = torch.randn(2, *family.sample_shape(model.denoiser), generator=random)
     condition = {name: graph.random_inputs(2)[name] for name in names}
     inputs = family.inputs(model.denoiser, noisy, torch.tensor([3, 700]), condition)
-    given = [dict(_flat(inputs))[name] for name in graph.example]
+    given = [dict(flat(inputs))[name] for name in graph.example]
     with torch.no_grad():
         assert torch.equal(graph(*given), model.denoiser(**inputs).sample)

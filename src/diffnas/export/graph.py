@@ -51,7 +51,7 @@ def graphs(pipeline: Teacher) -> dict[str, Graph]:
         return made
 
     free = {name: each for name, each in inputs.items() if name not in family.shared}
-    found = {family.component: Graph(predicted, denoiser, "out_sample", **dict(_flat(free)))}
+    found = {family.component: Graph(predicted, denoiser, "out_sample", **dict(flat(free)))}
     if (coder := pipeline.coder) is not None:
         latents = torch.zeros(2, *family.sample_shape(denoiser))
 
@@ -63,11 +63,11 @@ def graphs(pipeline: Teacher) -> dict[str, Graph]:
     return found
 
 
-def _flat(inputs: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+def flat(inputs: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
     """The tensors among the inputs by name; those inside others by their own, as optimum has it."""
     for name, value in inputs.items():
         if isinstance(value, Mapping):
-            yield from _flat(value)
+            yield from flat(value)
         elif isinstance(value, Tensor):
             yield name, value
 
