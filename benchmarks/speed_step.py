@@ -11,7 +11,7 @@ import torch
 from timing import quartiles, seconds
 from torch import nn
 
-from diffnas.architecture import BlockSpace, Subnet
+from diffnas.architecture import BlockSpace, Subnet, joined
 from diffnas.blocks import Call, capture
 from diffnas.data import Data
 from diffnas.families import Batch
@@ -89,10 +89,12 @@ def floor(step: Step) -> tuple[Callable[[], None], list[nn.Module]]:
 def plain_block(supernet: Supernet, name: str, subnet: Subnet) -> nn.Module:
     """A block of its own with those options, its weights fresh where its shapes are new."""
     space: BlockSpace = supernet.blocks[name].space
-    plain = copy.deepcopy(supernet.teacher.denoiser.get_submodule(name))
+    around = nn.ModuleDict({"block": supernet.teacher.denoiser.get_submodule(name)})
+    around = copy.deepcopy(around)  # a slot may be the block itself
     chosen = {slot.path: slot.option(subnet[slot.path]).edit for slot in space.slots}
-    apply_edits(plain, {path: edit for path, edit in chosen.items() if edit is not None})
-    return plain.eval().requires_grad_(True)
+    edits = {joined("block", path): edit for path, edit in chosen.items() if edit is not None}
+    apply_edits(around, edits)
+    return around["block"].eval().requires_grad_(True)
 
 
 def step_row(

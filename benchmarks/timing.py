@@ -15,10 +15,17 @@ RESULTS = Path("benchmarks/results")
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long it takes."""
+    """How long it takes; what it asked of a GPU is waited for."""
+    _wait()
     began = time.perf_counter()
     work()
+    _wait()
     return time.perf_counter() - began
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def quartiles(values: list[float]) -> dict[str, float]:

@@ -13,6 +13,8 @@ def model_card(architecture: Mapping[str, Any], *, own_class: bool) -> str:
     """
     cost, before = architecture["cost"], architecture["teacher"]
     source = before["source"]
+    # Of a folder only its last part is known; only the Hub's ids have two.
+    base = f"\nbase_model: {source}" if "/" in source else ""
     rows = "\n".join(
         f"| {label} | {count(before[key])} | {count(cost[key])} | {cost[key] / before[key]:.2f} |"
         for key, label in (("params", "parameters"), ("macs", "MACs"))
@@ -24,7 +26,7 @@ def model_card(architecture: Mapping[str, Any], *, own_class: bool) -> str:
         else "`DiffusionPipeline.from_pretrained(folder)`."
     )
     return f"""---
-library_name: diffusers
+library_name: diffusers{base}
 tags: [diffnas, diffusion]
 ---
 A smaller `{source}`, found by block-wise architecture search and retrained with the dynamic joint

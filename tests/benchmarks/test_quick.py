@@ -57,6 +57,21 @@ def test_published_models_are_planned_from_their_configs(tmp_path):
     assert abs(row["macs_difference"]) < 0.005
 
 
+def test_models_of_a_gpus_size_are_measured_row_by_row(tmp_path):
+    given = ["--results", tmp_path, "--quick"]
+    run("gpu", *given, "--models", "sdxl", "dit", "--rows", "step", "memory", "eager")
+    first = json.loads((tmp_path / "gpu.json").read_text())["rows"]
+    told = run("gpu", *given, "--models", "dit")
+    rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
+    names = [f"{model} {row}" for model in ("sdxl", "dit") for row in ("step", "memory", "eager")]
+    assert list(rows) == [*names, "dit compiled"]
+    assert {name: rows[name] for name in names} == first
+    assert rows["sdxl memory"]["supernet"]["foretold"] > 0
+    for kind in ("streams as they are", "narrower streams"):
+        assert 0.4 < rows["sdxl eager"][kind]["macs"] <= 0.5
+    assert "dit compiled: teacher (1.00 of the MACs), batch 4: " in told
+
+
 def test_the_second_teacher_is_trained_on_patches_and_goes_on(tmp_path):
     run("photo_patches", "--out", tmp_path / "images", "--count", 2)
     run("photo_patches", "--out", tmp_path / "large", "--count", 2, "--side", 32)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 
 import pytest
 
@@ -50,6 +51,12 @@ def test_debug_lets_the_traceback_through(monkeypatch):
     failing(monkeypatch, ZeroDivisionError())
     with pytest.raises(ZeroDivisionError):
         main(["report", "run", "--debug"])
+
+
+def test_libraries_keep_their_remarks_to_themselves(capsys):
+    assert main(["--version"]) == 0
+    for name in ("torch.utils._pytree", "torchao", "accelerate", "httpx"):
+        assert not logging.getLogger(name).isEnabledFor(logging.WARNING), name
 
 
 def test_report_writes_the_page_and_prints_where(capsys, tmp_path):

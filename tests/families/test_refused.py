@@ -195,6 +195,12 @@ def test_a_student_of_a_later_version_is_refused(student: Path, load: Any) -> No
 
 
 @pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+def test_quantized_weights_are_refused(folder: Path, load: Any) -> None:
+    edit_json(folder / "unet" / "config.json", quantization_config={"quant_method": "torchao"})
+    assert "its weights are quantized (torchao); give it as it was before" in refused(folder, load)
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
 @pytest.mark.parametrize("trust_remote_code", [False, True])
 def test_a_denoiser_of_its_own_code_is_refused_and_that_code_not_run(
     folder: Path, load: Any, trust_remote_code: bool

@@ -4,11 +4,18 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler
+from accelerate import cpu_offload
+from diffusers import (
+    DiffusionPipeline,
+    EulerDiscreteScheduler,
+    PipelineQuantizationConfig,
+    TorchAoConfig,
+)
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 
-from diffnas.student.modeling import DiffNASUNet2DConditionModel
+from diffnas.student.modeling import MODULE_NAME, DiffNASUNet2DConditionModel
+from diffnas.student.saving import save_pipeline
 from tests.models import tiny_condition_unet, tiny_stable_diffusion
 
 EDITS = {
@@ -25,11 +32,11 @@ def student(edits: Any = EDITS) -> Any:
     config = tiny_condition_unet().config
     unet = DiffNASUNet2DConditionModel.from_config(config, edits=edits).eval()
     pipeline.register_modules(unet=unet)
-    pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 def images(pipeline: Any) -> Any:
+    pipeline.set_progress_bar_config(disable=True)
     random = torch.Generator().manual_seed(0)
     call = {"num_inference_steps": 2, "output_type": "np", "generator": random}
     return pipeline("a disc", **call).images
@@ -75,3 +82,71 @@ def test_it_can_be_compiled():
     compiled = torch.compile(unet, backend="eager")
     inputs = (torch.randn(1, 4, 8, 8), torch.tensor(3), torch.randn(1, 77, 32))
     assert torch.equal(compiled(*inputs).sample, unet(*inputs).sample)
+
+
+def test_parts_that_wait_their_turn_elsewhere_make_the_same_images():
+    wanted, pipeline = images(student()), student()
+    pipeline.enable_model_cpu_offload(device="cpu")
+    assert abs(images(pipeline) - wanted).max() == 0
+
+
+def test_layers_that_come_only_when_needed_make_the_same_images():
+    wanted, pipeline = images(student()), student()
+    cpu_offload(pipeline.unet, torch.device("cpu"), offload_buffers=True)
+    assert abs(images(pipeline) - wanted).max() == 0
+    assert all(weight.is_meta for weight in pipeline.unet.parameters())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is present")
+@pytest.mark.parametrize("way", ["enable_model_cpu_offload", "enable_sequential_cpu_offload"])
+def test_what_waits_on_the_cpu_makes_the_images_of_a_gpu(way):
+    wanted, pipeline = images(student().to("cuda")), student()
+    getattr(pipeline, way)()
+    assert abs(images(pipeline) - wanted).max() < 1e-4
+    assert all(weight.device.type != "cuda" for weight in pipeline.unet.parameters())
+
+
+@pytest.fixture
+def torchao() -> Any:
+    reason = "torchao is not installed; it comes with the extra 'test'"
+    return pytest.importorskip("torchao.quantization", reason=reason)
+
+
+def nearly(made: Any, wanted: Any) -> bool:
+    """Whether images differ, but by less than a hundredth of their range."""
+    assert wanted.std() > 0.1
+    return bool(0 < abs(made - wanted).max() < 0.01)
+
+
+def are_eight_bits(unet: Any) -> bool:
+    layers = [layer for layer in unet.modules() if isinstance(layer, torch.nn.Linear)]
+    return bool(layers) and all(layer.weight.qdata.dtype == torch.int8 for layer in layers)
+
+
+def test_weights_in_eight_bits_sample_nearly_the_same(torchao):
+    pipeline = student()
+    wanted = images(pipeline)
+    torchao.quantize_(pipeline.unet, torchao.Int8WeightOnlyConfig())
+    assert are_eight_bits(pipeline.unet)
+    assert nearly(images(pipeline), wanted)
+
+
+def test_a_folder_loads_in_eight_bits_and_is_saved_so_with_its_class(
+    torchao, tmp_path, monkeypatch
+):
+    cache = "diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE"
+    monkeypatch.setattr(cache, str(tmp_path / "cache"))
+    pipeline = student()
+    save_pipeline(pipeline, tmp_path / "whole")
+    how = PipelineQuantizationConfig(
+        quant_mapping={"unet": TorchAoConfig(torchao.Int8WeightOnlyConfig())}
+    )
+    given = {"trust_remote_code": True, "dtype": torch.float32}
+    loaded = DiffusionPipeline.from_pretrained(tmp_path / "whole", quantization_config=how, **given)
+    assert are_eight_bits(loaded.unet)
+    assert nearly(images(loaded), images(pipeline))
+    loaded.save_pretrained(tmp_path / "small")
+    assert (tmp_path / "small" / "unet" / f"{MODULE_NAME}.py").is_file()
+    again = DiffusionPipeline.from_pretrained(tmp_path / "small", **given)
+    assert are_eight_bits(again.unet)
+    assert abs(images(again) - images(loaded)).max() < 1e-5

@@ -179,6 +179,10 @@ def name_a_newer_format(folder):
     change_json(folder / "unet" / "config.json", edits_format=3)
 
 
+def say_that_weights_are_quantized(folder):
+    change_json(folder / "unet" / "config.json", quantization_config={"quant_method": "torchao"})
+
+
 def name_an_unknown_edit(folder):
     change_json(folder / "unet" / "config.json", edits={"conv_in": {"kind": "melt"}})
 
@@ -221,6 +225,10 @@ def name_a_pipeline_nobody_knows(folder):
         (skip_more_than_was_saved, "do not fit config.json: .* unexpected, e.g. mid_block.resnets"),
         (keep_attention_that_was_skipped, "do not fit config.json: .* missing, e.g. mid_block.att"),
         (name_a_newer_format, "edits_format 3 is newer than 2.*upgrade diffnas"),
+        (
+            say_that_weights_are_quantized,
+            r"unet: its weights are quantized \(torchao\); give it as",
+        ),
         (name_an_unknown_edit, "'conv_in'.*unknown kind 'melt'"),
         (name_an_unknown_module, "'tower': the model has no such module"),
         (name_a_class_of_the_future, "DiffNASMamba, .*upgrade diffnas"),

@@ -19,8 +19,10 @@ def hush() -> None:
         "TOKENIZERS_PARALLELISM": "false",
     }.items():
         os.environ.setdefault(name, value)
-    for name in ("torch", "accelerate", "fsspec", "PIL", "urllib3", "httpx"):
+    for name in ("torch", "torchao", "accelerate", "fsspec", "PIL", "urllib3", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # torch sets its own level when it is imported, but not that of its parts.
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 
 
 def hush_diffusers() -> None:

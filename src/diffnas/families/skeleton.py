@@ -25,7 +25,7 @@ from diffnas.families.noise import unsupported_noise
 from diffnas.families.origin import Origin
 from diffnas.refusing import refusing
 from diffnas.student import modeling
-from diffnas.student.saving import check_edits_format, components
+from diffnas.student.saving import check_config, components
 
 FAMILIES: tuple[Family, ...] = (
     unet2d.FAMILY,
@@ -59,7 +59,7 @@ def skeleton(source: Origin) -> Teacher:
             f"model {source.model}: {family.component}/config.json is missing; "
             "copy or download the whole pipeline"
         )
-    check_edits_format(config, source.model)
+    check_config(config, source.model)
     what = f"model {source.model}: its {family.component} cannot be made from its config"
     with refusing(what), torch.device("meta"):
         denoiser = kind.from_config(config)

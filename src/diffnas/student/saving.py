@@ -134,12 +134,17 @@ def left_out(model_index: Mapping[str, Any]) -> dict[str, None]:
     return {name: None for name, entry in model_index.items() if entry == [None, None]}
 
 
-def check_edits_format(config: Mapping[str, Any], where: object) -> None:
-    """Raise UserError if a newer DiffNAS wrote this config of a student."""
+def check_config(config: Mapping[str, Any], where: object) -> None:
+    """Raise UserError for a model's config that a newer DiffNAS wrote, or of quantized weights."""
     if config.get("edits_format", 1) > modeling.EDITS_FORMAT:
         raise UserError(
             f"model {where}: edits_format {config['edits_format']} is newer than "
             f"{modeling.EDITS_FORMAT}, this version's; upgrade diffnas"
+        )
+    if (how := config.get("quantization_config")) is not None:
+        raise UserError(
+            f"model {where}: its weights are quantized ({how.get('quant_method', 'unknown')}); "
+            "give it as it was before, or use this one in diffusers"
         )
 
 
@@ -191,7 +196,7 @@ def _load_model(folder: Path, kind: Any) -> Any:
     diffusers on its own leaves layers without stored weights at random, with a warning.
     """
     saved = read_json(folder / "config.json")
-    check_edits_format(saved, folder)
+    check_config(saved, folder)
     if saved.get("edits") and not issubclass(kind, modeling.EditedModel):
         raise UserError(
             f"model {folder}: config.json has edits, but model_index.json names the stock"
