@@ -72,6 +72,16 @@ def test_models_of_texts_become_smaller_from_a_folder_with_captions(pipeline, ki
     assert metrics["protocol"]["guidance"] in (5.0, 7.5)
 
 
+def test_a_student_of_the_stock_space_brings_no_code(tmp_path):
+    data = captioned(tmp_path / "images")
+    teacher = tiny_stable_diffusion(layers_per_block=2)
+    student = made(teacher, tmp_path, "--macs", "0.7", "--space", "stock", data=data)
+    assert not list(student.rglob("*.py"))
+    assert samples_elsewhere(student, '["a disc", "none"]') == "StableDiffusionPipeline"
+    metrics = json.loads((student / "metrics.json").read_text())
+    assert metrics["student"]["macs"] <= 0.7 * metrics["teacher"]["macs"]
+
+
 def test_a_transformer_of_texts_becomes_smaller(tmp_path):
     data = captioned(tmp_path / "images")
     student = made(tiny_pixart(), tmp_path, "--macs", "0.6", data=data)
