@@ -25,6 +25,7 @@ from tests.models import (
     tiny_dit,
     tiny_pipeline,
     tiny_pixart,
+    tiny_refiner,
     tiny_sd3,
     tiny_stable_diffusion,
     tiny_xl,
@@ -36,6 +37,7 @@ KINDS: dict[str, tuple[Callable[[], Any], Family]] = {
     "pixels": (tiny_pipeline, unet2d.FAMILY),
     "texts": (tiny_stable_diffusion, unet2d_condition.FAMILY),
     "texts, two encoders": (tiny_xl, unet2d_condition.FAMILY),
+    "texts, of images": (tiny_refiner, unet2d_condition.FAMILY),
     "classes, transformer": (tiny_dit, dit.FAMILY),
     "texts, transformer": (tiny_pixart, pixart.FAMILY),
     "texts, transformer of two streams": (tiny_sd3, sd3.FAMILY),
@@ -243,7 +245,7 @@ def test_captions_have_the_form_of_a_condition(kind):
 @pytest.mark.parametrize("kind", OF_TEXTS)
 def test_captions_are_encoded_without_the_prompt_that_stands_for_none(kind):
     model, batches = teacher(kind), []
-    encoder = model.pipeline.text_encoder
+    encoder = getattr(model.pipeline, model.family.encoders(model.denoiser)[0])
     watch = encoder.register_forward_pre_hook(lambda *call: batches.append(call), with_kwargs=True)
     try:
         model.family.captions(model.pipeline, ["a cat", "two dogs"])
@@ -268,17 +270,22 @@ def test_guided_samples_are_those_of_the_pipelines_own_call(kind):
     )
     noise = [torch.randn(shape, generator=generator(5, "sample", index)) for index in range(2)]
     model.pipeline.set_progress_bar_config(disable=True)
-    binning = {"use_resolution_binning": False} if model.family is pixart.FAMILY else {}
+    given = {"latents": torch.stack(noise)}
+    if model.family is pixart.FAMILY:
+        given |= {"use_resolution_binning": False}
+    if kind == "texts, of images":  # of which nothing is left at full strength
+        model.pipeline.scheduler.set_timesteps(steps)
+        started = given["latents"] * model.pipeline.scheduler.init_noise_sigma
+        given = {"latents": started, "image": torch.zeros(2, 3, 16, 16), "strength": 1.0}
     own = model.pipeline(
         ["a cat"] * 2,
-        latents=torch.stack(noise),
         num_inference_steps=steps,
         guidance_scale=4.0,
         output_type="np",
-        **binning,
+        **given,
     ).images
-    given = samples.transpose(0, 2, 3, 1).astype(float)
-    assert np.abs(given - 255 * own).max() <= 1.0
+    made = samples.transpose(0, 2, 3, 1).astype(float)
+    assert np.abs(made - 255 * own).max() <= 1.0
 
 
 def test_a_transformers_first_layer_cannot_be_left_out_as_the_head_uses_it():

@@ -83,6 +83,7 @@ class Family:
     ``beside``: further components that its pipelines may have, and that are kept as they are.
     ``needed``: modules that are used from outside of them, and so cannot be left out.
     ``captions``: (pipeline, captions) -> their condition, if conditions are texts.
+    ``encoders``: denoiser -> the components that captions go through; others may be missing.
     ``nothing``: pipeline -> the condition (1, ...) that stands for none, if there is one: with it
     sampling can be guided.
     """
@@ -101,6 +102,7 @@ class Family:
     beside: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
     captions: Callable[[Any, list[str]], Condition] | None = None
+    encoders: Callable[[nn.Module], tuple[str, ...]] = lambda _: ("text_encoder", "tokenizer")
     nothing: Callable[[Any], Condition] | None = None
 
     def example_inputs(
