@@ -21,6 +21,7 @@ from diffusers import (
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
     UNet2DModel,
@@ -195,6 +196,27 @@ def tiny_xl(**overrides: Any) -> Any:
         tokenizer_2=tiny_tokenizer(),
         unet=tiny_condition_unet(**{**config, **overrides}),
         scheduler=EulerDiscreteScheduler(beta_schedule="scaled_linear"),
+    )
+
+
+def tiny_refiner(**overrides: Any) -> Any:
+    """XL's refiner, very small: the second text encoder alone, and a score beside the sizes."""
+    config: dict[str, Any] = {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 5 * 8 + 32,
+        "use_linear_projection": True,
+    }
+    return StableDiffusionXLImg2ImgPipeline(
+        vae=tiny_autoencoder(),
+        text_encoder=None,
+        text_encoder_2=tiny_text_encoder(CLIPTextModelWithProjection),
+        tokenizer=None,
+        tokenizer_2=tiny_tokenizer(),
+        unet=tiny_condition_unet(**{**config, **overrides}),
+        scheduler=EulerDiscreteScheduler(beta_schedule="scaled_linear"),
+        requires_aesthetics_score=True,
+        force_zeros_for_empty_prompt=False,
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from diffnas import scoring
 from diffnas.progress import Progress
 from diffnas.scoring import score, subnets_scored
-from diffnas.settings import ScoreSettings
+from diffnas.settings import ScoreSettings, SpaceSettings
 from tests.engine import tiny_data, tiny_supernet
 
 SETTINGS = ScoreSettings(images=8, batch_size=4)
@@ -29,6 +29,15 @@ def test_small_blocks_are_scored_whole_and_large_ones_searched():
     for block in supernet().space.blocks:
         found = table(SEARCHED)[block.name]
         assert len(found.choices) == (block.size if block.size <= 90 else 25)
+
+
+def test_a_block_of_certain_subnets_alone_is_scored_whole():
+    net = tiny_supernet(SpaceSettings(preset="stock"), layers_per_block=2)
+    few = SETTINGS.model_copy(update={"enumerate": 1})
+    found = score(net, tiny_data(), few).blocks
+    for block in net.space.blocks:
+        assert np.array_equal(found[block.name].choices, block.choices())
+        assert subnets_scored(block, few) == block.size
 
 
 def test_a_searched_blocks_losses_are_those_of_the_same_subnets_in_the_whole_table():

@@ -57,7 +57,8 @@ def test_where_the_space_does_not_reach_half_the_first_try_is_its_smallest(monke
         return SimpleNamespace(name="it", students={"it": student})
 
     monkeypatch.setattr(smallest, "compress", compress)
-    stock = parse({"space": {"preset": "stock"}})  # of the digits' MACs it reaches 0.819
+    # Of the digits' MACs it reaches 0.819.
+    stock = parse({"space": {"preset": "stock", "exclude": ["*_blocks.*.resnets.*"]}})
     compress_smallest("digits", data="digits", out=tmp_path, settings=stock)
     assert set(asked) == {0.82}
 

@@ -1,14 +1,20 @@
+from itertools import product
+
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 
 from diffnas.architecture import Architecture, Cost, Option, SlotSpace, Space, subnet_at
 from diffnas.errors import UserError
+from diffnas.families import unet2d_condition
 from diffnas.measure.cost import call_cost, to_meta
 from diffnas.settings import SpaceSettings
 from diffnas.space import make_space, smallest_cost, thin
 from diffnas.student.modeling import apply_edits
 from diffnas.student.stock import stock_config
+from diffnas.ties import architectures, tied, together
 from tests.engine import SMALL_SPACE, tiny_teacher
+from tests.models import tiny_condition_unet
 
 
 def space_of(settings=SMALL_SPACE, **overrides):
@@ -120,15 +126,75 @@ def test_a_space_without_blocks_costs_what_the_teacher_costs():
     assert smallest_cost(Space(Cost(1, 2, 3), (), Cost(1, 2, 3))) == Cost(1, 2, 3)
 
 
-def test_every_subnet_of_the_stock_preset_has_a_stock_config():
+def architectures_of(space):
+    """Every architecture of a small space, with the rows that go together."""
+    groups = [
+        [
+            {
+                block.name: subnet_at(block, block.choices()[row])
+                for block, row in zip(blocks, rows, strict=True)
+            }
+            for rows in together(blocks, {block.name: block.choices() for block in blocks})
+        ]
+        for blocks in tied(space.blocks)
+    ]
+    for parts in product(*groups):
+        yield Architecture(dict(item for part in parts for item in part.items()))
+
+
+def test_every_architecture_of_the_stock_preset_has_a_stock_config():
     teacher, space = space_of(SpaceSettings(preset="stock"), layers_per_block=2)
-    for block in space.blocks:
-        for choice in block.choices():
-            chosen = {other.name: other.teacher for other in space.blocks}
-            chosen[block.name] = subnet_at(block, choice)
-            edits = Architecture(chosen).edits(space)
-            assert stock_config(teacher.denoiser.config, edits) is not None
+    config = teacher.denoiser.config
+    found = list(architectures_of(space))
+    assert all(stock_config(config, each.edits(space)) is not None for each in found)
     sizes = {block.name: block.size for block in space.blocks}
     assert sizes["mid_block"] == 3  # as it is, without attention, not there
-    assert sizes["down_blocks.1"] == sizes["up_blocks.0"] == 2  # attention of a level: all or none
-    assert sizes["down_blocks.0"] == 1
+    # Attention of a level, all or none; one layer or two.
+    assert sizes["down_blocks.1"] == sizes["up_blocks.0"] == 4
+    assert sizes["down_blocks.0"] == sizes["up_blocks.1"] == 2
+    # All levels have as many layers.
+    assert len(found) == architectures(space.blocks) == 3 * 2 * 2 * 2
+
+
+def test_every_architecture_of_the_stock_preset_of_a_model_of_texts_has_a_stock_config():
+    unet = tiny_condition_unet(layers_per_block=2, transformer_layers_per_block=(1, 2))
+    space = make_space(unet, unet2d_condition.FAMILY, SpaceSettings(preset="stock"))
+    found = list(architectures_of(space))
+    for each in found:
+        assert stock_config(unet.config, each.edits(space), UNet2DConditionModel) is not None
+    # The lower level down and up, by layers and the depth of the first transformer down, which the
+    # middle's is; 0 without attention. The middle: of that depth, of a single ResNet layer, none.
+    up = {2: 2**3 + 1, 1: 2**2 + 1}
+    down = {(2, 2): 2, (2, 1): 2, (2, 0): 1, (1, 2): 1, (1, 1): 1, (1, 0): 1}
+    middles = {2: 3, 1: 3, 0: 4}
+    lower = sum(count * up[layers] * middles[depth] for (layers, depth), count in down.items())
+    assert len(found) == architectures(space.blocks) == 2 * lower
+
+
+def test_what_no_subnet_of_the_stock_preset_has_is_no_option():
+    _, space = space_of(SpaceSettings(preset="stock"), layers_per_block=2)
+    for block in space.blocks:
+        for column, slot in enumerate(block.slots):
+            assert set(block.choices()[:, column]) == set(range(len(slot.options)))
+
+
+def test_a_model_of_texts_with_one_layer_a_block_is_in_the_stock_preset():
+    """BK-SDM-Base (Kim et al., arXiv 2305.15798), and Small."""
+    unet = tiny_condition_unet(
+        block_out_channels=(16, 32, 32),
+        layers_per_block=2,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    )
+    space = make_space(unet, unet2d_condition.FAMILY, SpaceSettings(preset="stock"))
+    configs = [
+        stock_config(unet.config, each.edits(space), UNet2DConditionModel)
+        for each in architectures_of(space)
+    ]
+    base = {**unet.config, "layers_per_block": [1, 1, 1]}
+    for wanted in (base, {**base, "mid_block_type": None}):
+        assert sum(config == public(wanted) for config in configs) == 1
+
+
+def public(config):
+    return {name: value for name, value in config.items() if not name.startswith("_")}

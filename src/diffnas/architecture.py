@@ -79,13 +79,16 @@ class BlockSpace:
     """A block of the denoiser and its slots, in the order in which they run.
 
     ``only``: the subnets there are, as option indices, the teacher's own first and the cheapest
-    last; None where all combinations are.
+    last; None where all combinations are. ``needs``: what each of them needs of things that blocks
+    share, by the thing's name: blocks' subnets go together where they need the same. None where
+    all do.
     """
 
     name: str
     cost: Cost
     slots: tuple[SlotSpace, ...]
     only: tuple[tuple[int, ...], ...] | None = None
+    needs: tuple[dict[str, Any], ...] | None = None
 
     @property
     def size(self) -> int:
@@ -200,11 +203,15 @@ def subnet_at(block: BlockSpace, choice: Sequence[int] | npt.NDArray[np.int16]) 
 def space_to_json(space: Space) -> dict[str, Any]:
     """Plain values from which :func:`space_from_json` makes the space again.
 
-    With the teacher's own trunk they are what they were before there was another.
+    With the teacher's own trunk, and of blocks that share nothing, they are what they were before
+    there was another.
     """
     values = {"format": FORMAT, **asdict(space)}
     if space.trunk is None:
         del values["base"], values["trunk"]
+    for block in values["blocks"]:
+        if block["needs"] is None:
+            del block["needs"]
     return values
 
 
@@ -231,6 +238,7 @@ def space_from_json(values: Mapping[str, Any]) -> Space:
                     for slot in block["slots"]
                 ),
                 only=None if block["only"] is None else tuple(map(tuple, block["only"])),
+                needs=tuple(block["needs"]) if "needs" in block else None,
             )
             for block in values["blocks"]
         ),

@@ -138,7 +138,7 @@ def _fastest(scores: Scores, additive: Additive) -> tuple[Rows, Architecture]:
     """The architecture whose options' latencies sum up to the least."""
     table = make_table(scores, {}, additive)
     rows = {name: int(values.argmin()) for name, values in table.costs["latency"].items()}
-    return rows, table.architecture(rows)
+    return table.own_rows(rows), table.architecture(rows)
 
 
 def _scaled(scores: Scores, additive: Additive, fastest: Timed) -> Additive:

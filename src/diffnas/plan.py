@@ -1,6 +1,5 @@
 """What a compression would be: blocks, options, reachable costs, hours and memory. No training."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -22,6 +21,7 @@ from diffnas.measure.cost import call_cost, to_meta
 from diffnas.select import check_reachable, check_rule
 from diffnas.settings import Settings
 from diffnas.space import smallest_cost
+from diffnas.ties import architectures
 from diffnas.timing import edited
 from diffnas.trunk_width import space_for
 
@@ -81,7 +81,7 @@ def describe(
         "teacher": asdict(space.teacher),
         "smallest": asdict(smallest_cost(space)),
         "largest": asdict(_cost_at(space, "macs", max)),
-        "subnets": math.prod(block.size for block in space.blocks),
+        "subnets": architectures(space.blocks),
         "blocks": [_block(block, space.teacher) for block in space.blocks],
         "left": left_as_they_are(teacher, space),
         "budget": {

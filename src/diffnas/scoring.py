@@ -67,7 +67,7 @@ def score(
 
     def searching(block: BlockSpace) -> int:
         """Evaluations that find the rows of a block's table, as the progress counts them."""
-        return settings.evaluations * workers if block.size > settings.enumerate else 0
+        return 0 if enumerated(block, settings) else settings.evaluations * workers
 
     work = {block.name: subnets_scored(block, settings) for block in blocks}
     done = sum(len(found.losses[block.name]) * work[block.name] for block in blocks)
@@ -134,7 +134,13 @@ class _Found:
 
 def subnets_scored(block: BlockSpace, settings: ScoreSettings) -> int:
     """How many subnets of a block the table has, at most."""
-    return block.size if block.size <= settings.enumerate else min(block.size, settings.evaluations)
+    most = block.size if enumerated(block, settings) else settings.evaluations
+    return min(block.size, most)
+
+
+def enumerated(block: BlockSpace, settings: ScoreSettings) -> bool:
+    """Whether all of a block's subnets are scored; a search would not know which there are."""
+    return block.only is not None or block.size <= settings.enumerate
 
 
 LossesOf = Callable[[Choices, Progress | None], list[Floats]]
@@ -145,7 +151,7 @@ def _choices(
     block: BlockSpace, losses_of: LossesOf, settings: ScoreSettings, seed: int, progress: Progress
 ) -> Choices:
     """The rows of a block's table: all its subnets, or those that a search looks at."""
-    if block.size <= settings.enumerate:
+    if enumerated(block, settings):
         return block.choices()
     seen = 0
 

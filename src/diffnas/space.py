@@ -7,9 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from diffusers import UNet2DModel
 from torch import nn
 
 from diffnas import slots
@@ -20,7 +18,9 @@ from diffnas.families import Family
 from diffnas.measure.cost import call_cost, to_meta
 from diffnas.settings import SpaceSettings
 from diffnas.student.modeling import edit_module, layers_on_streams, narrow_trunk, trunk_groups
-from diffnas.student.stock import stock_class, stock_config
+from diffnas.student.needs import needs
+from diffnas.student.stock import STOCK, stock_class
+from diffnas.ties import sharing
 
 Known = dict[str, list[Option]]
 """Options that were counted already, by module, inputs and edits, in words."""
@@ -39,7 +39,7 @@ def make_space(denoiser: nn.Module, family: Family, settings: SpaceSettings) -> 
     """
     meta = to_meta(denoiser)
     config: Any = meta.config
-    if settings.preset == "stock" and stock_class(meta) is not UNet2DModel:
+    if settings.preset == "stock" and stock_class(meta) not in STOCK:
         raise UserError(
             f"space.preset = 'stock': not for {stock_class(meta).__name__}; use 'full' or 'paper'"
         )
@@ -73,17 +73,13 @@ def make_space(denoiser: nn.Module, family: Family, settings: SpaceSettings) -> 
     )
     _, calls = capture(meta, [*dict.fromkeys([*names, *found])], inputs)  # as they are executed
     known: Known = {}
-    return Space(
-        teacher,
-        tuple(
-            _block(
-                meta, name, calls, found, settings, whole=base, needed=family.needed, known=known
-            )
-            for name in names
-        ),
-        base,
-        trunk,
-    )
+    blocks = [
+        _block(meta, name, calls, found, settings, whole=base, needed=family.needed, known=known)
+        for name in names
+    ]
+    if settings.preset == "stock":
+        blocks = sharing([_stock(block, config) for block in blocks])
+    return Space(teacher, tuple(blocks), base, trunk)
 
 
 def trunk_size(denoiser: nn.Module, family: Family) -> int:
@@ -165,31 +161,38 @@ def _block(
                 )
     cost = call_cost(meta.get_submodule(name), called.args, called.kwargs)
     if settings.preset == "stock":
-        return _stock(BlockSpace(name, cost, tuple(spaces)), meta)
+        return BlockSpace(name, cost, tuple(spaces))
     return BlockSpace(name, cost, tuple(thin(spaces, settings.max_subnets)))
 
 
-def _stock(block: BlockSpace, meta: Any) -> BlockSpace:
-    """The block with those of its subnets alone that a stock config can express.
+def _stock(block: BlockSpace, config: Mapping[str, Any]) -> BlockSpace:
+    """The block with those of its subnets alone that a stock config can express, and their needs.
 
-    Blocks do not touch each other's entries of a config, so each can be asked about on its own.
+    Options and slots that none of them has are left out.
     """
-
-    def expressible(choice: npt.NDArray[np.int16]) -> bool:
+    found = {}
+    for choice in block.choices():
         options = [slot.options[i] for slot, i in zip(block.slots, choice, strict=True)]
         edits = {
-            joined(block.name, slot.path): option.edit
+            slot.path: option.edit
             for slot, option in zip(block.slots, options, strict=True)
             if option.edit is not None
         }
-        return stock_config(meta.config, edits) is not None
-
-    choices = np.array([choice for choice in block.choices() if expressible(choice)])
+        if (needed := needs(config, block.name, edits)) is not None:
+            found[tuple(int(i) for i in choice)] = needed
+    choices = np.array(list(found), dtype=np.int16).reshape(len(found), len(block.slots))
     searched = [column for column in range(len(block.slots)) if choices[:, column].any()]
+    slots_left, columns = [], []
+    for column in searched:
+        slot = block.slots[column]
+        used, places = np.unique(choices[:, column], return_inverse=True)
+        slots_left.append(replace(slot, options=tuple(slot.options[int(i)] for i in used)))
+        columns.append(places)
     return replace(
         block,
-        slots=tuple(block.slots[column] for column in searched),
-        only=tuple(tuple(int(i) for i in choice) for choice in choices[:, searched]),
+        slots=tuple(slots_left),
+        only=tuple(tuple(int(column[row]) for column in columns) for row in range(len(choices))),
+        needs=tuple(found.values()),
     )
 
 

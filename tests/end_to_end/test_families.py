@@ -15,6 +15,7 @@ from tests.models import (
     tiny_dit,
     tiny_flux,
     tiny_pixart,
+    tiny_refiner,
     tiny_sd3,
     tiny_stable_diffusion,
     tiny_xl,
@@ -77,6 +78,24 @@ def test_models_of_texts_become_smaller_from_a_folder_with_captions(pipeline, ki
     assert metrics["student"]["macs"] <= 0.6 * metrics["teacher"]["macs"]
     assert metrics["protocol"]["captions"] == "as in the held-out images"
     assert metrics["protocol"]["guidance"] in (5.0, 7.5)
+
+
+def test_a_refiner_becomes_smaller(tmp_path):
+    data = captioned(tmp_path / "images")
+    student = made(tiny_refiner(), tmp_path, "--macs", "0.6", data=data)
+    call = '["a disc", "none"], image=np.zeros((2, 16, 16, 3), "float32"), strength=1.0'
+    assert samples_elsewhere(student, call) == "StableDiffusionXLImg2ImgPipeline"
+    assert json.loads((student / "metrics.json").read_text())["protocol"]["guidance"] == 5.0
+
+
+def test_a_student_of_the_stock_space_brings_no_code(tmp_path):
+    data = captioned(tmp_path / "images")
+    teacher = tiny_stable_diffusion(layers_per_block=2)
+    student = made(teacher, tmp_path, "--macs", "0.7", "--space", "stock", data=data)
+    assert not list(student.rglob("*.py"))
+    assert samples_elsewhere(student, '["a disc", "none"]') == "StableDiffusionPipeline"
+    metrics = json.loads((student / "metrics.json").read_text())
+    assert metrics["student"]["macs"] <= 0.7 * metrics["teacher"]["macs"]
 
 
 def test_a_transformer_of_texts_becomes_smaller(tmp_path):

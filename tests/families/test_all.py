@@ -26,6 +26,7 @@ from tests.models import (
     tiny_flux,
     tiny_pipeline,
     tiny_pixart,
+    tiny_refiner,
     tiny_sd3,
     tiny_stable_diffusion,
     tiny_xl,
@@ -37,6 +38,7 @@ KINDS: dict[str, tuple[Callable[[], Any], Family]] = {
     "pixels": (tiny_pipeline, unet2d.FAMILY),
     "texts": (tiny_stable_diffusion, unet2d_condition.FAMILY),
     "texts, two encoders": (tiny_xl, unet2d_condition.FAMILY),
+    "texts, of images": (tiny_refiner, unet2d_condition.FAMILY),
     "classes, transformer": (tiny_dit, dit.FAMILY),
     "texts, transformer": (tiny_pixart, pixart.FAMILY),
     "texts, transformer of two streams": (tiny_sd3, sd3.FAMILY),
@@ -254,7 +256,7 @@ def test_captions_have_the_form_of_a_condition(kind):
 @pytest.mark.parametrize("kind", OF_TEXTS)
 def test_captions_are_encoded_without_the_prompt_that_stands_for_none(kind):
     model, batches = teacher(kind), []
-    encoder = model.pipeline.text_encoder
+    encoder = getattr(model.pipeline, model.family.encoders(model.denoiser)[0])
     watch = encoder.register_forward_pre_hook(lambda *call: batches.append(call), with_kwargs=True)
     try:
         model.family.captions(model.pipeline, ["a cat", "two dogs"])
@@ -283,16 +285,20 @@ def test_guided_samples_are_those_of_the_pipelines_own_call(kind):
     start, *_ = model.family.inputs(
         model.denoiser, torch.stack(noise), torch.tensor(0), told
     ).values()
+    given = {"latents": start, **OWN_CALL.get(model.family.name, {})}  # as the denoiser takes it
+    if kind == "texts, of images":  # of which nothing is left at full strength
+        model.pipeline.scheduler.set_timesteps(steps)
+        started = start * model.pipeline.scheduler.init_noise_sigma
+        given = {"latents": started, "image": torch.zeros(2, 3, 16, 16), "strength": 1.0}
     own = model.pipeline(
         ["a cat"] * 2,
-        latents=start,  # as the denoiser takes it
         num_inference_steps=steps,
         guidance_scale=4.0,
         output_type="np",
-        **OWN_CALL.get(model.family.name, {}),
+        **given,
     ).images
-    given = samples.transpose(0, 2, 3, 1).astype(float)
-    assert np.abs(given - 255 * own).max() <= 1.0
+    made = samples.transpose(0, 2, 3, 1).astype(float)
+    assert np.abs(made - 255 * own).max() <= 1.0
 
 
 def test_a_transformers_first_layer_cannot_be_left_out_as_the_head_uses_it():

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from diffnas.families import origin
 from diffnas.families.loading import load_skeleton, load_teacher
 from tests.families.folders import WEIGHTS, edit_json, flatten, refused
-from tests.models import tiny_latent_pipeline, tiny_pipeline, tiny_stable_diffusion
+from tests.models import tiny_latent_pipeline, tiny_pipeline, tiny_stable_diffusion, tiny_xl
 
 
 class Response:
@@ -233,3 +233,14 @@ def test_a_model_of_texts_without_text_encoder_is_refused(tmp_path: Path, load: 
     pipeline.register_modules(text_encoder=None)
     pipeline.save_pretrained(tmp_path)
     assert "it has no text_encoder" in refused(tmp_path, load)
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+def test_a_model_of_two_text_encoders_without_one_of_them_is_refused(
+    tmp_path: Path, load: Any
+) -> None:
+    for name in ("text_encoder", "text_encoder_2"):
+        pipeline = tiny_xl()
+        pipeline.register_modules(**{name: None})
+        pipeline.save_pretrained(tmp_path / name)
+        assert f"it has no {name}," in refused(tmp_path / name, load)

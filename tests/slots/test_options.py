@@ -165,8 +165,20 @@ def test_the_paper_preset_has_kernels_alone():
 
 
 def test_the_stock_preset_only_leaves_layers_out():
-    found = list(slots_of("as it is", SpaceSettings(preset="stock")))
-    assert {o.name for _, _, _, slot, _ in found for o in slot.options} == {"teacher", "skip"}
+    found = list(slots_of("two layers", SpaceSettings(preset="stock")))
+    names = {o.name for _, _, _, slot, _ in found for o in slot.options}
+    assert names == {"teacher", "skip", "drop"}
+
+
+def test_a_dropped_layer_gives_what_came_up_without_the_skip():
+    dropped = 0
+    for path, module, shared, slot, call in slots_of("two layers", SpaceSettings(preset="stock")):
+        if "drop" in {option.name for option in slot.options}:
+            shared.active = "drop"
+            given = shared(*call.args, **call.kwargs)
+            assert torch.equal(given, call.args[0][:, : module.conv2.out_channels]), path
+            dropped += 1
+    assert dropped == 2  # the second of three, at either level
 
 
 def test_an_attention_layer_that_normalises_queries_and_keys_is_left_alone():

@@ -216,6 +216,8 @@ def test_another_kernel_keeps_a_convolutions_output_size(stride, kernel):
         (nn.Conv2d(4, 4, 3, groups=2), {"kind": "conv", "rank": 2}, "grouped"),
         (nn.Conv2d(3, 5, 3), {"kind": "conv"}, "rank or a kernel"),
         (nn.Linear(3, 5), {"kind": "skip"}, "'skip' is not for a Linear"),
+        (resnet(), {"kind": "drop"}, "'drop' is not for a ResnetBlock2D"),
+        (resnet(out_channels=24), {"kind": "drop"}, "only a layer that reads a skip"),
         (nn.Conv2d(3, 5, 3), {"kind": "melt"}, "unknown kind 'melt'"),
         (nn.Conv2d(3, 5, 3), {}, "unknown kind None"),
     ],

@@ -87,6 +87,7 @@ class Family:
     ``beside``: further components that its pipelines may have, and that are kept as they are.
     ``needed``: modules that are used from outside of them, and so cannot be left out.
     ``captions``: (pipeline, captions) -> their condition, if conditions are texts.
+    ``encoders``: denoiser -> the components that captions go through; others may be missing.
     ``nothing``: pipeline -> the condition (1, ...) that stands for none, if there is one: with it
     sampling can be guided.
     ``shared``: names of inputs that are of no image, but the same for all, such as positions.
@@ -109,6 +110,7 @@ class Family:
     beside: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
     captions: Callable[[Any, list[str]], Condition] | None = None
+    encoders: Callable[[nn.Module], tuple[str, ...]] = lambda _: ("text_encoder", "tokenizer")
     nothing: Callable[[Any], Condition] | None = None
     shared: tuple[str, ...] = ()
     tokens: Callable[[nn.Module], int] | None = None

@@ -36,9 +36,6 @@ FAMILIES: tuple[Family, ...] = (
     flux.FAMILY,
 )
 
-TEXTS = ("text_encoder", "tokenizer")
-"""What every model of texts has; further ones may be missing."""
-
 Index = dict[str, tuple[str, str]]
 """A pipeline's components: name to (library, class)."""
 
@@ -63,7 +60,9 @@ def skeleton(source: Origin) -> Teacher:
     what = f"model {source.model}: its {family.component} cannot be made from its config"
     with refusing(what), torch.device("meta"):
         denoiser = kind.from_config(config)
-    why = _unknown(denoiser, family) or family.supports(denoiser) or _beside(family, index)
+    why = (
+        _unknown(denoiser, family) or family.supports(denoiser) or _beside(denoiser, family, index)
+    )
     parts = {family.component: denoiser}
     if why is None:
         coder = _autoencoder(source, index)
@@ -161,8 +160,9 @@ def _config(source: Origin, component: str, name: str) -> dict[str, Any] | None:
     return origin.get_json(source, name) if found is None else found
 
 
-def _beside(family: Family, index: Index) -> str | None:
-    lacking = [name for name in TEXTS if family.captions is not None and name not in index]
+def _beside(denoiser: nn.Module, family: Family, index: Index) -> str | None:
+    texts = () if family.captions is None else family.encoders(denoiser)
+    lacking = [name for name in texts if name not in index]
     if lacking:
         return f"it has no {' and no '.join(lacking)}, which what it is told goes through"
     known = (family.component, "scheduler", *autoencoder.COMPONENTS, *family.beside)

@@ -1,4 +1,4 @@
-"""Text-to-image pipelines around ``UNet2DConditionModel``: Stable Diffusion 1, 2 and XL."""
+"""Pipelines of texts around ``UNet2DConditionModel``: Stable Diffusion 1, 2, XL and its refiner."""
 
 from typing import Any
 
@@ -19,6 +19,12 @@ ADDED = ("text_embeds", "time_ids")
 
 TIME_IDS = 6
 """SDXL's: the image's size, its crop's corner, the size that is made."""
+
+REFINER_IDS = 5
+"""Its refiner's: the image's size, its crop's corner, how well it is liked."""
+
+LIKED, DISLIKED = 6.0, 2.5
+"""With and without a caption, as in the refiner's pipeline."""
 
 BLOCKS = {
     *("DownBlock2D", "CrossAttnDownBlock2D", "AttnDownBlock2D"),
@@ -67,9 +73,8 @@ def example_condition(denoiser: nn.Module, batch_size: int, device: torch.device
     config = unet.config
     sizes: dict[str, tuple[int, ...]] = {TEXTS: (TOKENS, _width(config.cross_attention_dim))}
     if config.addition_embed_type == "text_time":
-        times = TIME_IDS * config.addition_time_embed_dim
-        pooled = config.projection_class_embeddings_input_dim - times
-        sizes |= {"text_embeds": (pooled,), "time_ids": (TIME_IDS,)}
+        ids = _time_ids_of(config)
+        sizes |= {"text_embeds": (_pooled(config, ids),), "time_ids": (ids,)}
     return {name: torch.zeros(batch_size, *size, device=device) for name, size in sizes.items()}
 
 
@@ -77,6 +82,30 @@ def _width(cross_attention_dim: Any) -> int:
     """Of text states; a config may give it for every level, always the same."""
     several = isinstance(cross_attention_dim, tuple | list)
     return int(cross_attention_dim[0] if several else cross_attention_dim)
+
+
+def _pooled(config: Any, ids: int) -> int:
+    """Width of the pooled text, if beside it the model takes so many numbers."""
+    return int(config.projection_class_embeddings_input_dim - ids * config.addition_time_embed_dim)
+
+
+def _time_ids_of(config: Any) -> int:
+    """How many; configs only tell how wide all of it is.
+
+    The refiner's text is of one encoder, whose states are as wide as the pooled text.
+    """
+    refines = _pooled(config, REFINER_IDS) == _width(config.cross_attention_dim)
+    return REFINER_IDS if refines else TIME_IDS
+
+
+def encoders(denoiser: Any) -> tuple[str, ...]:
+    """The first, of SDXL the second too, of models of one width of texts the second alone."""
+    config = denoiser.config
+    first, second = ("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")
+    if config.addition_embed_type != "text_time":
+        return first
+    one = _pooled(config, _time_ids_of(config)) == _width(config.cross_attention_dim)
+    return second if one else (*first, *second)
 
 
 def inputs(
@@ -97,15 +126,17 @@ def encoded(pipeline: Any, texts: list[str], negative: bool) -> Condition:
     told, *pooled = given[1::2] if negative else given[::2]
     if not pooled:
         return {TEXTS: told}
-    ids = _time_ids(pipeline).to(told).expand(len(texts), -1)
+    ids = _time_ids(pipeline, negative).to(told).expand(len(texts), -1)
     return {TEXTS: told, "text_embeds": pooled[0], "time_ids": ids}
 
 
-def _time_ids(pipeline: Any) -> Tensor:
-    """Of a whole image of the size that the model makes (1, 6)."""
+def _time_ids(pipeline: Any, negative: bool) -> Tensor:
+    """Of a whole image of the size that the model makes (1, ids)."""
     _, height, width = unet2d.sample_shape(pipeline.unet)
     size = (height * pipeline.vae_scale_factor, width * pipeline.vae_scale_factor)
-    return torch.tensor([[*size, 0, 0, *size]], dtype=torch.float32)
+    refines = _time_ids_of(pipeline.unet.config) == REFINER_IDS
+    last = (DISLIKED if negative else LIKED,) if refines else size
+    return torch.tensor([[*size, 0, 0, *last]], dtype=torch.float32)
 
 
 FAMILY = Family(
@@ -124,5 +155,6 @@ FAMILY = Family(
         *("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"),
         *("safety_checker", "feature_extractor", "image_encoder"),
     ),
+    encoders=encoders,
     **through(encoded),
 )

@@ -33,7 +33,8 @@ RULES = {
 class Selection:
     """An architecture and how it was found.
 
-    ``tolerance``: the rule's own figure (s for 'local'); ``rows``: its rows in the score table.
+    ``tolerance``: the rule's own figure (s for 'local'); ``rows``: its rows in the score table, one
+    for each block.
     ``predicted``: shares of the teacher's latency and memory, where these were given;
     ``measured``: what a measurement of the whole found.
     """
@@ -94,7 +95,8 @@ def select(
         f"{metric}_share": table.total(metric, rows)
         for metric in {**(additive or {}), **(whole or {})}
     }
-    return Selection(architecture, scores.space.cost_of(architecture), tolerance, rows, predicted)
+    cost = scores.space.cost_of(architecture)
+    return Selection(architecture, cost, tolerance, table.own_rows(rows), predicted)
 
 
 def written(limits: Mapping[str, Amount]) -> str:

@@ -40,8 +40,7 @@ def _evolve(table: Table, seed: int, limits: Limits) -> Rows | None:
 
     class Sum(Problem):
         def _evaluate(self, rows: Any, out: dict[str, Any], *_: Any, **__: Any) -> None:
-            losses = {name: table.scores.blocks[name].losses for name in names}
-            out["F"] = total(rows, losses)
+            out["F"] = total(rows, table.sums)
             over = [
                 table.fixed[metric] + total(rows, table.costs[metric]) - limits[metric] * ROUNDING
                 for metric in metrics

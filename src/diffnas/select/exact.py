@@ -37,7 +37,7 @@ def _optimum(table: Table, limits: Limits) -> Rows | None:
 def _solve(table: Table, limits: Limits) -> Rows | None:
     """Minimise c.x over x in {0, 1} s.t. one x a block is 1 and costs stay within the limits."""
     names = list(table.losses)
-    losses = [table.scores.blocks[name].losses for name in names]
+    losses = [table.sums[name] for name in names]
     sizes = [len(values) for values in losses]
     starts = np.cumsum([0, *sizes])
     one_each = csr_array(

@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from diffnas.architecture import Architecture, BlockSpace, Scores, subnet_at
+from diffnas.ties import tied, together
 
 Floats = npt.NDArray[np.float64]
 Rows = dict[str, int]
-"""One subnet per block, as a row of its score table."""
+"""One subnet per block, as a row of its score table; blocks that are tied count as one."""
 
 Limits = Mapping[str, float]
 """Metric -> the largest share of the teacher's whole cost."""
@@ -32,6 +33,13 @@ class SummedCost(NamedTuple):
     base: float | None = None
 
 
+class Members(NamedTuple):
+    """Tied blocks, and their rows that go together, (combinations, blocks)."""
+
+    names: tuple[str, ...]
+    rows: npt.NDArray[np.int64]
+
+
 ROUNDING = 1 + 1e-12
 """A sum of shares may pass its limit by its rounding errors."""
 
@@ -43,14 +51,20 @@ TIGHTENINGS = 12
 class Table:
     """What selection works on. Costs are shares of the teacher's whole cost.
 
-    ``losses``: block -> (subnets,), divided by the block's benchmark, so that 1 is as good as the
-    teacher's own subnet in the same supernet. ``costs``: metric -> block -> (subnets,).
+    Blocks that are tied are one here: its subnets are those of them that go together, its losses
+    and costs their sums.
+
+    ``sums``: block -> (subnets,), losses as they are. ``losses``: the same, divided by the block's
+    benchmark, so that 1 is as good as the teacher's own subnet in the same supernet. ``costs``:
+    metric -> block -> (subnets,). ``members``: block -> which rows of which blocks it stands for.
     ``fixed``: metric -> share of stem, head and whatever else no slot reaches.
     ``limits``: metric -> largest share of the whole allowed.
     ``whole``: metrics that are no sums over blocks -> share of a whole architecture.
     """
 
     scores: Scores
+    members: dict[str, Members]
+    sums: dict[str, Floats]
     losses: dict[str, Floats]
     costs: dict[str, dict[str, Floats]]
     fixed: dict[str, float]
@@ -59,14 +73,23 @@ class Table:
 
     def architecture(self, rows: Mapping[str, int]) -> Architecture:
         """The architecture of one row per block."""
+        own = self.own_rows(rows)
         return Architecture(
             {
                 block.name: subnet_at(
-                    block, self.scores.blocks[block.name].choices[rows[block.name]]
+                    block, self.scores.blocks[block.name].choices[own[block.name]]
                 )
                 for block in self.scores.space.blocks
             }
         )
+
+    def own_rows(self, rows: Mapping[str, int]) -> dict[str, int]:
+        """The same rows, with one for each block of those that are tied."""
+        found: dict[str, int] = {}
+        for name, row in rows.items():
+            names, combinations = self.members[name]
+            found |= {each: int(own) for each, own in zip(names, combinations[row], strict=True)}
+        return found
 
     def total(self, metric: str, rows: Mapping[str, int]) -> float:
         """Share of the teacher's cost that those rows come to."""
@@ -141,11 +164,22 @@ def make_table(
         )
         for name in ("macs", "params")
     } | dict(additive or {})
+    choices = {name: block.choices for name, block in scores.blocks.items()}
+    groups = [
+        Members(tuple(block.name for block in blocks), together(blocks, choices))
+        for blocks in tied(space.blocks)
+    ]
+    members = {" and ".join(group.names): group for group in groups}
     costs = {
-        metric: {
-            block.name: _rows(block, scores.blocks[block.name].choices, cost.teacher, cost.options)
-            for block in space.blocks
-        }
+        metric: _summed(
+            members,
+            {
+                block.name: _rows(
+                    block, scores.blocks[block.name].choices, cost.teacher, cost.options
+                )
+                for block in space.blocks
+            },
+        )
         for metric, cost in metrics.items()
     }
     # Row 0 of each block has the teacher's options; together with the fixed part they are the base.
@@ -154,11 +188,19 @@ def make_table(
         - sum(float(rows[0]) for rows in costs[metric].values())
         for metric, cost in metrics.items()
     }
-    losses = {
-        name: block.losses / max(float(block.losses[0]), 1e-12)
-        for name, block in scores.blocks.items()
+    sums = _summed(members, {name: block.losses for name, block in scores.blocks.items()})
+    losses = {name: each / max(float(each[0]), 1e-12) for name, each in sums.items()}
+    return Table(scores, members, sums, losses, costs, fixed, dict(limits), dict(whole or {}))
+
+
+def _summed(members: Mapping[str, Members], values: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Values of blocks, with those of tied ones added up."""
+    return {
+        name: np.sum(
+            [values[each][own] for each, own in zip(group.names, group.rows.T, strict=True)], axis=0
+        )
+        for name, group in members.items()
     }
-    return Table(scores, losses, costs, fixed, dict(limits), dict(whole or {}))
 
 
 def _rows(

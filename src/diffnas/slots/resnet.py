@@ -1,4 +1,4 @@
-"""A ResNet layer: inner width in whole norm groups, kernel size, or left out."""
+"""A ResNet layer: inner width in whole norm groups, kernel size, left out, or dropped."""
 
 import copy
 from collections.abc import Iterator
@@ -57,7 +57,14 @@ def edits(layer: ResnetBlock2D, settings: SpaceSettings) -> Iterator[tuple[str, 
                     f"kernel={kernel}",
                     {"kind": KIND, "width": channels, "groups": groups, "kernel": kernel},
                 )
-    if settings.preset == "stock" or (settings.preset == "full" and settings.resnet_skip):
+    if settings.preset == "stock":
+        # A config leaves a layer out together with its shortcut.
+        shortcut: Any = layer.conv_shortcut
+        if shortcut is None:
+            yield "skip", {"kind": "skip"}
+        elif shortcut.in_channels > shortcut.out_channels:
+            yield "drop", {"kind": "drop"}
+    elif settings.preset == "full" and settings.resnet_skip:
         yield "skip", {"kind": "skip"}
 
 
@@ -89,6 +96,8 @@ class SharedWeights(nn.Module):
     def weights(self, edit: Edit | None) -> dict[str, Tensor]:
         """Views into the shared weights, named as in the option's plain module."""
         own = dict(self.layer.named_parameters())
+        if edit is not None and edit["kind"] == "drop":
+            return {}
         if edit is not None and edit["kind"] == "skip":
             return {name: value for name, value in own.items() if name.startswith("conv_shortcut.")}
         width, kernel = (self.width, 3) if edit is None else (edit["width"], edit["kernel"])

@@ -60,20 +60,21 @@ def edits(module: Any, settings: SpaceSettings) -> Iterator[tuple[str, Edit | No
     yield TEACHER, None
     if settings.preset == "paper":
         return
+    layers = layers_of(module)
+    counts = [n for n in attention.fewer(len(layers), settings.transformer_layers) if n]
+    kept: list[Edit] = [{"layers": spread(len(layers), count)} for count in counts]
+    reduced = kept
     if settings.preset == "full":
-        layers = layers_of(module)
         heads, cross, _ = _shape(layers[0])
         shares = {
             "heads": attention.fewer(heads, settings.attention_heads),
             "cross_heads": attention.fewer(cross, settings.attention_heads) if cross else [],
             "width": feed_forward.widths(layers[0].ff, settings),
         }
-        counts = [n for n in attention.fewer(len(layers), settings.transformer_layers) if n]
-        kept: list[Edit] = [{"layers": spread(len(layers), count)} for count in counts]
         first = {part: each[0] for part, each in shares.items() if each}
-        reduced = [*kept, *({**first, **each} for each in kept)]
-        for edit in [*parts.combinations(shares), *reduced]:
-            yield parts.name(edit), {"kind": KIND, **edit}
+        reduced = [*parts.combinations(shares), *kept, *({**first, **each} for each in kept)]
+    for edit in reduced:
+        yield parts.name(edit), {"kind": KIND, **edit}
     if settings.transformer_skip:
         yield "skip", {"kind": "skip"}
 

@@ -21,6 +21,7 @@ An edit is a plain dict; its ``kind`` names the module type it applies to:
 - ``{"kind": "single", "heads": 2, "width": 64}``: a ``FluxSingleTransformerBlock`` with so many
   heads and so many channels beside them,
 - ``{"kind": "skip"}``: any of these but a convolution without its residual branch,
+- ``{"kind": "drop"}``: a ``ResnetBlock2D`` of an up block that is not there at all,
 - ``{"kind": "trunk", "groups": 6}``, at the path "" of the model itself: every stream, which is
   what its layers pass on to each other, keeps so many of its norm groups. Layers stay as wide
   inside as they are.
@@ -76,10 +77,13 @@ one cache, where different files of one name would overwrite each other."""
 sys.modules.setdefault(MODULE_NAME, sys.modules[__name__])
 
 
-KINDS = ("resnet", "attention", "feed_forward", "transformer", "joint", "single", "conv", "skip")
+KINDS = (
+    *("resnet", "attention", "feed_forward", "transformer", "joint", "single", "conv"),
+    *("skip", "drop"),
+)
 """Of edits of single modules."""
 
-TWO_STREAMS = (JointTransformerBlock, FluxTransformerBlock, FluxSingleTransformerBlock)
+TWO_STREAMS = JointTransformerBlock | FluxTransformerBlock | FluxSingleTransformerBlock
 """Layers that take and give text and image."""
 
 
@@ -118,6 +122,26 @@ class Skip(nn.Module):
         return (hidden_states,) if kwargs.get("return_dict") is False else hidden_states
 
 
+class Drop(nn.Module):
+    """A ResNet layer of an up block that is not there: no shortcut, and the skip goes unread.
+
+    What came up is the first part of the input, the skip that was joined to it the rest.
+
+    Raises:
+        ValueError: the layer reads no more channels than it gives, so nothing was joined.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        if layer.in_channels <= layer.conv_shortcut.out_channels:
+            raise ValueError("only a layer that reads a skip can be dropped")
+        self.channels = layer.conv_shortcut.out_channels
+
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+        """Give the first channels, as many as the layer gave."""
+        return hidden_states[:, : self.channels]
+
+
 def edit_module(module: nn.Module, edit: Mapping[str, Any]) -> nn.Module:
     """A new module of the edited shape; new layers have fresh weights on the module's device.
 
@@ -128,10 +152,12 @@ def edit_module(module: nn.Module, edit: Mapping[str, Any]) -> nn.Module:
     match kind, module:
         case "skip", ResnetBlock2D() | Attention() | FeedForward():
             new: nn.Module = copy.deepcopy(Skip(module))
-        case "skip", Transformer2DModel() | BasicTransformerBlock():
+        case "skip", _ if isinstance(
+            module, Transformer2DModel | BasicTransformerBlock | TWO_STREAMS
+        ):
             new = Skip(module)
-        case "skip", _ if isinstance(module, TWO_STREAMS):
-            new = Skip(module)
+        case "drop", ResnetBlock2D(conv_shortcut=nn.Conv2d()):
+            new = Drop(module)
         case "resnet", ResnetBlock2D():
             new = _resnet(module, edit["width"], edit["groups"], edit["kernel"])
         case "attention", Attention():

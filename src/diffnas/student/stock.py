@@ -4,17 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers import ModelMixin, UNet2DModel
+from diffusers import ModelMixin, UNet2DConditionModel, UNet2DModel
 from torch import Tensor
 
 from diffnas.student.modeling import EDITED_MODELS, EditedModel
-
-Edits = Mapping[str, Mapping[str, Any]]
+from diffnas.student.needs import Edits, block_names, name_in_stock, needs, with_needs
 
 PARTIAL = ("transformer", "joint", "single")
 """Kinds of edits that leave as it is what they do not name."""
 
-_WITHOUT_ATTENTION = {"AttnDownBlock2D": "DownBlock2D", "AttnUpBlock2D": "UpBlock2D"}
+STOCK = (UNet2DModel, UNet2DConditionModel)
+"""Classes whose configs can say some edits."""
 
 
 def as_model(
@@ -38,6 +38,7 @@ def as_model(
     stock = stock_config(config, edits, kind)
     if stock is not None:
         model = kind.from_config(stock)
+        state_dict = {name_in_stock(name, edits): each for name, each in state_dict.items()}
     else:
         edited: Any = next(each for each in EDITED_MODELS if issubclass(each, kind))
         model = edited.from_config(config, edits=edits)
@@ -76,43 +77,31 @@ def stock_config(
 ) -> dict[str, Any] | None:
     """The stock config of the edited denoiser, or None if there is none.
 
-    ``base_config`` is a model's whole ``config``; for edits of a ``kind`` other than
-    ``UNet2DModel`` none is found. Module paths, and so the names of the weights,
-    are those of the edited denoiser. What a config can say: no edit; a level without all of its
-    attention; the mid block without its attention; no mid block.
+    ``base_config`` is a model's whole ``config``; for edits of a ``kind`` that is none of
+    :data:`STOCK` none is found. Module paths are those of the edited denoiser, but for what
+    :func:`diffnas.student.needs.name_in_stock` says. What a config can say: whatever each block
+    needs, as long as blocks need the same of an entry that they share.
     """
     config = _public(base_config)
-    if kind is not UNet2DModel:
+    if not edits or kind not in STOCK:
         return None if edits else config
-    skipped = {path for path, edit in edits.items() if edit["kind"] == "skip"}
-    left = set(edits)
-    for side, resampling in (("down", "downsample_type"), ("up", "upsample_type")):
-        types = list(config[f"{side}_block_types"])
-        layers = config["layers_per_block"] + (side == "up")
-        for level, block_type in enumerate(types):
-            plain = _WITHOUT_ATTENTION.get(block_type.removeprefix("UNetRes"))
-            paths = _paths(f"{side}_blocks.{level}.attentions", layers)
-            # A plain block resamples by convolution only; the last one does not resample.
-            same_resampling = config[resampling] in ("conv", None) or level == len(types) - 1
-            if plain is not None and paths <= skipped and same_resampling:
-                types[level] = plain
-                left -= paths
-        config[f"{side}_block_types"] = tuple(types)
-    # A skipped layer still divides by the scale factor; one that is not there does not.
-    if config["mid_block_type"] is not None and config["mid_block_scale_factor"] == 1:
-        attention = _paths("mid_block.attentions", int(config["add_attention"]))
-        if attention and attention <= skipped:
-            config["add_attention"] = False
-            left -= attention
-        resnets = _paths("mid_block.resnets", 2)
-        if attention | resnets <= skipped:
-            config["mid_block_type"] = None
-            left -= attention | resnets
-    return None if left else config
+    needed: dict[str, Any] = {}
+    for block in block_names(config):
+        found = needs(config, block, inside(block, edits))
+        if found is None or any(needed.get(name, each) != each for name, each in found.items()):
+            return None
+        needed |= found
+    known = sum(len(inside(block, edits)) for block in block_names(config))
+    return with_needs(config, needed) if known == len(edits) else None
 
 
-def _paths(parent: str, count: int) -> set[str]:
-    return {f"{parent}.{i}" for i in range(count)}
+def inside(block: str, edits: Edits) -> dict[str, Mapping[str, Any]]:
+    """The edits of a block's modules, by their paths inside it."""
+    return {
+        path.removeprefix(f"{block}."): edit
+        for path, edit in edits.items()
+        if path.startswith(f"{block}.")
+    }
 
 
 def _public(config: Mapping[str, Any]) -> dict[str, Any]:
