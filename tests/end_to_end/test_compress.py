@@ -9,7 +9,7 @@ import torch
 from diffusers import DDPMPipeline, DiffusionPipeline
 
 import diffnas
-from diffnas import families, training
+from diffnas import training
 from diffnas.cli import main
 from diffnas.families.sampling import sample_images
 from tests.end_to_end.runs import SEARCH, compress
@@ -281,7 +281,7 @@ def test_no_more_samples_are_drawn_at_once_than_the_evaluation_batch(run, teache
         batches.append(batch_size)
         return sample_images(*given, batch_size=batch_size, **settings)
 
-    monkeypatch.setattr(families, "sample_images", recorded)
+    monkeypatch.setattr("diffnas.families.teacher.sample_images", recorded)
     (run / "students" / NAME / "samples.png").unlink()
     assert compress(teacher, run, "--macs", "0.6", evaluate__batch_size="24") == 0
     assert set(batches) == {24}

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from diffnas import families
 from diffnas.families import Teacher, unet2d_condition
+from diffnas.families import teacher as module
 from diffnas.families.resting import awake
 from tests.models import tiny_stable_diffusion
 
@@ -76,7 +76,7 @@ def test_a_teacher_wakes_what_it_uses(work, part, monkeypatch):
 
     pipeline = tiny_stable_diffusion()
     teacher = Teacher("tiny", pipeline, pipeline.unet, unet2d_condition.FAMILY)
-    monkeypatch.setattr(families, "awake", note)
+    monkeypatch.setattr(module, "awake", note)
     work(teacher)
     assert woken == [getattr(pipeline, part)]
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from diffnas import families
 from diffnas.data import Embeddings, batch
 from diffnas.errors import UserError
 from diffnas.families import Batch
@@ -77,7 +76,9 @@ def test_only_guided_sampling_calls_the_denoiser_for_both(guidance, sizes):
 @pytest.mark.parametrize(("guidance", "calls"), [(1.0, 1), (2.0, 2)])
 def test_sampling_is_told_the_macs_of_guidance(monkeypatch, guidance, calls):
     told = {}
-    monkeypatch.setattr(families, "sample_images", lambda *_, **how: told.update(how))
+    monkeypatch.setattr(
+        "diffnas.families.teacher.sample_images", lambda *_, **how: told.update(how)
+    )
     teacher = tiny_teacher(num_class_embeds=3)
     teacher.sample(4, nothing={"class_labels": torch.tensor([2])}, guidance=guidance, **HOW)
     inputs = teacher.family.example_inputs(teacher.denoiser, 1, torch.device("cpu"))

@@ -7,7 +7,6 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from diffnas import families
 from diffnas.data import Data
 from diffnas.errors import RunError, UserError
 from diffnas.families.conditions import CLASSES, Condition
@@ -242,7 +241,9 @@ def test_the_family_knows_how_many_classes_a_denoiser_takes(
 
 def test_sampling_is_told_the_macs_of_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
     told: dict[str, Any] = {}
-    monkeypatch.setattr(families, "sample_images", lambda *_, **settings: told.update(settings))
+    monkeypatch.setattr(
+        "diffnas.families.teacher.sample_images", lambda *_, **settings: told.update(settings)
+    )
     pipeline = tiny_pipeline(num_class_embeds=3)
     a_sample(pipeline)
     inputs = FAMILY.example_inputs(pipeline.unet, 1, CPU)

@@ -1,0 +1,120 @@
+"""What must be known of a kind of teacher, and a call of its denoiser."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diffnas.blocks import map_tensors
+from diffnas.families.conditions import Condition
+from diffnas.families.noise import at_size
+from diffnas.families.sampling import Levels
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One denoiser call and what it should give.
+
+    ``inputs``: keyword arguments of the denoiser; ``target``: what the scheduler's prediction type
+    asks for (noise, velocity or clean image), shape (B, C, H, W). ``shared``: names of inputs that
+    all rows share.
+    """
+
+    inputs: dict[str, Any]
+    target: Tensor
+    shared: tuple[str, ...] = ()
+
+    def rows(self, first: int, last: int) -> "Batch":
+        """Those of the batch alone; tensors that are not of its length are shared too."""
+        size = len(self.target)
+
+        def cut(tensor: Tensor) -> Tensor:
+            return tensor[first:last] if tensor.ndim and len(tensor) == size else tensor
+
+        own = {name: each for name, each in self.inputs.items() if name not in self.shared}
+        inputs = {**self.inputs, **map_tensors(cut, own)}
+        return Batch(inputs, self.target[first:last], self.shared)
+
+    def error(self, predicted: Tensor, reduction: str = "mean") -> Tensor:
+        """Squared error of a prediction, in float32; of its first channels, where it has more."""
+        return F.mse_loss(
+            predicted[:, : self.target.shape[1]].float(), self.target.float(), reduction=reduction
+        )
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The streams that a module reads, joined in this order, and the one it writes; by name."""
+
+    reads: tuple[str, ...]
+    writes: str | None
+
+
+@dataclass(frozen=True)
+class Family:
+    """What DiffNAS must know of a kind of teacher. Each family module makes one.
+
+    ``component``: the pipeline component that is the denoiser, e.g. ``unet``.
+    ``classes``: of the denoiser, the stock one first; no others, as a subclass may compute more.
+    ``supports``: a line saying why this denoiser cannot be searched, or None if it can.
+    ``block_names``: denoiser -> paths of its blocks, in the order in which they run.
+    ``streams``: denoiser -> the ports of every module on a stream, by path: what one of them writes
+    has one meaning per channel, so that the same channels can be left out wherever it is read;
+    None where they are kept as they are.
+    ``sample_shape``: denoiser -> (C, H, W) of what it denoises, pixels or latents.
+    ``class_count``: denoiser -> how many classes it takes, None if none.
+    ``example_condition``: (denoiser, batch size, device) -> a condition of zeros, as large as real
+    ones.
+    ``inputs``: (denoiser, noisy (B, C, H, W), timesteps (B,) or (), condition) -> keyword arguments
+    of a call.
+    ``prediction``: the denoiser's output -> the predicted tensor; channels beyond the target's are
+    a learned variance.
+    ``beside``: further components that its pipelines may have, and that are kept as they are.
+    ``needed``: modules that are used from outside of them, and so cannot be left out.
+    ``captions``: (pipeline, captions) -> their condition, if conditions are texts.
+    ``encoders``: denoiser -> the components that captions go through; others may be missing.
+    ``nothing``: pipeline -> the condition (1, ...) that stands for none, if there is one: with it
+    sampling can be guided.
+    ``shared``: names of inputs that are of no image, but the same for all, such as positions.
+    ``tokens``: denoiser -> how many patches of an image it sees, where its scheduler's shift may
+    follow that number.
+    ``levels``: where its pipelines start their steps, if they do not leave that to the scheduler.
+    """
+
+    name: str
+    component: str
+    classes: tuple[type[nn.Module], ...]
+    supports: Callable[[Any], str | None]
+    block_names: Callable[[nn.Module], list[str]]
+    streams: Callable[[nn.Module], dict[str, Ports]] | None
+    sample_shape: Callable[[nn.Module], tuple[int, int, int]]
+    class_count: Callable[[nn.Module], int | None]
+    example_condition: Callable[[nn.Module, int, torch.device], Condition]
+    inputs: Callable[[nn.Module, Tensor, Tensor, Condition], dict[str, Any]]
+    prediction: Callable[[Any], Tensor]
+    beside: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
+    captions: Callable[[Any, list[str]], Condition] | None = None
+    encoders: Callable[[nn.Module], tuple[str, ...]] = lambda _: ("text_encoder", "tokenizer")
+    nothing: Callable[[Any], Condition] | None = None
+    shared: tuple[str, ...] = ()
+    tokens: Callable[[nn.Module], int] | None = None
+    levels: Levels | None = None
+
+    def scheduler(self, denoiser: nn.Module, given: Any) -> Any:
+        """A pipeline's scheduler, with the shift that it has at the denoiser's size."""
+        tokens = None if self.tokens is None else self.tokens(denoiser)
+        config = at_size(given.config, tokens)
+        return given if config is given.config else type(given).from_config(config)
+
+    def example_inputs(
+        self, denoiser: nn.Module, batch_size: int, device: torch.device
+    ) -> dict[str, Any]:
+        """Keyword arguments of one call on zeros."""
+        noisy = torch.zeros(batch_size, *self.sample_shape(denoiser), device=device)
+        timesteps = torch.zeros(batch_size, dtype=torch.long, device=device)
+        condition = self.example_condition(denoiser, batch_size, device)
+        return self.inputs(denoiser, noisy, timesteps, condition)

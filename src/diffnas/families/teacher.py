@@ -1,0 +1,249 @@
+"""A loaded pipeline at work: what it is told, what it is trained on, what it samples."""
+
+import inspect
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from diffnas.data import Data, batch, to_float, to_latents
+from diffnas.errors import UserError
+from diffnas.families import autoencoder, conditions
+from diffnas.families.conditions import Condition, Shows
+from diffnas.families.family import Batch, Family
+from diffnas.families.noise import add_noise, told_timesteps, train_timesteps
+from diffnas.families.resting import awake
+from diffnas.families.sampling import Denoise, sample_images
+from diffnas.measure.cost import call_cost
+
+_ENCODING = threading.Lock()
+"""Tokenizers change their own settings in every call: one thread at a time."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A loaded pipeline, its denoiser (eval mode, frozen) and its family.
+
+    The denoiser is on the device where all work runs; text encoders and autoencoder are there while
+    they are used, and else on the CPU.
+    """
+
+    source: str
+    pipeline: Any
+    denoiser: nn.Module
+    family: Family
+
+    @property
+    def device(self) -> torch.device:
+        """Where the denoiser is and all work runs."""
+        return next(self.denoiser.parameters()).device
+
+    @property
+    def scheduler(self) -> Any:
+        """The pipeline's, for the size that the denoiser makes."""
+        return self.family.scheduler(self.denoiser, self.pipeline.scheduler)
+
+    @property
+    def distilled(self) -> bool:
+        """Whether guidance is in the denoiser, which is told how far to go."""
+        meta = torch.device("meta")
+        return conditions.GUIDANCE in self.family.example_condition(self.denoiser, 1, meta)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images that its samples are."""
+        channels, height, width = self.family.sample_shape(self.denoiser)
+        if self.coder is None:
+            return channels, height, width
+        factor = autoencoder.shrinking(self.coder)
+        return self.coder.config.in_channels, factor * height, factor * width
+
+    @property
+    def text_encoders(self) -> list[nn.Module]:
+        """Those that the pipeline has."""
+        parts = (
+            getattr(self.pipeline, name, None)
+            for name in self.family.beside
+            if name.startswith("text_encoder")
+        )
+        return [part for part in parts if part is not None]
+
+    @property
+    def coder(self) -> Any:
+        """The pipeline's autoencoder; None if it denoises pixels."""
+        return autoencoder.autoencoder_of(self.pipeline)
+
+    def condition(self, data: Data, rows: npt.NDArray[np.integer[Any]]) -> Condition:
+        """What these images show, (B, ...); empty for a model that is not told.
+
+        Raises:
+            UserError: the data have no classes or captions, but the model takes some; or classes
+                are out of range.
+        """
+        if self.family.captions is not None:
+            return conditions.of_captions(self.told, data, rows)
+        count = self.family.class_count(self.denoiser)
+        return {} if count is None else conditions.of_classes(data.labels, rows, count)
+
+    def told(self, captions: list[str]) -> Condition:
+        """These captions as the model's text encoders see them, (B, ...)."""
+        assert self.family.captions is not None
+        with _ENCODING, awake(self.text_encoders, self.device):
+            return self.family.captions(self.pipeline, captions)
+
+    def nothing(self, data: Data | None = None) -> Condition | None:
+        """The condition (1, ...) that stands for none; None if there is no such."""
+        if self.family.nothing is None:
+            return None
+        if data is not None and data.embeddings is not None:
+            return conditions.tensors_of(data.embeddings.nothing, np.array([0]))
+        with _ENCODING, awake(self.text_encoders, self.device):
+            return self.family.nothing(self.pipeline)
+
+    def guidance(self, asked: float | None = None) -> float:
+        """How far sampling goes beyond the condition: as asked, or as the pipeline does.
+
+        Raises:
+            UserError: it is asked for, and the model cannot be guided.
+        """
+        if self.family.nothing is None and not self.distilled:
+            if asked not in (None, 1.0):
+                raise UserError(
+                    f"evaluate.guidance = {asked:g}: model {self.source} has no condition that "
+                    "stands for none, so it cannot be guided; leave it out"
+                )
+            return 1.0
+        # A skeleton's pipeline only knows of which class it would be.
+        kind = getattr(self.pipeline, "kind", type(self.pipeline))
+        own = inspect.signature(kind.__call__).parameters.get("guidance_scale")
+        # In diffusers less than 1 is no guidance.
+        return asked if asked is not None else max(1.0, float(own.default)) if own else 1.0
+
+    def calls(self, guidance: float) -> int:
+        """How often the denoiser is asked in a step: where it is guided, without condition too."""
+        return 2 if self.family.nothing is not None and guidance != 1.0 else 1
+
+    def training_batch(
+        self,
+        clean: Tensor,
+        condition: Condition,
+        random: torch.Generator,
+        timesteps: Tensor | None = None,
+    ) -> Batch:
+        """Clean pixels in [-1, 1], or latents (B, C, H, W), made noisy, on the denoiser's device.
+
+        ``timesteps``: integers (B,), uniform unless given; they and the noise are drawn on the CPU,
+        so that devices get the same.
+        """
+        config, device = self.scheduler.config, self.device
+        noise = torch.randn(clean.shape, generator=random)
+        if timesteps is None:
+            timesteps = torch.randint(train_timesteps(config), (len(clean),), generator=random)
+        clean = clean.to(device)
+        noisy, target = add_noise(config, clean, noise.to(device, clean.dtype), timesteps)
+        given = {name: each.to(device) for name, each in condition.items()}
+        told = told_timesteps(config, timesteps).to(device)
+        inputs = self.family.inputs(self.denoiser, noisy, told, given)
+        return Batch(inputs, target, self.family.shared)
+
+    def random_batch(self, data: Data, size: int, random: torch.Generator) -> Batch:
+        """Seen images, augmented, at uniform timesteps, made noisy.
+
+        Of a share of them the condition is left out, so that guidance stays possible.
+        """
+        drawn, rows = batch(data, size, random)
+        clean = drawn if data.latents is not None else self.encode(drawn)
+        condition = self.condition(data, rows)
+        if data.condition_dropout and (nothing := self.nothing(data)) is not None:
+            out = torch.rand(size, generator=random) < data.condition_dropout
+            condition = conditions.replaced(condition, nothing, out)
+        return self.training_batch(clean, condition, random)
+
+    def clean(self, data: Data, rows: npt.NDArray[np.integer[Any]]) -> Tensor:
+        """What the denoiser denoises, of these images as they are."""
+        if data.latents is not None:
+            return to_latents(data.latents[0][rows])
+        return self.encode(to_float(data.images[rows]))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images in [-1, 1] as the denoiser's pixels or latents."""
+        if self.coder is None:
+            return images
+        with awake([self.coder], self.device):
+            return autoencoder.encode(self.coder, images.to(self.device))
+
+    def decode(self, samples: Tensor) -> Tensor:
+        """What the denoiser denoises as images, nearly in [-1, 1]."""
+        if self.coder is None:
+            return samples
+        with awake([self.coder], self.device):
+            return autoencoder.decode(self.coder, samples)
+
+    def sample(
+        self,
+        count: int,
+        *,
+        seed: int,
+        sampler: str,
+        steps: int,
+        batch_size: int,
+        shows: Shows | None = None,
+        nothing: Condition | None = None,
+        guidance: float = 1.0,
+        progress: Callable[[int], None] | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """``count`` images on the denoiser's device, uint8 (count, C, H, W).
+
+        ``shows``: indices of images (B,) -> their condition, for a model that takes one.
+        ``guidance``: with ``nothing``, how far predictions go from those without the condition,
+        past those with it, which are at 1 (Ho and Salimans 2022, arXiv 2207.12598); or what a
+        model is told that was distilled so (Meng et al., arXiv 2210.03142).
+
+        Raises:
+            UserError: the sampler does not fit the pipeline.
+            RunError: the denoiser gave values that are not finite.
+        """
+        device, family = self.device, self.family
+        shape = family.sample_shape(self.denoiser)
+        guided = nothing is not None and guidance != 1.0
+
+        def prepare(indices: Tensor) -> Denoise:
+            condition = {} if shows is None else shows(indices.numpy())
+            condition = {name: each.to(device) for name, each in condition.items()}
+            if (told := condition.get(conditions.GUIDANCE)) is not None:
+                condition[conditions.GUIDANCE] = torch.full_like(told, guidance)
+            if guided and nothing is not None:
+                condition = conditions.both(condition, nothing)
+
+            def predict(noisy: Tensor, timestep: Tensor) -> Tensor:
+                noisy = torch.cat([noisy, noisy]) if guided else noisy
+                inputs = family.inputs(self.denoiser, noisy, timestep, condition)
+                made = family.prediction(self.denoiser(**inputs))[:, : shape[0]]
+                if not guided:
+                    return made
+                told, untold = made.chunk(2)
+                return untold + guidance * (told - untold)
+
+            return predict
+
+        inputs = family.example_inputs(self.denoiser, 1, device)
+        return sample_images(
+            self.scheduler,
+            prepare,
+            shape,
+            count,
+            seed=seed,
+            sampler=sampler,
+            steps=steps,
+            batch_size=batch_size,
+            device=device,
+            levels=family.levels,
+            decode=self.decode,
+            macs=call_cost(self.denoiser, kwargs=inputs).macs * (2 if guided else 1),
+            progress=progress,
+        )
