@@ -172,10 +172,12 @@ def test_every_architecture_of_the_stock_preset_of_a_model_of_texts_has_a_stock_
 
 
 def test_what_no_subnet_of_the_stock_preset_has_is_no_option():
-    _, space = space_of(SpaceSettings(preset="stock"), layers_per_block=2)
-    for block in space.blocks:
-        for column, slot in enumerate(block.slots):
-            assert set(block.choices()[:, column]) == set(range(len(slot.options)))
+    # A middle that scales its output cannot be left out, but its transformer can be less deep.
+    unet = tiny_condition_unet(mid_block_scale_factor=1.4, transformer_layers_per_block=(1, 2))
+    space = make_space(unet, unet2d_condition.FAMILY, SpaceSettings(preset="stock"))
+    (mid,) = [block for block in space.blocks if block.name == "mid_block"]
+    assert [option.name for slot in mid.slots for option in slot.options] == ["teacher", "layers=1"]
+    assert mid.only == ((0,), (1,))
 
 
 def test_a_model_of_texts_with_one_layer_a_block_is_in_the_stock_preset():
