@@ -11,8 +11,9 @@ from typing import Any
 from timing import RESULTS
 
 EVALUATE = ["evaluate.samples=2048", "evaluate.seeds=[0,1,2]"]
-QUICK = ["supernet.steps=2", "score.images=16", "space.max_subnets=32", "evaluate.samples=128"]
-QUICK += ["evaluate.seeds=[0,1]", "evaluate.sampler_steps=2"]
+QUICK = ["supernet.steps=2", "score.images=16", "score.candidates=3", "score.output_images=16"]
+QUICK += ["space.max_subnets=32", "evaluate.samples=128", "evaluate.seeds=[0,1]"]
+QUICK += ["evaluate.sampler_steps=2"]
 COLUMNS = ("frechet_distance", "frechet_distance_seen", "kernel_distance", "denoising_loss")
 
 

@@ -5,8 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from diffnas.measure import denoising
 from tests.end_to_end.runs import compress
 from tests.models import tiny_pipeline
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_draws():
+    """The denoising loss over fewer draws: with all, it would be half of every run's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(denoising, "DRAWS", 128)
+        yield
 
 
 @pytest.fixture(scope="session")
