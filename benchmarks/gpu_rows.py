@@ -52,20 +52,15 @@ IMAGES = 64  # to draw from: only their shape matters
 DTYPE = torch.bfloat16
 
 TINY_UNET = {
-    "sample_size": 8,
-    "block_out_channels": (8, 16),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-    "attention_head_dim": 2,
-    "cross_attention_dim": 16,
+    **{"sample_size": 8, "layers_per_block": 1, "cross_attention_dim": 16},
+    **{"norm_num_groups": 4, "attention_head_dim": 2},
 }
 TINY: dict[str, dict[str, Any]] = {
-    "sd15": TINY_UNET,
+    "sd15": {**TINY_UNET, "block_out_channels": (8, 8, 16, 16)},
     "sdxl": {
         **TINY_UNET,
-        "transformer_layers_per_block": (1, 2),
+        "block_out_channels": (8, 8, 16),
+        "transformer_layers_per_block": (1, 1, 2),
         "addition_time_embed_dim": 8,
         "projection_class_embeddings_input_dim": 6 * 8 + 16,
     },

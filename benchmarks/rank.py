@@ -79,7 +79,7 @@ def from_table(table: Table, rows: Rows) -> dict[str, float]:
 def at_the_output(net: Supernet, table: Table, rows: Rows, part: Batch) -> dict[str, float]:
     """Scores from the errors that selection goes by: one of the teacher's blocks replaced."""
     order = part.inputs["timestep"].argsort()
-    halves = [rows_of(part, half) for half in order.chunk(2)]
+    halves = [part.rows(half) for half in order.chunk(2)]
     patched = PatchedTeacher(net)
     found = np.array(
         [
@@ -97,11 +97,6 @@ def at_the_output(net: Supernet, table: Table, rows: Rows, part: Batch) -> dict[
         "the same, at little noise": float(found[0].sum()),
         "the same, at much noise": float(found[1].sum()),
     }
-
-
-def rows_of(part: Batch, rows: torch.Tensor) -> Batch:
-    """Some of a batch's images."""
-    return Batch({key: value[rows] for key, value in part.inputs.items()}, part.target[rows])
 
 
 def after_steps(on: Bench, student: nn.Module, part: Batch, steps: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,17 +25,8 @@ from diffusers import (
 
 from shapes.parts import TEXT
 
+STABLE_DIFFUSION = Path(__file__).parents[1] / "configs" / "stable-diffusion-1.5"
 LATENTS: Mapping[str, Any] = {"sample_size": 8, "in_channels": 4, "out_channels": 4}
-NOISE: Mapping[str, Any] = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-}
-"""Stable Diffusion's."""
-
 UNET: Mapping[str, Any] = {
     "layers_per_block": 2,
     "block_out_channels": (32, 64),
@@ -53,29 +45,30 @@ class Parts:
     text_encoder_with_projection: Callable[[], Any]
 
 
-def of_digits(parts: Parts) -> DDPMPipeline:
-    """Class-conditional, of pixels: the ten digits."""
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
+def ddim() -> DDIMScheduler:
+    """With Stable Diffusion's noise."""
+    return DDIMScheduler.from_pretrained(STABLE_DIFFUSION, subfolder="scheduler", clip_sample=False)
+
+
+def unet2d(**config: Any) -> UNet2DModel:
+    """Attention on the lower of two levels."""
+    return UNet2DModel(
         down_block_types=("DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        num_class_embeds=10,
         **UNET,
+        **config,
     )
+
+
+def of_digits(parts: Parts) -> DDPMPipeline:
+    """Class-conditional, of pixels: the ten digits."""
+    unet = unet2d(sample_size=8, in_channels=1, out_channels=1, num_class_embeds=10)
     return DDPMPipeline(unet, DDPMScheduler())
 
 
 def latent(parts: Parts) -> LDMPipeline:
     """Unconditional, of latents."""
-    unet = UNet2DModel(
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        **LATENTS,
-        **UNET,
-    )
-    return LDMPipeline(parts.autoencoder(), unet, DDIMScheduler(**NOISE))
+    return LDMPipeline(parts.autoencoder(), unet2d(**LATENTS), ddim())
 
 
 def texts(parts: Parts) -> StableDiffusionPipeline:
@@ -92,7 +85,7 @@ def texts(parts: Parts) -> StableDiffusionPipeline:
         text_encoder=parts.text_encoder(),
         tokenizer=parts.tokenizer(),
         unet=unet,
-        scheduler=DDIMScheduler(**NOISE),
+        scheduler=ddim(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -109,7 +102,7 @@ def classes(parts: Parts) -> DiTPipeline:
         num_embeds_ada_norm=16,
         **LATENTS,
     )
-    return DiTPipeline(transformer, parts.autoencoder(), DDIMScheduler(**NOISE))
+    return DiTPipeline(transformer, parts.autoencoder(), ddim())
 
 
 def flow(parts: Parts) -> StableDiffusion3Pipeline:

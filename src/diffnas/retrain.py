@@ -230,4 +230,4 @@ def split(whole: Batch, parts: int) -> list[Batch]:
     """A batch in at most ``parts`` pieces of about equal size."""
     size = len(whole.target)
     chunks = torch.arange(size).chunk(min(parts, size))
-    return [whole.rows(int(rows[0]), int(rows[-1]) + 1) for rows in chunks]
+    return [whole.rows(slice(int(rows[0]), int(rows[-1]) + 1)) for rows in chunks]

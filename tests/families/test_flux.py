@@ -53,7 +53,7 @@ def test_places_are_shared_by_as_many_images_as_there_are_tokens():
     model = teacher()
     told = FAMILY.example_condition(model.denoiser, 16, torch.device("cpu"))
     batch = model.training_batch(torch.zeros(16, 4, 8, 8), told, torch.Generator())
-    part = batch.rows(0, 8).rows(4, 8)
+    part = batch.rows(slice(0, 8)).rows(torch.arange(4, 8))
     assert part.inputs["img_ids"].shape == (16, 3)
     assert part.inputs["hidden_states"].shape == (4, 16, 16)
     assert FAMILY.prediction(model.denoiser(**part.inputs)).shape == part.target.shape

@@ -8,26 +8,9 @@ from diffusers import (
     DDIMPipeline,
     DDIMScheduler,
     DDPMScheduler,
-    DPMSolverMultistepScheduler,
-    FlowMatchEulerDiscreteScheduler,
 )
-from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
-from diffnas.errors import UserError
-from diffnas.families.noise import (
-    BETA_SCHEDULES,
-    add_noise,
-    alphas_cumprod,
-    at_size,
-    told_timesteps,
-    unsupported_noise,
-)
-from diffnas.families.sampling import (
-    check_sampler,
-    fresh_scheduler,
-    make_scheduler,
-    sample_images,
-)
+from diffnas.families.sampling import check_sampler, sample_images
 from diffnas.parallel import SMALL
 from tests.models import tiny_pipeline
 
@@ -205,132 +188,6 @@ def test_only_small_batches_that_are_several_run_on_one_thread_each(
     finally:
         torch.set_num_threads(before)
     assert seen == {threads}
-
-
-def test_more_steps_than_timesteps_are_refused() -> None:
-    with pytest.raises(UserError, match="20 timesteps"):
-        make_scheduler(DDPMScheduler(num_train_timesteps=20).config, "ddim", 21)
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("beta_schedule", BETA_SCHEDULES)
-def test_every_sampler_takes_the_noise_that_was_trained_with(
-    sampler: str, beta_schedule: str
-) -> None:
-    scheduler = DDPMScheduler(beta_schedule=beta_schedule)
-    made = fresh_scheduler(scheduler, sampler, 5, torch.device("cpu"))
-    torch.testing.assert_close(made.alphas_cumprod, alphas_cumprod(scheduler.config))
-
-
-def test_a_sampler_that_cannot_take_the_steps_is_refused_in_a_line() -> None:
-    scheduler = DDPMScheduler(num_train_timesteps=20)
-    with pytest.raises(UserError, match=r"evaluate.sampler = own.*DDPMScheduler refuses") as caught:
-        fresh_scheduler(scheduler, "own", 21, torch.device("cpu"))
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "name", ["EulerAncestralDiscreteScheduler", "KDPM2DiscreteScheduler", "PNDMScheduler"]
-)
-def test_a_sampler_that_cannot_take_the_prediction_is_refused_in_a_line(name: str) -> None:
-    scheduler = getattr(diffusers, name)(prediction_type="sample")
-    with pytest.raises(UserError, match=rf"evaluate.sampler = own.*{name} refuses") as caught:
-        check_sampler(scheduler, "own", 5, torch.device("cpu"))
-    assert "\n" not in str(caught.value)
-
-
-def test_an_unknown_sampler_is_refused() -> None:
-    with pytest.raises(UserError, match="dpmsolver"):
-        make_scheduler(DDPMScheduler().config, "heun", 5)
-
-
-FLOW = FlowMatchEulerDiscreteScheduler(shift=3.0)
-
-
-def test_a_flow_is_a_straight_line_from_image_to_noise():
-    image, noise, times = (
-        torch.randn(3, 1, 2, 2),
-        torch.randn(3, 1, 2, 2),
-        torch.tensor([0, 499, 999]),
-    )
-    noisy, target = add_noise(FLOW.config, image, noise, times)
-    assert torch.equal(noisy[2], noise[2])
-    torch.testing.assert_close(target, noise - image)
-    shares = told_timesteps(FLOW.config, times) / 1000
-    torch.testing.assert_close(shares[1], torch.tensor(3 * 0.5 / (1 + 2 * 0.5)))
-    torch.testing.assert_close(noisy - shares[:, None, None, None] * target, image)
-
-
-def test_a_flow_is_told_the_timesteps_that_its_scheduler_has():
-    every = FlowMatchEulerDiscreteScheduler(shift=3.0).timesteps.flip(0)
-    torch.testing.assert_close(told_timesteps(FLOW.config, torch.arange(1000)), every)
-
-
-@pytest.mark.parametrize("sampler", ["own", "euler", "dpmsolver"])
-def test_samplers_of_a_flow_follow_it_to_the_image(sampler):
-    def prepare(indices):
-        # The flow of images that are all 0.5: noise - image, from where the noisy image is.
-        return lambda noisy, time: (noisy - 0.5) / (time / 1000)
-
-    images = sample_images(
-        FLOW, prepare, (1, 4, 4), 2, seed=0, sampler=sampler, steps=5, batch_size=2, device=CPU
-    )
-    assert np.abs(images.astype(int) - 191).max() <= 1
-
-
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
-def test_samplers_of_diffusions_do_not_fit_a_flow(sampler):
-    with pytest.raises(UserError, match=f"evaluate.sampler = {sampler}: not for a model of flows"):
-        check_sampler(FLOW, sampler, 5, CPU)
-
-
-SHIFTING = {
-    kind: FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, time_shift_type=kind)
-    for kind in ("exponential", "linear")
-}
-
-
-def test_flows_that_depend_on_the_images_size_need_one():
-    config = SHIFTING["exponential"].config
-    assert "use_dynamic_shifting" in unsupported_noise(at_size(config, None))
-    assert unsupported_noise(at_size(config, 1024)) is None
-
-
-@pytest.mark.parametrize("kind", SHIFTING)
-@pytest.mark.parametrize("tokens", [16, 256, 1024, 4096])
-def test_noise_at_a_size_is_what_the_pipelines_scheduler_has_there(kind, tokens):
-    scheduler = SHIFTING[kind]
-    mu = calculate_shift(tokens)
-    scheduler.set_timesteps(4, sigmas=[1.0, 0.75, 0.5, 0.25], mu=mu)
-    told = told_timesteps(at_size(scheduler.config, tokens), torch.tensor([999, 749, 499, 249]))
-    torch.testing.assert_close(told, scheduler.timesteps)
-
-
-def test_a_fixed_shift_is_the_same_at_every_size():
-    assert at_size(FLOW.config, 4096) is FLOW.config
-    assert at_size(DDPMScheduler().config, 4096) == DDPMScheduler().config
-
-
-@pytest.mark.parametrize("sampler", ["own", "euler"])
-def test_steps_start_where_the_pipeline_has_them_start(sampler):
-    def halves(steps: int) -> list[float]:
-        return [0.5**step for step in range(steps)]
-
-    made = fresh_scheduler(FlowMatchEulerDiscreteScheduler(), sampler, 3, CPU, halves)
-    assert made.timesteps.tolist() == [1000, 500, 250]
-
-
-def test_solvers_of_a_second_order_choose_where_steps_start():
-    made, plain = (
-        fresh_scheduler(FLOW, "dpmsolver", 3, CPU, each) for each in (lambda _: [1.0], None)
-    )
-    assert torch.equal(made.timesteps, plain.timesteps)
-
-
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
-def test_latents_of_schedulers_that_do_not_clip_are_not_clipped(sampler):
-    config = DPMSolverMultistepScheduler().config
-    assert make_scheduler(config, sampler, 5).config.clip_sample is False
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "dpmsolver", "own"])

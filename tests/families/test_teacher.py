@@ -143,7 +143,7 @@ def test_a_model_that_is_not_told_has_nothing_left_out():
 def test_rows_of_a_batch_are_cut_in_nested_inputs_too():
     pooled, target = torch.arange(8.0).view(4, 2), torch.arange(4.0).view(4, 1, 1, 1)
     whole = Batch({"sample": target, "added_cond_kwargs": {"text_embeds": pooled}}, target)
-    part = whole.rows(1, 3)
+    part = whole.rows(slice(1, 3))
     assert torch.equal(part.target, target[1:3])
     assert torch.equal(part.inputs["sample"], target[1:3])
     assert torch.equal(part.inputs["added_cond_kwargs"]["text_embeds"], pooled[1:3])
@@ -151,7 +151,7 @@ def test_rows_of_a_batch_are_cut_in_nested_inputs_too():
 
 def test_rows_of_a_batch_share_what_is_not_of_its_length():
     shared = {"timestep": torch.tensor(5), "sizes": torch.arange(3), "return_dict": True}
-    part = Batch({**shared, "nested": shared}, torch.zeros(4, 1, 1, 1)).rows(0, 2)
+    part = Batch({**shared, "nested": shared}, torch.zeros(4, 1, 1, 1)).rows(slice(0, 2))
     for found in (part.inputs, part.inputs["nested"]):
         assert all(found[name] is each for name, each in shared.items())
 

@@ -40,7 +40,7 @@ def test_no_graph_is_made() -> None:
     assert not any(made)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="only GPUs work behind Python's back")
 def test_work_on_a_gpu_is_waited_for() -> None:
     large = torch.rand(4096, 4096, device="cuda")
     calls = {"one": lambda: large @ large, "eight": lambda: [large @ large for _ in range(8)]}

@@ -97,7 +97,7 @@ def test_layers_that_come_only_when_needed_make_the_same_images():
     assert all(weight.is_meta for weight in pipeline.unet.parameters())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is present")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="offloads from a GPU to the CPU")
 @pytest.mark.parametrize("way", ["enable_model_cpu_offload", "enable_sequential_cpu_offload"])
 def test_what_waits_on_the_cpu_makes_the_images_of_a_gpu(way):
     wanted, pipeline = images(student().to("cuda")), student()

@@ -67,8 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILURE
     except (KeyboardInterrupt, typer.Abort):
         return _fail(*explain(KeyboardInterrupt()))
-    # Whatever it is: nobody else is left to catch it, and without --debug a user gets one line.
-    except Exception as error:
+    except Exception as error:  # the last one to catch it: a user gets a line, --debug the rest
         if debug:
             raise
         return _fail(*explain(error))

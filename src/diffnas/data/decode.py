@@ -126,10 +126,8 @@ def _fill(
             image = ImageOps.exif_transpose(read(index))
         except MemoryError:
             raise
-        # Pillow's plugins raise whatever a broken file trips them over: struct.error, KeyError,
-        # SyntaxError and more. One bad picture among many is left out and counted.
-        except Exception:
-            return None
+        except Exception:  # Pillow's plugins let out whatever a broken file trips them over
+            return None  # and one bad picture among many is left out and counted
         try:
             return to_array(image, size, channels)
         # Modes that Pillow cannot convert, sizes of nothing, values that are no numbers.

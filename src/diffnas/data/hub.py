@@ -103,10 +103,9 @@ def _open(source: str, streamed_rows: int | None = None, cache: Path | None = No
             found = found["train"] if "train" in found else next(iter(found.values()))
         if streaming and streamed_rows is not None:
             found = streamed(found, source, streamed_rows, cache)
-    except RunError:
+    except RunError:  # a full disk, already said in a line
         raise
-    # The library's own errors, the Hub client's, pyarrow's and the network's share no class.
-    except Exception as error:
+    except Exception as error:  # of four libraries and the network
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         if folder.is_dir():
             raise UserError(
@@ -143,7 +142,7 @@ def _with_images(table: Dataset, column: str, source: str) -> Dataset:
         return table
     try:
         return table.cast_column(column, datasets.Image())
-    except (NotImplementedError, TypeError, ValueError) as error:  # pyarrow's are subclasses
+    except (NotImplementedError, TypeError, ValueError) as error:  # what pyarrow's casts raise
         raise UserError(
             f"image_column: column {column!r} of {source!r} holds no images; name another"
         ) from error

@@ -6,7 +6,7 @@ import torch
 from diffusers import DiTTransformer2DModel
 from torch import Tensor, nn
 
-from diffnas.families import Family, unet2d
+from diffnas.families import Family
 from diffnas.families.conditions import CLASSES, Condition
 from diffnas.student.modeling import DiffNASDiTTransformer2DModel
 
@@ -65,12 +65,10 @@ FAMILY = Family(
     classes=(DiTTransformer2DModel, DiffNASDiTTransformer2DModel),
     supports=supports,
     block_names=block_names,
-    streams=None,
     sample_shape=sample_shape,
     class_count=class_count,
     example_condition=example_condition,
     inputs=inputs,
-    prediction=unet2d.prediction,
     # The head takes its embedding of timestep and class.
     needed=("transformer_blocks.0",),
     nothing=nothing,

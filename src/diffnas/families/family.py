@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from diffnas.blocks import map_tensors
 from diffnas.families.conditions import Condition
 from diffnas.families.noise import at_size
-from diffnas.families.sampling import Levels
+from diffnas.families.samplers import Levels
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,19 @@ class Batch:
     target: Tensor
     shared: tuple[str, ...] = ()
 
-    def rows(self, first: int, last: int) -> "Batch":
-        """Those of the batch alone; tensors that are not of its length are shared too."""
+    def rows(self, chosen: slice | Tensor) -> "Batch":
+        """Those of the batch alone; tensors that are not of its length are shared too.
+
+        ``chosen``: a slice, or indices (N,).
+        """
         size = len(self.target)
 
         def cut(tensor: Tensor) -> Tensor:
-            return tensor[first:last] if tensor.ndim and len(tensor) == size else tensor
+            return tensor[chosen] if tensor.ndim and len(tensor) == size else tensor
 
         own = {name: each for name, each in self.inputs.items() if name not in self.shared}
         inputs = {**self.inputs, **map_tensors(cut, own)}
-        return Batch(inputs, self.target[first:last], self.shared)
+        return Batch(inputs, self.target[chosen], self.shared)
 
     def error(self, predicted: Tensor, reduction: str = "mean") -> Tensor:
         """Squared error of a prediction, in float32; of its first channels, where it has more."""
@@ -89,12 +92,12 @@ class Family:
     classes: tuple[type[nn.Module], ...]
     supports: Callable[[Any], str | None]
     block_names: Callable[[nn.Module], list[str]]
-    streams: Callable[[nn.Module], dict[str, Ports]] | None
     sample_shape: Callable[[nn.Module], tuple[int, int, int]]
-    class_count: Callable[[nn.Module], int | None]
     example_condition: Callable[[nn.Module, int, torch.device], Condition]
     inputs: Callable[[nn.Module, Tensor, Tensor, Condition], dict[str, Any]]
-    prediction: Callable[[Any], Tensor]
+    prediction: Callable[[Any], Tensor] = lambda output: output.sample
+    streams: Callable[[nn.Module], dict[str, Ports]] | None = None
+    class_count: Callable[[nn.Module], int | None] = lambda _: None
     beside: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
     captions: Callable[[Any, list[str]], Condition] | None = None

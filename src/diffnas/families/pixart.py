@@ -6,7 +6,7 @@ import torch
 from diffusers import PixArtTransformer2DModel
 from torch import Tensor, nn
 
-from diffnas.families import Family, dit, unet2d
+from diffnas.families import Family, dit
 from diffnas.families.conditions import Condition, through
 from diffnas.student.modeling import DiffNASPixArtTransformer2DModel
 
@@ -62,12 +62,9 @@ FAMILY = Family(
     classes=(PixArtTransformer2DModel, DiffNASPixArtTransformer2DModel),
     supports=dit.supports,
     block_names=dit.block_names,
-    streams=None,
     sample_shape=dit.sample_shape,
-    class_count=lambda _: None,
     example_condition=example_condition,
     inputs=inputs,
-    prediction=unet2d.prediction,
     beside=("text_encoder", "tokenizer"),
     **through(encoded),
 )

@@ -5,118 +5,21 @@ the noise that stochastic samplers add: not on batch size, device or number of t
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DDPMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerDiscreteScheduler,
-    FlowMatchEulerDiscreteScheduler,
-)
 from torch import Tensor
 
-from diffnas.errors import RunError, UserError
-from diffnas.families.noise import is_flow, spelt_out, train_timesteps
+from diffnas.errors import RunError
+from diffnas.families.samplers import UNFIT, Levels, fresh_scheduler, refusal
 from diffnas.parallel import thread_map, workers_for
 from diffnas.rng import generator
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(noisy images (B, C, H, W), timestep) -> the denoiser's prediction."""
-
-Levels = Callable[[int], list[float]]
-"""Number of steps -> the share of noise that each starts at, from 1 down, before any shift."""
-
-# Trailing steps start from the last training timestep, where the start noise belongs (Lin et al.
-# 2023, arXiv 2305.08891); with few steps, leading ones begin too late and leave noise in.
-SPACING = {"timestep_spacing": "trailing"}
-
-_UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
-          ValueError)  # fmt: skip
-"""What diffusers' schedulers raise, each in its own way, for settings that they do not take."""
-
-
-def make_scheduler(config: Mapping[str, Any], sampler: str, steps: int) -> Any:
-    """A fresh scheduler of that sampler for a pipeline whose scheduler has this config.
-
-    Raises:
-        UserError: the sampler is unknown, or has fewer training timesteps than ``steps``.
-    """
-    if steps > train_timesteps(config):
-        raise UserError(
-            f"evaluate.sampler_steps = {steps}: the model has {train_timesteps(config)} timesteps; "
-            "use no more than that"
-        )
-    if is_flow(config):
-        return _flow_scheduler(config, sampler)
-    # Only those that clip say so; their own default would clip latents too.
-    clip = {} if "clip_sample" in config else {"clip_sample": False}
-    if sampler == "ddpm":
-        return DDPMScheduler.from_config(config, **SPACING, **clip, **_mean_alone(config))
-    betas = spelt_out(config)
-    if sampler == "ddim":
-        return DDIMScheduler.from_config(config, **SPACING, **betas, **clip)
-    if sampler == "euler":
-        return EulerDiscreteScheduler.from_config(config, **SPACING, **betas)
-    if sampler == "dpmsolver":
-        return DPMSolverMultistepScheduler.from_config(config, **_dpmsolver(config), **betas)
-    raise UserError(f"sampler {sampler!r} is unknown; choose ddim, dpmsolver, euler, ddpm or own")
-
-
-def _mean_alone(config: Mapping[str, Any]) -> dict[str, Any]:
-    """For schedulers of a learned variance: samplers are given the mean without it."""
-    learned = config.get("variance_type") in ("learned", "learned_range")
-    return {"variance_type": "fixed_small"} if learned else {}
-
-
-def _flow_scheduler(config: Mapping[str, Any], sampler: str) -> Any:
-    """Of a straight flow; the solver's second order is that of DPM-Solver++."""
-    if sampler == "euler":
-        return FlowMatchEulerDiscreteScheduler.from_config(config)
-    if sampler == "dpmsolver":
-        return DPMSolverMultistepScheduler(
-            num_train_timesteps=train_timesteps(config),
-            prediction_type="flow_prediction",
-            use_flow_sigmas=True,
-            flow_shift=config["shift"],
-        )
-    raise UserError(
-        f"evaluate.sampler = {sampler}: not for a model of flows; choose dpmsolver, euler or own"
-    )
-
-
-def fresh_scheduler(
-    scheduler: Any,
-    sampler: str,
-    steps: int,
-    device: torch.device,
-    levels: Levels | None = None,
-) -> Any:
-    """A scheduler set to those steps, of that sampler, for a pipeline with this scheduler.
-
-    ``levels``: what noise its pipeline starts the steps at, where it does not leave that to the
-    scheduler; solvers of other orders choose their own.
-
-    Raises:
-        UserError: the sampler is unknown, or cannot take so many steps.
-    """
-    kind = type(scheduler)
-    try:
-        if sampler == "own":
-            fresh = kind.from_config(scheduler.config, **_mean_alone(scheduler.config))
-        else:
-            fresh = make_scheduler(scheduler.config, sampler, steps)
-            kind = type(fresh)
-        takes_levels = "sigmas" in inspect.signature(fresh.set_timesteps).parameters
-        chosen = {"sigmas": levels(steps)} if levels is not None and takes_levels else {}
-        fresh.set_timesteps(steps, device=device, **chosen)
-    except _UNFIT as error:
-        raise _refusal(kind, sampler, steps, error) from error
-    return fresh
 
 
 def check_sampler(
@@ -142,36 +45,8 @@ def check_sampler(
             pixel,
             [generator(0, "check", 0)],
         )
-    except _UNFIT as error:
-        raise _refusal(type(fresh), sampler, steps, error) from error
-
-
-def _refusal(kind: type, sampler: str, steps: int, error: Exception) -> UserError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    return UserError(
-        f"evaluate.sampler = {sampler}, evaluate.sampler_steps = {steps}: {kind.__name__} "
-        f"refuses ({reason}); choose another sampler or number of steps"
-    )
-
-
-def _dpmsolver(config: Mapping[str, Any]) -> dict[str, Any]:
-    """DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095), second order but for the last step."""
-    settings: dict[str, Any] = {
-        **SPACING,
-        "algorithm_type": "dpmsolver++",
-        "solver_order": 2,
-        "solver_type": "midpoint",
-        "lower_order_final": True,
-        "final_sigmas_type": "zero",
-        "variance_type": None,
-    }
-    if config.get("clip_sample") and config.get("clip_sample_range", 1.0) == 1.0:
-        # This class's name for clipping the predicted image to [-1, 1].
-        settings |= {"thresholding": True, "sample_max_value": 1.0}
-    if config["beta_schedule"] == "squaredcos_cap_v2":
-        # The cosine schedule ends where rounding errors rule.
-        settings["lambda_min_clipped"] = -5.1
-    return settings
+    except UNFIT as error:
+        raise refusal(type(fresh), sampler, steps, error) from error
 
 
 def sample_images(
@@ -193,7 +68,7 @@ def sample_images(
     """``count`` images, uint8 (count, C, H, W).
 
     ``scheduler``: the pipeline's own; it is left as it is. ``levels``: as in
-    :func:`fresh_scheduler`. ``prepare``: indices of a batch's images
+    :func:`diffnas.families.samplers.fresh_scheduler`. ``prepare``: indices of a batch's images
     (B,) -> its denoising. ``shape``: of what is denoised, from which ``decode`` makes images if it
     is not yet. ``macs``: of denoising one image once; small batches are made side by side, large
     ones one after the other. ``progress`` is called with the number of images made so far.

@@ -6,7 +6,7 @@ import torch
 from diffusers import SD3Transformer2DModel
 from torch import nn
 
-from diffnas.families import Family, dit, unet2d
+from diffnas.families import Family, dit
 from diffnas.families.conditions import Condition, through
 from diffnas.student.modeling import DiffNASSD3Transformer2DModel
 
@@ -45,12 +45,9 @@ FAMILY = Family(
     classes=(SD3Transformer2DModel, DiffNASSD3Transformer2DModel),
     supports=dit.supports,
     block_names=dit.block_names,
-    streams=None,
     sample_shape=dit.sample_shape,
-    class_count=lambda _: None,
     example_condition=example_condition,
     inputs=dit.inputs,
-    prediction=unet2d.prediction,
     beside=(
         *("text_encoder", "text_encoder_2", "text_encoder_3"),
         *("tokenizer", "tokenizer_2", "tokenizer_3"),

@@ -124,12 +124,6 @@ def inputs(
     return {"sample": noisy, "timestep": timesteps, **condition}
 
 
-def prediction(output: Any) -> Tensor:
-    """Predicted tensor (B, C, H, W) of a denoiser's output."""
-    tensor: Tensor = output.sample
-    return tensor
-
-
 def _unet(denoiser: nn.Module) -> Any:
     return denoiser  # untyped: diffusers' configs are
 
@@ -145,5 +139,4 @@ FAMILY = Family(
     class_count=class_count,
     example_condition=example_condition,
     inputs=inputs,
-    prediction=prediction,
 )

@@ -147,10 +147,8 @@ FAMILY = Family(
     block_names=unet2d.block_names,
     streams=unet2d.streams,
     sample_shape=unet2d.sample_shape,
-    class_count=lambda _: None,
     example_condition=example_condition,
     inputs=inputs,
-    prediction=unet2d.prediction,
     beside=(
         *("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"),
         *("safety_checker", "feature_extractor", "image_encoder"),

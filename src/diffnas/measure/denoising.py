@@ -39,7 +39,7 @@ def denoising_loss(pipeline: Teacher, data: Data, batch_size: int) -> float:
             timesteps[start : start + PART],
         )
         for first in range(0, len(rows), batch_size):
-            part = noisy.rows(first, first + batch_size)
+            part = noisy.rows(slice(first, first + batch_size))
             predicted = pipeline.family.prediction(pipeline.denoiser(**part.inputs))
             total += part.error(predicted, "sum").double().item()
         count += noisy.target.numel()

@@ -60,6 +60,12 @@ def fewer(of: int, ratios: tuple[float, ...]) -> list[int]:
     return [number for number in dict.fromkeys(found) if number != of]
 
 
+def some(of: int, settings: SpaceSettings) -> list[int]:
+    """Fewer heads, but not none, falling."""
+    wanted = settings.attention_heads if settings.preset == "full" else ()
+    return [heads for heads in fewer(of, wanted) if heads]
+
+
 class SharedWeights(nn.Module):
     """One set of weights for all options: the first k heads are the k most important ones."""
 

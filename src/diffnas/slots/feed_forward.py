@@ -33,13 +33,14 @@ def edits(layer: Any, settings: SpaceSettings) -> Iterator[tuple[str, Edit | Non
 
 def widths(layer: Any, settings: SpaceSettings) -> list[int]:
     """Smaller inner widths, in multiples, falling."""
-    return narrower(layer.net[2].in_features, settings) if settings.preset == "full" else []
+    return narrower(layer.net[2].in_features, settings)
 
 
 def narrower(full: int, settings: SpaceSettings) -> list[int]:
     """The shares of a width that settings ask for, in multiples, falling."""
     step = settings.multiple_of
-    ratios = sorted(settings.feed_forward_widths, reverse=True)
+    wanted = settings.feed_forward_widths if settings.preset == "full" else ()
+    ratios = sorted(wanted, reverse=True)
     found = (max(step, round(full * ratio / step) * step) for ratio in ratios)
     return [width for width in dict.fromkeys(found) if width < full]
 

@@ -8,7 +8,7 @@ from diffusers.models.attention import JointTransformerBlock
 from diffusers.models.transformers.transformer_flux import FluxTransformerBlock
 from torch import Tensor, nn
 
-from diffnas.architecture import TEACHER, Edit
+from diffnas.architecture import Edit
 from diffnas.settings import SpaceSettings
 from diffnas.slots import attention, feed_forward, parts
 
@@ -35,20 +35,13 @@ def edits(module: Any, settings: SpaceSettings) -> Iterator[tuple[str, Edit | No
 
     Some heads always stay: through them alone the image sees the text.
     """
-    yield TEACHER, None
-    if settings.preset == "paper":
-        return
-    if settings.preset == "full":
-        context = module.ff_context
-        shares = {
-            "heads": [n for n in attention.fewer(module.attn.heads, settings.attention_heads) if n],
-            "width": feed_forward.widths(module.ff, settings),
-            "context_width": [] if context is None else feed_forward.widths(context, settings),
-        }
-        for edit in parts.combinations(shares):
-            yield parts.name(edit), {"kind": KIND, **edit}
-    if settings.transformer_skip:
-        yield "skip", {"kind": "skip"}
+    context = module.ff_context
+    shares = {
+        "heads": attention.some(module.attn.heads, settings),
+        "width": feed_forward.widths(module.ff, settings),
+        "context_width": [] if context is None else feed_forward.widths(context, settings),
+    }
+    yield from parts.options(KIND, parts.combinations(shares), settings)
 
 
 class SharedWeights(nn.Module):

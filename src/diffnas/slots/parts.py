@@ -1,12 +1,26 @@
 """Slots of several parts, such as heads and feed-forward: options and weights put together."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from diffnas.architecture import Edit
+from diffnas.architecture import TEACHER, Edit
+from diffnas.settings import SpaceSettings
+
+
+def options(
+    kind: str, reduced: Iterable[Edit], settings: SpaceSettings
+) -> Iterator[tuple[str, Edit | None]]:
+    """A layer's options by name: the teacher's own, those with less, and none at all."""
+    yield TEACHER, None
+    if settings.preset == "paper":
+        return
+    for edit in reduced:
+        yield name(edit), {"kind": kind, **edit}
+    if settings.transformer_skip:
+        yield "skip", {"kind": "skip"}
 
 
 def combinations(shares: Mapping[str, Sequence[Any]]) -> list[Edit]:

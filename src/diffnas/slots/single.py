@@ -11,7 +11,7 @@ import torch
 from diffusers.models.transformers.transformer_flux import FluxSingleTransformerBlock
 from torch import Tensor, nn
 
-from diffnas.architecture import TEACHER, Edit
+from diffnas.architecture import Edit
 from diffnas.settings import SpaceSettings
 from diffnas.slots import attention, feed_forward, parts
 
@@ -28,18 +28,11 @@ def edits(module: Any, settings: SpaceSettings) -> Iterator[tuple[str, Edit | No
 
     Some heads always stay: through them alone the image sees the text.
     """
-    yield TEACHER, None
-    if settings.preset == "paper":
-        return
-    if settings.preset == "full":
-        shares = {
-            "heads": [n for n in attention.fewer(module.attn.heads, settings.attention_heads) if n],
-            "width": feed_forward.narrower(module.mlp_hidden_dim, settings),
-        }
-        for edit in parts.combinations(shares):
-            yield parts.name(edit), {"kind": KIND, **edit}
-    if settings.transformer_skip:
-        yield "skip", {"kind": "skip"}
+    shares = {
+        "heads": attention.some(module.attn.heads, settings),
+        "width": feed_forward.narrower(module.mlp_hidden_dim, settings),
+    }
+    yield from parts.options(KIND, parts.combinations(shares), settings)
 
 
 class SharedWeights(nn.Module):
@@ -50,7 +43,7 @@ class SharedWeights(nn.Module):
         self.module = ordered(module)
 
     def weights(self, edit: Edit | None) -> dict[str, Tensor]:
-        """Parts of the shared weights, named as in the option's plain module."""
+        """Views into the shared weights, one a copy, named as in the option's plain module."""
         edit = edit or {}
         if edit.get("kind") == "skip":
             return {}
@@ -63,6 +56,7 @@ class SharedWeights(nn.Module):
         inner = heads * (attn.inner_dim // attn.heads)
         attended, widened = out.weight.tensor_split([attn.inner_dim], dim=1)
         if (inner, width) != (attn.inner_dim, self.module.mlp_hidden_dim):
+            # One projection reads both parts, so that what is left of it is joined anew.
             found["proj_out.weight"] = torch.cat([attended[:, :inner], widened[:, :width]], dim=1)
         return found
 

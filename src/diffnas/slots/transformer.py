@@ -14,7 +14,7 @@ from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
-from diffnas.architecture import TEACHER, Edit
+from diffnas.architecture import Edit
 from diffnas.settings import SpaceSettings
 from diffnas.slots import attention, feed_forward, parts
 
@@ -57,9 +57,6 @@ def edits(module: Any, settings: SpaceSettings) -> Iterator[tuple[str, Edit | No
 
     Fewer layers come as they are, and with all their parts at their first share.
     """
-    yield TEACHER, None
-    if settings.preset == "paper":
-        return
     layers = layers_of(module)
     counts = [n for n in attention.fewer(len(layers), settings.transformer_layers) if n]
     kept: list[Edit] = [{"layers": spread(len(layers), count)} for count in counts]
@@ -73,10 +70,7 @@ def edits(module: Any, settings: SpaceSettings) -> Iterator[tuple[str, Edit | No
         }
         first = {part: each[0] for part, each in shares.items() if each}
         reduced = [*parts.combinations(shares), *kept, *({**first, **each} for each in kept)]
-    for edit in reduced:
-        yield parts.name(edit), {"kind": KIND, **edit}
-    if settings.transformer_skip:
-        yield "skip", {"kind": "skip"}
+    yield from parts.options(KIND, reduced, settings)
 
 
 def spread(of: int, count: int) -> list[int]:
