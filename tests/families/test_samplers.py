@@ -8,6 +8,9 @@ from diffnas.families.noise import BETA_SCHEDULES, alphas_cumprod
 from diffnas.families.samplers import fresh_scheduler, make_scheduler
 from diffnas.families.sampling import check_sampler
 
+# diffusers' schedulers turn tensors into arrays in ways that numpy 2 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")
+
 CPU = torch.device("cpu")
 SAMPLERS = ("ddim", "dpmsolver", "euler", "ddpm", "own")
 FLOW = FlowMatchEulerDiscreteScheduler(shift=3.0)
