@@ -5,13 +5,14 @@
         --recipe retrain.schedule=none --recipe retrain.ramp=0.3 \
         --recipe retrain.ramp=0.3,retrain.output_weight=4
 
-A recipe is settings joined by commas. Every seed has a run folder of its own, whose supernet,
-scores and architecture all recipes share; noise and images of every step are the same as well, so
-recipes are compared seed by seed. Writes benchmarks/results/NAME.json. Resumable.
+A recipe is settings joined by commas. Noise and images of every step are the same, so recipes are
+compared seed by seed. Writes benchmarks/results/NAME.json. Resumable.
 """
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
@@ -23,36 +24,55 @@ from diffnas import settings as all_settings
 from diffnas.budget import parse_budget
 from diffnas.checkpoint import write_json
 from diffnas.cli.progress import show_progress
+from diffnas.fingerprint import fingerprint
+
+SHARED = ("retrain.", "score.", "select.")
+"""Settings that leave the supernet as it is."""
 
 
 def main() -> None:
-    parser = arguments(__doc__, "recipes")
+    parser = parser_of(__doc__, "recipes")
+    parser.add_argument("--recipe", dest="recipes", action="append", required=True)
+    args = parser.parse_args()
+    compare({recipe: recipe.split(",") for recipe in args.recipes}, args)
+
+
+def parser_of(description: str, name: str) -> argparse.ArgumentParser:
+    """Without the recipes."""
+    parser = arguments(description, name)
     parser.add_argument("--macs", default="0.5")
     parser.add_argument("--params")
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--recipe", dest="recipes", action="append", required=True)
-    args = parser.parse_args()
+    return parser
+
+
+def compare(recipes: Mapping[str, Sequence[str]], args: argparse.Namespace) -> None:
+    """Train by every recipe, by name, what is not there yet; write the table and print it.
+
+    Every seed has a run folder of its own, whose supernet recipes share as far as they can.
+    """
     if args.quick:
         args.steps = 4
     common = assignments(args)
     budget = parse_budget(macs=args.macs, params=args.params)
-    rows: dict[str, list[dict[str, Any]]] = {recipe: [] for recipe in args.recipes}
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in recipes}
     origin = bench(args.teacher, args.data, all_settings.load(None, tuple(common))).origin
     with show_progress() as progress:
         for seed in args.seeds:
-            for recipe in args.recipes:
+            for name, recipe in recipes.items():
+                searched = [each for each in recipe if not each.startswith(SHARED)]
                 found = point(
-                    f"{recipe}-steps-{args.steps}",
-                    [*common, f"seed={seed}", f"retrain.steps={args.steps}", *recipe.split(",")],
+                    f"{name.replace('/', ' over ')}-steps-{args.steps}",
+                    [*common, f"seed={seed}", f"retrain.steps={args.steps}", *recipe],
                     teacher=args.teacher,
                     data=args.data,
                     origin=origin,
                     budget=budget,
-                    out=args.out / f"seed-{seed}",
+                    out=args.out / f"seed-{seed}" / (fingerprint(searched) if searched else ""),
                     progress=progress,
                 )
-                rows[recipe].append({"seed": seed, **row(found)})
+                rows[name].append({"seed": seed, **row(found)})
     report = {
         "teacher_name": args.teacher,
         "budget": budget.name,
@@ -62,6 +82,7 @@ def main() -> None:
         "teacher": {key: value(found["teacher"][key]) for key in COLUMNS},
         "recipes": {
             recipe: {
+                **{key: mean(each[key] for each in found) for key in ("macs", "params")},
                 **{key: spread([each[key] for each in found]) for key in COLUMNS},
                 "retrain_minutes": mean(each["retrain_minutes"] for each in found),
                 "seeds": found,

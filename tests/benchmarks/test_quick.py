@@ -14,12 +14,14 @@ RIVALS = ["--rows", "diffnas", "control", "deep-cache"]
 SCRIPTS = {
     "par": ["digits", "--data", "digits", "--macs", "0.5", "--seeds", "0", "--out", "{out}"],
     "recipes": ["--out", "{out}", "--recipe", "retrain.schedule=none"],
+    "ablations": ["--out", "{out}", "--rows", "single path"],
     "compare": ["--out", "{out}", "--equal-compute", "--name", "compare", *RIVALS],
     "rank": ["--out", "{out}"],
 }
 ROWS = {
     "par": ("rows", ["control", "student", "teacher"]),
     "recipes": ("recipes", ["retrain.schedule=none"]),
+    "ablations": ("recipes", ["single path"]),
     "compare": ("rows", ["control", "deep-cache", "diffnas"]),
     "rank": ("tau", ["denoising_loss", "frechet_distance"]),
 }
@@ -55,6 +57,13 @@ def test_published_models_are_planned_from_their_configs(tmp_path):
     (row,) = json.loads((tmp_path / "plans.json").read_text())["rows"].values()
     assert row["params_difference"] == 0
     assert abs(row["macs_difference"]) < 0.005
+
+
+def test_students_made_by_hand_are_of_their_published_sizes(tmp_path):
+    run("by_hand", "--results", tmp_path)
+    rows = json.loads((tmp_path / "by_hand.json").read_text())["rows"]
+    params = {row["student"].removeprefix("BK-SDM-"): round(row["params"] / 1e6) for row in rows}
+    assert params == {"Base": 579, "Small": 482, "Tiny": 323, "SSD-1B": 1331}
 
 
 def test_models_of_a_gpus_size_are_measured_row_by_row(tmp_path):
