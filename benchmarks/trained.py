@@ -25,7 +25,7 @@ from diffnas.progress import Progress
 from diffnas.retrain import retrain
 from diffnas.settings import Settings
 
-ALONE: Mapping[str, Any] = {"schedule": "none", "output_weight": 0.0}
+ALONE: Mapping[str, Any] = {"schedule": "none", "task_weight": 1.0, "output_weight": 0.0}
 """Retraining settings of a model without a teacher."""
 
 
@@ -47,7 +47,11 @@ class Bench:
         _, height, width = self.teacher.family.sample_shape(self.teacher.denoiser)
         params = sum(parameter.numel() for parameter in self.teacher.denoiser.parameters())
         resolved, _ = resolve(
-            settings, params=params, size=(height, width), images=len(self.data.seen)
+            settings,
+            params=params,
+            size=(height, width),
+            images=len(self.data.seen),
+            follows_data=self.teacher.family.follows_data,
         )
         return replace(self, settings=resolved)
 

@@ -1,6 +1,9 @@
 """Defaults follow from the model and the data, and say why."""
 
+import pytest
+
 from diffnas.defaults import resolve
+from diffnas.errors import UserError
 from diffnas.settings import parse
 
 
@@ -51,6 +54,23 @@ def test_conditions_are_left_out_in_training_only_of_models_that_can_be_guided()
     assert "data.condition_dropout" not in reasons
     given = {"data": {"condition_dropout": 0.0}}
     assert resolved(given, guidable=True)[0].data.condition_dropout == 0
+
+
+def test_students_of_distilled_models_follow_their_teacher_alone():
+    of_data, reasons = resolved()
+    assert of_data.retrain.task_weight == 1
+    assert "retrain.task_weight" not in reasons
+    alone, reasons = resolved(follows_data=False)
+    assert alone.retrain.task_weight == 0 < alone.retrain.output_weight
+    assert "distilled" in reasons["retrain.task_weight"]
+    given = {"retrain": {"task_weight": 0.5}}
+    assert resolved(given, follows_data=False)[0].retrain.task_weight == 0.5
+
+
+def test_a_retraining_without_a_goal_is_refused():
+    goals = {"task_weight": 0, "output_weight": 0}
+    with pytest.raises(UserError, match=r"retrain.task_weight = 0, retrain.output_weight = 0: "):
+        resolved({"retrain": goals})
 
 
 def test_max_steps_caps_both_trainings():

@@ -21,7 +21,9 @@ from diffnas.settings import RetrainSettings
 from diffnas.student.stock import as_model
 from tests.engine import assert_same, scramble, tiny_data, tiny_supernet
 
-SETTINGS = RetrainSettings(steps=6, batch_size=16, learning_rate=1e-3, ema_decay=0.9)
+SETTINGS = RetrainSettings(
+    steps=6, batch_size=16, learning_rate=1e-3, ema_decay=0.9, task_weight=1.0, output_weight=0.25
+)
 
 
 @cache
@@ -54,8 +56,8 @@ def losses(student, weight=0.5, part=None, **settings):
 
 
 def test_the_joint_loss_is_made_of_its_parts():
-    found = losses(fresh(), weight=0.25, output_weight=2.0)
-    prediction = found["task"] + 2 * found["output"]
+    found = losses(fresh(), weight=0.25, task_weight=3.0, output_weight=2.0)
+    prediction = 3 * found["task"] + 2 * found["output"]
     torch.testing.assert_close(found["loss"], 0.75 * found["blocks"] + 0.25 * prediction)
 
 

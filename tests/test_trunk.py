@@ -192,7 +192,7 @@ def test_block_losses_of_retraining_are_those_of_the_supernet():
         teacher.denoiser,
         teacher.family,
         part,
-        settings=RetrainSettings(features="teacher"),
+        settings=RetrainSettings(features="teacher", task_weight=1.0, output_weight=0.25),
         weight=0.0,
         trunk=made,
     )

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from diffnas.errors import UserError
 from diffnas.settings import EvaluateSettings, Settings
 
 STEPS_AT_1M = 8000
@@ -11,6 +12,11 @@ STEPS_AT_1M = 8000
 
 SUPERNET_SHARE = 1 / 8
 """Supernet steps as a share of the retraining's; each trains two subnets of every block."""
+
+WEIGHTS = {"task_weight": 1.0, "output_weight": 0.25}
+"""Of what the data ask for and of the teacher's prediction (measured: docs/results.md)."""
+
+WEIGHTS_OF_DISTILLED = {"task_weight": 0.0, "output_weight": 1.0}
 
 DROPOUT = 0.1
 """Share of conditions left out in training (Ho and Salimans 2022, arXiv 2207.12598: 0.1 to 0.2)."""
@@ -23,12 +29,17 @@ def resolve(
     size: tuple[int, int],
     images: int | None = None,
     guidable: bool = False,
+    follows_data: bool = True,
 ) -> tuple[Settings, dict[str, str]]:
     """The settings without gaps, and the reason of each value filled in.
 
     ``params``: the teacher's; ``size``: (H, W) of what it denoises, pixels or latents; ``images``:
-    how many there are to train on, where known; ``guidable``: whether the
-    model can be told nothing, so that sampling can be guided.
+    how many there are to train on, where known; ``guidable``: whether the model can be told
+    nothing, so that sampling can be guided; ``follows_data``: whether it predicts what its data
+    ask for.
+
+    Raises:
+        UserError: retraining would have nothing to go by.
     """
     millions = params / 1e6
     steps = round_to_two(min(max(STEPS_AT_1M * math.sqrt(millions), 2000), 100_000))
@@ -68,6 +79,21 @@ def resolve(
         },
         settings.max_steps,
     )
+    weights, weight_reasons = _fill(
+        "retrain",
+        {key: getattr(settings.retrain, key) for key in WEIGHTS},
+        {
+            key: (each, "the model is distilled: its data ask for something else")
+            for key, each in (WEIGHTS if follows_data else WEIGHTS_OF_DISTILLED).items()
+        },
+        settings.max_steps,
+    )
+    if not any(weights.values()):
+        raise UserError(
+            "retrain.task_weight = 0, retrain.output_weight = 0: retraining has nothing to go by; "
+            "raise one of them"
+        )
+    retrain |= weights
     data, data_reasons = _fill(
         "data",
         {"condition_dropout": settings.data.condition_dropout},
@@ -88,7 +114,9 @@ def resolve(
         }
     )
     reasons = supernet_reasons | score_reasons | retrain_reasons
-    return filled, reasons | (data_reasons if guidable else {})
+    if guidable:
+        reasons |= data_reasons
+    return filled, reasons if follows_data else reasons | weight_reasons
 
 
 def evaluation_batch(settings: EvaluateSettings, size: tuple[int, int]) -> int:

@@ -61,6 +61,7 @@ def make_plan(
         size=(height, width),
         images=images,
         guidable=teacher.family.nothing is not None,
+        follows_data=teacher.family.follows_data,
     )
     return {
         **describe(teacher, space, budget, resolved, why | reasons),

@@ -136,8 +136,9 @@ def retrain(
 ) -> float:
     """Train a student, in place; it ends with the averaged (EMA) weights. Returns the seconds.
 
-    L = (1 - beta) * sum_k l_k + beta * (MSE(target) + w * MSE(teacher's prediction)), beta rising
-    from 0 to 1 by ``settings.schedule`` (arXiv 2311.04950). The l_k compare the student's blocks
+    L = (1 - beta) * sum_k l_k + beta * (t * MSE(target) + w * MSE(teacher's prediction)), with the
+    settings' task_weight t and output_weight w, and beta rising from 0 to 1 by
+    ``settings.schedule`` (arXiv 2311.04950). The l_k compare the student's blocks
     with the teacher's, fed by the student's own forward pass or, block by block, by the teacher's.
     ``settings`` must be resolved, without gaps (:mod:`diffnas.defaults`); ``trunk`` is the
     student's, None for the teacher's; ``log`` goes with every record in the log.
@@ -190,6 +191,8 @@ def losses_of(
 
     Only what counts is computed: block losses below weight 1, unless the schedule is 'none'.
     """
+    assert settings.task_weight is not None
+    assert settings.output_weight is not None
     names: list[str] = []
     if weight < 1 and settings.schedule != "none":
         # A student may have lost a whole block, whose part in the sum then has nothing to train.
@@ -211,7 +214,7 @@ def losses_of(
             given = student.get_submodule(name)(*call.args, **call.kwargs)
         blocks.append(block_loss(given, block_target(call, "residual")))
     figures = {"task": part.error(predicted)}
-    prediction = figures["task"]
+    prediction = settings.task_weight * figures["task"]
     if taught is not None and settings.output_weight > 0:
         figures["output"] = F.mse_loss(predicted, taught)  # a learned variance too
         prediction = prediction + settings.output_weight * figures["output"]

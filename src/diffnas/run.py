@@ -129,6 +129,7 @@ def compress(
         size=(denoised[0], denoised[1]),
         images=len(images.seen),
         guidable=teacher.family.nothing is not None,
+        follows_data=teacher.family.follows_data,
     )
     images = replace(images, condition_dropout=resolved.data.condition_dropout or 0.0)
     # By name, so that what 'auto' finds on another day cannot mix two kinds of features.

@@ -176,8 +176,11 @@ class RetrainSettings(Section):
     features: Literal["student", "teacher"] = Field(
         "student", description="what feeds each block in the block losses"
     )
-    output_weight: float = Field(
-        0.25, ge=0, description="weight of the distance to the teacher's prediction"
+    task_weight: float | None = Field(
+        None, ge=0, description="weight of the distance to what the data ask for"
+    )
+    output_weight: float | None = Field(
+        None, ge=0, description="weight of the distance to the teacher's prediction"
     )
     init: Literal["supernet", "fresh"] = Field("supernet", description="where weights start")
     ema_decay: float | None = Field(None, gt=0, lt=1, description="of the averaged weights")

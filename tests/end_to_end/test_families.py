@@ -118,6 +118,8 @@ def test_a_model_with_distilled_guidance_becomes_smaller(tmp_path):
     metrics = json.loads((student / "metrics.json").read_text())
     assert metrics["student"]["macs"] <= 0.6 * metrics["teacher"]["macs"]
     assert metrics["protocol"]["guidance"] == 3.5
+    retraining = json.loads((student / "student.json").read_text())["settings"]["retrain"]
+    assert (retraining["task_weight"], retraining["output_weight"]) == (0, 1)
 
 
 def test_a_model_of_texts_without_its_largest_encoder(tmp_path):

@@ -84,6 +84,8 @@ class Family:
     ``shared``: names of inputs that are of no image, but the same for all, such as positions.
     ``tokens``: denoiser -> how many patches of an image it sees, where its scheduler's shift may
     follow that number.
+    ``follows_data``: whether its models predict what was added to an image; those that were
+    distilled, with guidance or to few steps, predict what their own teacher did.
     ``levels``: where its pipelines start their steps, if they do not leave that to the scheduler.
     """
 
@@ -105,6 +107,7 @@ class Family:
     nothing: Callable[[Any], Condition] | None = None
     shared: tuple[str, ...] = ()
     tokens: Callable[[nn.Module], int] | None = None
+    follows_data: bool = True
     levels: Levels | None = None
 
     def scheduler(self, denoiser: nn.Module, given: Any) -> Any:

@@ -147,4 +147,5 @@ FAMILY = Family(
     shared=("txt_ids", "img_ids"),
     tokens=tokens,
     levels=levels,
+    follows_data=False,
 )
