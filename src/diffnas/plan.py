@@ -60,7 +60,7 @@ def make_plan(
         params=space.teacher.params,
         size=(height, width),
         images=images,
-        guidable=teacher.family.nothing is not None,
+        guidable=teacher.guidable,
     )
     return {
         **describe(teacher, space, budget, resolved, why | reasons),
