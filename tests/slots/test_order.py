@@ -77,6 +77,7 @@ def test_the_most_important_heads_and_channels_of_joined_projections_come_first(
     inward, outward = module.attn.to_qkv_mlp_proj.weight, module.attn.to_out.weight
     with torch.no_grad():
         inward[24 + 4 : 24 + 8] *= 9  # the values of the second of three heads
+        inward[8:12] *= 99  # the queries of the third
         inward[36] *= 99  # the gate of the first of six channels
         inward[42 + 1] *= 5  # the second channel
         outward[:, 12 + 3] *= 9  # the way out of the fourth
