@@ -86,7 +86,7 @@ def main() -> None:
     with show_progress() as progress:
         data = with_embeddings(teacher, data, out / "data", progress)
         data = with_latents(teacher, data, out / "data", progress)
-        if teacher.family.nothing is not None:
+        if teacher.guidable:
             data = replace(data, condition_dropout=DROPOUT)
         model = copy.deepcopy(teacher.denoiser)
         settings = RetrainSettings(

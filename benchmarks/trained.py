@@ -51,7 +51,7 @@ class Bench:
             params=params,
             size=(height, width),
             images=len(self.data.seen),
-            follows_data=self.teacher.family.follows_data,
+            distilled=self.teacher.distilled,
         )
         return replace(self, settings=resolved)
 

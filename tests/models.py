@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLFlux2,
     DDIMScheduler,
     DDPMPipeline,
     DDPMScheduler,
@@ -13,6 +14,8 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
     LDMPipeline,
@@ -32,6 +35,9 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Qwen2TokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -97,7 +103,7 @@ def tiny_autoencoder(kind: type = AutoencoderKL, **overrides: Any) -> Any:
         "block_out_channels": (8, 16),
         "latent_channels": 4,
         "norm_num_groups": 4,
-        "scaling_factor": 0.5,
+        **({} if kind is AutoencoderKLFlux2 else {"scaling_factor": 0.5}),
     }
     return kind(**{**config, **overrides}).eval()
 
@@ -333,4 +339,58 @@ def tiny_flux(*, distilled: bool = True, size: int = 8, **overrides: Any) -> Flu
         text_encoder_2=encoder,
         tokenizer_2=tokenizer,
         transformer=transformer,
+    )
+
+
+def tiny_qwen() -> tuple[Qwen3ForCausalLM, Qwen2TokenizerFast]:
+    """As deep as the pipeline of FLUX.2 klein reads it, 8 channels wide; its words are letters."""
+    words = ["<|endoftext|>", "\u0120", *"abcdefghijklmnopqrstuvwxyz0123456789"]
+    tokenizer = Qwen2TokenizerFast(vocab={word: i for i, word in enumerate(words)}, merges=[])
+    tokenizer.chat_template = "{% for each in messages %}{{ each['content'] }}{% endfor %}"
+    config = Qwen3Config(
+        vocab_size=64,
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=27,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=4,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+    )
+    torch.manual_seed(1)
+    return Qwen3ForCausalLM(config).eval(), tokenizer
+
+
+def tiny_flux2(
+    *, distilled: bool = False, size: int = 8, latents: int = 4, **overrides: Any
+) -> Flux2KleinPipeline:
+    """Two layers of two streams and two of one, of two heads; images of twice the size.
+
+    ``distilled``: to few steps, without guidance; ``latents``: channels of the autoencoder's.
+    """
+    config: dict[str, Any] = {
+        "in_channels": 4 * latents,
+        "num_layers": 2,
+        "num_single_layers": 2,
+        "attention_head_dim": 8,
+        "num_attention_heads": 2,
+        "joint_attention_dim": 24,
+        "guidance_embeds": False,
+        "axes_dims_rope": (2, 2, 2, 2),
+    }
+    torch.manual_seed(0)
+    transformer = Flux2Transformer2DModel(**{**config, **overrides}).eval()
+    transformer.register_to_config(sample_size=size)
+    coder = tiny_autoencoder(AutoencoderKLFlux2, latent_channels=latents)
+    coder.bn.running_mean.normal_()
+    coder.bn.running_var.uniform_(0.5, 2.0)
+    encoder, tokenizer = tiny_qwen()
+    return Flux2KleinPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=coder,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        transformer=transformer,
+        is_distilled=distilled,
     )

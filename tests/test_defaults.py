@@ -60,11 +60,11 @@ def test_students_of_distilled_models_follow_their_teacher_alone():
     of_data, reasons = resolved()
     assert of_data.retrain.task_weight == 1
     assert "retrain.task_weight" not in reasons
-    alone, reasons = resolved(follows_data=False)
+    alone, reasons = resolved(distilled=True)
     assert alone.retrain.task_weight == 0 < alone.retrain.output_weight
     assert "distilled" in reasons["retrain.task_weight"]
     given = {"retrain": {"task_weight": 0.5}}
-    assert resolved(given, follows_data=False)[0].retrain.task_weight == 0.5
+    assert resolved(given, distilled=True)[0].retrain.task_weight == 0.5
 
 
 def test_a_retraining_without_a_goal_is_refused():

@@ -81,6 +81,16 @@ def test_other_captions_are_encoded_anew(tmp_path):
     assert heard.count("0.5") == 2
 
 
+def test_states_that_outgrow_half_precision_are_kept_in_single(tmp_path):
+    teacher, _ = listening()
+    large = {name: each * 1e6 for name, each in teacher.nothing().items()}
+    teacher = replace(teacher, family=replace(teacher.family, nothing=lambda _: large))
+    known = with_embeddings(teacher, captioned("100000", "0.25"), tmp_path)
+    assert teacher.condition(known, np.array([0]))["grid"].tolist() == [[[1e5, 2e5, 4e5]]]
+    for name, each in large.items():
+        assert torch.equal(teacher.nothing(known)[name], each)
+
+
 def test_a_model_without_text_has_none(tmp_path):
     data = captioned("0.5")
     assert with_embeddings(tiny_teacher(), data, tmp_path) is data

@@ -29,14 +29,14 @@ def resolve(
     size: tuple[int, int],
     images: int | None = None,
     guidable: bool = False,
-    follows_data: bool = True,
+    distilled: bool = False,
 ) -> tuple[Settings, dict[str, str]]:
     """The settings without gaps, and the reason of each value filled in.
 
     ``params``: the teacher's; ``size``: (H, W) of what it denoises, pixels or latents; ``images``:
     how many there are to train on, where known; ``guidable``: whether the model can be told
-    nothing, so that sampling can be guided; ``follows_data``: whether it predicts what its data
-    ask for.
+    nothing, so that sampling can be guided; ``distilled``: whether it predicts what its own
+    teacher did, and not what its data ask for.
 
     Raises:
         UserError: retraining would have nothing to go by.
@@ -84,7 +84,7 @@ def resolve(
         {key: getattr(settings.retrain, key) for key in WEIGHTS},
         {
             key: (each, "the model is distilled: its data ask for something else")
-            for key, each in (WEIGHTS if follows_data else WEIGHTS_OF_DISTILLED).items()
+            for key, each in (WEIGHTS_OF_DISTILLED if distilled else WEIGHTS).items()
         },
         settings.max_steps,
     )
@@ -116,7 +116,7 @@ def resolve(
     reasons = supernet_reasons | score_reasons | retrain_reasons
     if guidable:
         reasons |= data_reasons
-    return filled, reasons if follows_data else reasons | weight_reasons
+    return filled, reasons | weight_reasons if distilled else reasons
 
 
 def evaluation_batch(settings: EvaluateSettings, size: tuple[int, int]) -> int:

@@ -20,10 +20,13 @@ from diffnas.progress import Progress
 PART = 16
 """Captions encoded at once."""
 
+HALF = 2.0**15
+"""What is kept in half precision is smaller than this, half of what that can hold."""
+
 
 def check_dropout(teacher: Teacher, share: float) -> None:
     """Raise UserError if conditions are to be left out of a model that cannot be told nothing."""
-    if share and teacher.family.nothing is None:
+    if share and not teacher.guidable:
         raise UserError(
             f"data.condition_dropout = {share:g}: the model has no condition that stands for none; "
             "leave it out"
@@ -35,7 +38,8 @@ def with_embeddings(
 ) -> Data:
     """The data with the encoded captions, kept in ``folder``; as they are for a model without text.
 
-    Equal captions are encoded once. All tensors of a caption are a row, in half precision.
+    Equal captions are encoded once. All tensors of a caption are a row, in half precision, or in
+    single where the encoders' first states show that they outgrow half: language models' do.
 
     Raises:
         RunError: the disk is full.
@@ -45,32 +49,33 @@ def with_embeddings(
     texts, of = np.unique(np.array(data.captions, dtype=object), return_inverse=True)
     nothing = teacher.nothing()
     example = teacher.told([texts[0]]) if nothing is None else nothing
+    kind = np.float16 if np.abs(_rows(example, np.float32)).max() < HALF else np.float32
 
-    def encoded(first: int, last: int) -> npt.NDArray[np.float16]:
-        return _rows(teacher.told(list(texts[first:last])))
+    def encoded(first: int, last: int) -> npt.NDArray[Any]:
+        return _rows(teacher.told(list(texts[first:last])), kind)
 
     with awake(teacher.text_encoders, teacher.device):
         kept = filled(
             folder / "captions.npy",
             (len(texts), sum(each[0].numel() for each in example.values())),
-            np.float16,
+            kind,
             encoded,
             part=PART,
             made_from=fingerprint(of_texts(teacher), list(texts)),
             stage="captions",
             progress=progress or Progress(),
         )
-    none = {} if nothing is None else _by_name(_rows(nothing), nothing)
+    none = {} if nothing is None else _by_name(_rows(nothing, kind), nothing)
     return replace(data, embeddings=Embeddings(_by_name(kept, example), none, of.astype(np.int64)))
 
 
-def _rows(condition: Condition) -> npt.NDArray[np.float16]:
+def _rows(condition: Condition, kind: type[np.floating[Any]]) -> npt.NDArray[Any]:
     """All tensors of each row, one behind the other."""
-    rows = [each.reshape(len(each), -1) for each in condition.values()]
-    return torch.cat(rows, 1).half().cpu().numpy()
+    rows = [each.reshape(len(each), -1).float() for each in condition.values()]
+    return torch.cat(rows, 1).cpu().numpy().astype(kind)
 
 
-def _by_name(rows: npt.NDArray[np.float16], example: Condition) -> dict[str, npt.NDArray[Any]]:
+def _by_name(rows: npt.NDArray[Any], example: Condition) -> dict[str, npt.NDArray[Any]]:
     """Views of each tensor."""
     sizes = [each[0].numel() for each in example.values()]
     parts = np.split(rows, np.cumsum(sizes)[:-1], axis=1)

@@ -60,8 +60,8 @@ def make_plan(
         params=space.teacher.params,
         size=(height, width),
         images=images,
-        guidable=teacher.family.nothing is not None,
-        follows_data=teacher.family.follows_data,
+        guidable=teacher.guidable,
+        distilled=teacher.distilled,
     )
     return {
         **describe(teacher, space, budget, resolved, why | reasons),

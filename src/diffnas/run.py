@@ -128,8 +128,8 @@ def compress(
         params=space.teacher.params,
         size=(denoised[0], denoised[1]),
         images=len(images.seen),
-        guidable=teacher.family.nothing is not None,
-        follows_data=teacher.family.follows_data,
+        guidable=teacher.guidable,
+        distilled=teacher.distilled,
     )
     images = replace(images, condition_dropout=resolved.data.condition_dropout or 0.0)
     # By name, so that what 'auto' finds on another day cannot mix two kinds of features.

@@ -14,6 +14,7 @@ from tests.end_to_end.runs import compress
 from tests.models import (
     tiny_dit,
     tiny_flux,
+    tiny_flux2,
     tiny_pixart,
     tiny_refiner,
     tiny_sd3,
@@ -120,6 +121,17 @@ def test_a_model_with_distilled_guidance_becomes_smaller(tmp_path):
     assert metrics["protocol"]["guidance"] == 3.5
     retraining = json.loads((student / "student.json").read_text())["settings"]["retrain"]
     assert (retraining["task_weight"], retraining["output_weight"]) == (0, 1)
+
+
+def test_a_model_of_latents_in_squares_becomes_smaller(tmp_path):
+    data = captioned(tmp_path / "images")
+    teacher = tiny_flux2(num_layers=1, num_single_layers=1)
+    student = made(teacher, tmp_path, "--macs", "0.6", data=data)
+    call = 'prompt=["a disc"] * 2, height=16, width=16'
+    assert samples_elsewhere(student, call) == "Flux2KleinPipeline"
+    metrics = json.loads((student / "metrics.json").read_text())
+    assert metrics["student"]["macs"] <= 0.6 * metrics["teacher"]["macs"]
+    assert metrics["protocol"]["guidance"] == 4.0
 
 
 def test_a_model_of_texts_without_its_largest_encoder(tmp_path):

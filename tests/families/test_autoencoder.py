@@ -5,7 +5,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 
 from diffnas.families import autoencoder, unet2d
-from tests.models import tiny_latent_pipeline, tiny_pipeline
+from tests.models import tiny_flux2, tiny_latent_pipeline, tiny_pipeline
 
 
 @pytest.fixture(params=[VQModel, AutoencoderKL])
@@ -72,3 +72,22 @@ def test_the_tiny_autoencoder_is_one_too():
     assert latents.shape == (2, 3, 8, 8)
     assert autoencoder.shrinking(coder) == 2
     assert autoencoder.decode(coder, latents).shape == (2, 3, 16, 16)
+
+
+def test_latents_of_squares_are_normalised_as_the_pipeline_does():
+    pipeline = tiny_flux2()
+    latents = autoencoder.encode(pipeline.vae, images())
+    assert latents.shape == (2, 16, 4, 4)
+    with torch.no_grad():
+        theirs = pipeline._encode_vae_image(images(), generator=None)
+    torch.testing.assert_close(latents, theirs)
+
+
+def test_latents_of_squares_are_decoded_as_they_were_encoded():
+    coder = tiny_flux2().vae
+    plain = coder.encode(images()).latent_dist.mode()
+    decoded = autoencoder.decode(coder, autoencoder.encode(coder, images()))
+    torch.testing.assert_close(decoded, coder.decode(plain).sample)
+    assert autoencoder.shrinking(coder) == 4
+    assert autoencoder.latent_channels(coder) == 16
+    assert autoencoder.plain_shape(coder, (16, 4, 4)) == tuple(plain.shape[1:])

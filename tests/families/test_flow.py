@@ -7,8 +7,16 @@ from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 from diffnas.errors import UserError
-from diffnas.families.noise import add_noise, at_size, told_timesteps, unsupported_noise
+from diffnas.families import flux
+from diffnas.families.noise import (
+    add_noise,
+    at_size,
+    follows_size,
+    told_timesteps,
+    unsupported_noise,
+)
 from diffnas.families.sampling import check_sampler, sample_images
+from tests.models import tiny_flux
 
 CPU = torch.device("cpu")
 FLOW = FlowMatchEulerDiscreteScheduler(shift=3.0)
@@ -59,8 +67,9 @@ SHIFTING = {
 
 def test_flows_that_depend_on_the_images_size_need_one():
     config = SHIFTING["exponential"].config
-    assert "use_dynamic_shifting" in unsupported_noise(at_size(config, None))
-    assert unsupported_noise(at_size(config, 1024)) is None
+    assert follows_size(config)
+    assert "use_dynamic_shifting" in unsupported_noise(config)
+    assert unsupported_noise(at_size(config, 1.0)) is None
 
 
 @pytest.mark.parametrize("kind", SHIFTING)
@@ -69,10 +78,10 @@ def test_noise_at_a_size_is_what_the_pipelines_scheduler_has_there(kind, tokens)
     scheduler = SHIFTING[kind]
     mu = calculate_shift(tokens)
     scheduler.set_timesteps(4, sigmas=[1.0, 0.75, 0.5, 0.25], mu=mu)
-    told = told_timesteps(at_size(scheduler.config, tokens), torch.tensor([999, 749, 499, 249]))
+    told = told_timesteps(at_size(scheduler.config, mu), torch.tensor([999, 749, 499, 249]))
     torch.testing.assert_close(told, scheduler.timesteps)
 
 
-def test_a_fixed_shift_is_the_same_at_every_size():
-    assert at_size(FLOW.config, 4096) is FLOW.config
-    assert at_size(DDPMScheduler().config, 4096) == DDPMScheduler().config
+@pytest.mark.parametrize("scheduler", [FLOW, DDPMScheduler()], ids=["flow", "diffusion"])
+def test_a_fixed_shift_is_the_same_at_every_size(scheduler):
+    assert flux.FAMILY.scheduler(tiny_flux().transformer, scheduler) is scheduler

@@ -5,10 +5,14 @@ import torch
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_flux import FluxSingleTransformerBlock
+from diffusers.models.transformers.transformer_flux2 import (
+    Flux2FeedForward,
+    Flux2SingleTransformerBlock,
+)
 from torch import nn
 
 from diffnas.settings import SpaceSettings
-from diffnas.slots import attention, conv, resnet, single
+from diffnas.slots import attention, conv, feed_forward, parallel, resnet, single
 
 
 def layer(**overrides):
@@ -65,6 +69,35 @@ def test_the_most_important_heads_and_channels_beside_them_come_first():
     assert torch.equal(weights["proj_mlp.bias"], module.proj_mlp.bias[[3, 1]])
     out = module.proj_out.weight[:, [4, 5, 6, 7, 15, 13]]
     assert torch.equal(weights["proj_out.weight"], out)
+
+
+def test_the_most_important_heads_and_channels_of_joined_projections_come_first():
+    torch.manual_seed(0)
+    module = Flux2SingleTransformerBlock(12, 3, 4, mlp_ratio=0.5)
+    inward, outward = module.attn.to_qkv_mlp_proj.weight, module.attn.to_out.weight
+    with torch.no_grad():
+        inward[24 + 4 : 24 + 8] *= 9  # the values of the second of three heads
+        inward[8:12] *= 99  # the queries of the third
+        inward[36] *= 99  # the gate of the first of six channels
+        inward[42 + 1] *= 5  # the second channel
+        outward[:, 12 + 3] *= 9  # the way out of the fourth
+    edit = {"kind": "parallel", "heads": 1, "width": 2}
+    weights = parallel.SharedWeights(module, [None]).weights(edit)
+    heads = [*range(4, 8), *range(16, 20), *range(28, 32)]  # of queries, keys and values
+    kept = [*heads, 36 + 3, 36 + 1, 42 + 3, 42 + 1]
+    assert torch.equal(weights["attn.to_qkv_mlp_proj.weight"], inward[kept])
+    assert torch.equal(weights["attn.to_out.weight"], outward[:, [4, 5, 6, 7, 15, 13]])
+
+
+def test_the_most_important_channels_come_first_where_gates_are_before_them():
+    torch.manual_seed(0)
+    module = Flux2FeedForward(8, mult=0.5)
+    with torch.no_grad():
+        module.linear_in.weight[0] *= 99  # the gate of the first of four channels
+        module.linear_in.weight[4 + 2] *= 9
+    weights = feed_forward.views(feed_forward.ordered(module), 1)
+    assert torch.equal(weights["linear_in.weight"], module.linear_in.weight[[2, 6]])
+    assert torch.equal(weights["linear_out.weight"], module.linear_out.weight[:, [2]])
 
 
 def test_a_convolution_of_full_rank_is_the_teachers():

@@ -9,6 +9,10 @@ from diffusers.models.transformers.transformer_flux import (
     FluxSingleTransformerBlock,
     FluxTransformerBlock,
 )
+from diffusers.models.transformers.transformer_flux2 import (
+    Flux2SingleTransformerBlock,
+    Flux2TransformerBlock,
+)
 from torch import nn
 
 from diffnas.student.modeling import Skip, apply_edits, edit_module
@@ -144,6 +148,68 @@ def test_a_single_layer_keeps_what_is_not_named(edit):
     assert [less.attn.inner_dim, less.mlp_hidden_dim] == inward
     assert less.proj_out._tp_packed_row_blocks == inward
     assert [each.shape for each in less(**given)] == [each.shape for each in full(**given)]
+
+
+def modulated(kind):
+    """A layer of FLUX.2's, with two heads, and what it is given."""
+    torch.manual_seed(0)
+    layer, given = kind(16, 2, 8).eval(), {"hidden_states": torch.randn(2, 7, 16)}
+    if kind is Flux2SingleTransformerBlock:  # image behind text already
+        return layer, {**given, "encoder_hidden_states": None, "temb_mod": torch.randn(2, 48)}
+    modulation = {f"temb_mod_{stream}": torch.randn(2, 96) for stream in ("img", "txt")}
+    return layer, {**given, "encoder_hidden_states": torch.randn(2, 3, 16), **modulation}
+
+
+def test_a_layer_of_joined_projections_with_less_is_the_layer_whose_rest_is_not_read():
+    full, given = modulated(Flux2SingleTransformerBlock)
+    with torch.no_grad():
+        full.attn.to_out.weight[:, 8:16] = 0  # the second head's
+        full.attn.to_out.weight[:, 16 + 24 :] = 0  # all but 24 channels beside
+    less = edit_module(full, {"kind": "parallel", "heads": 1, "width": 24})
+    weights = full.state_dict()
+    heads = [start + each for start in (0, 16, 32) for each in range(8)]
+    channels = [start + each for start in (48, 48 + 48) for each in range(24)]
+    inward, outward = "attn.to_qkv_mlp_proj.weight", "attn.to_out.weight"
+    weights[inward] = weights[inward][[*heads, *channels]]
+    weights[outward] = weights[outward][:, [*range(8), *range(16, 16 + 24)]]
+    less.load_state_dict(weights)
+    torch.testing.assert_close(less(**given), full(**given))
+
+
+@pytest.mark.parametrize("edit", [{"heads": 1}, {"width": 24}])
+def test_a_layer_of_joined_projections_keeps_what_is_not_named(edit):
+    full, given = modulated(Flux2SingleTransformerBlock)
+    less = edit_module(full, {"kind": "parallel", **edit})
+    heads, width = 8 * edit.get("heads", 2), edit.get("width", 48)
+    assert less.attn.to_qkv_mlp_proj._tp_packed_col_blocks == [heads, heads, heads, width, width]
+    assert less.attn.to_out._tp_packed_row_blocks == [heads, width]
+    assert less(**given).shape == full(**given).shape
+
+
+def test_a_feed_forward_of_joined_gates_with_less_is_the_one_whose_rest_is_not_read():
+    full, given = modulated(Flux2TransformerBlock)
+    with torch.no_grad():
+        full.ff.linear_out.weight[:, 24:] = 0
+    less = edit_module(full, {"kind": "joint", "width": 24})
+    weights = full.state_dict()
+    kept = [*range(24), *range(48, 48 + 24)]
+    weights["ff.linear_in.weight"] = weights["ff.linear_in.weight"][kept]
+    weights["ff.linear_out.weight"] = weights["ff.linear_out.weight"][:, :24]
+    less.load_state_dict(weights)
+    torch.testing.assert_close(less(**given), full(**given))
+
+
+def test_a_skipped_layer_of_one_stream_hands_it_on():
+    layer, given = modulated(Flux2SingleTransformerBlock)
+    assert torch.equal(edit_module(layer, {"kind": "skip"})(**given), given["hidden_states"])
+
+
+@pytest.mark.parametrize("kind", [FluxTransformerBlock, FluxSingleTransformerBlock])
+def test_a_skipped_layer_of_two_streams_takes_them_without_names(kind):
+    layer, given = two_streams(kind)
+    text, image = edit_module(layer, {"kind": "skip"})(*given.values())
+    assert torch.equal(text, given["encoder_hidden_states"])
+    assert torch.equal(image, given["hidden_states"])
 
 
 @pytest.mark.parametrize("kind", [FluxTransformerBlock, FluxSingleTransformerBlock])

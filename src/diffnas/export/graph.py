@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from diffnas.families import Teacher
+from diffnas.families.autoencoder import plain_shape
 
 
 class Graph(nn.Module):
@@ -40,8 +41,8 @@ class Graph(nn.Module):
 def graphs(pipeline: Teacher) -> dict[str, Graph]:
     """By component: the denoiser, and the decoder of latents where there is one.
 
-    The decoder takes latents that are divided by the autoencoder's scaling factor already, as
-    optimum's do.
+    The decoder takes latents that are divided by the autoencoder's scaling factor already, or what
+    else they were normalised with, as optimum's do.
     """
     family, denoiser = pipeline.family, pipeline.denoiser
     inputs: Mapping[str, Any] = family.example_inputs(denoiser, 2, torch.device("cpu"))
@@ -53,7 +54,7 @@ def graphs(pipeline: Teacher) -> dict[str, Graph]:
     free = {name: each for name, each in inputs.items() if name not in family.shared}
     found = {family.component: Graph(predicted, denoiser, "out_sample", **dict(flat(free)))}
     if (coder := pipeline.coder) is not None:
-        latents = torch.zeros(2, *family.sample_shape(denoiser))
+        latents = torch.zeros(2, *plain_shape(coder, family.sample_shape(denoiser)))
 
         def decoded(latent_sample: Tensor) -> Tensor:
             image: Tensor = coder.decode(latent_sample).sample

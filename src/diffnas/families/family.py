@@ -1,6 +1,6 @@
 """What must be known of a kind of teacher, and a call of its denoiser."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,11 @@ from torch.nn import functional as F
 
 from diffnas.blocks import map_tensors
 from diffnas.families.conditions import Condition
-from diffnas.families.noise import at_size
+from diffnas.families.noise import at_size, follows_size
 from diffnas.families.samplers import Levels
+
+STEPS = 50
+"""Diffusers' pipelines take about so many unless asked for others; training has their noise."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +84,13 @@ class Family:
     ``encoders``: denoiser -> the components that captions go through; others may be missing.
     ``nothing``: pipeline -> the condition (1, ...) that stands for none, if there is one: with it
     sampling can be guided.
+    ``distilled``: pipeline -> whether it was distilled, with guidance or to few steps: it is not
+    guided by what it makes of nothing, and predicts what its own teacher did, not its data.
+    ``pipelines``: names of the classes of its pipelines, where others do something else with such
+    a denoiser.
     ``shared``: names of inputs that are of no image, but the same for all, such as positions.
-    ``tokens``: denoiser -> how many patches of an image it sees, where its scheduler's shift may
-    follow that number.
-    ``follows_data``: whether its models predict what was added to an image; those that were
-    distilled, with guidance or to few steps, predict what their own teacher did.
+    ``mu``: (denoiser, its scheduler's config, number of steps) -> how far the scheduler shifts the
+    noise, where that may follow the size of the image.
     ``levels``: where its pipelines start their steps, if they do not leave that to the scheduler.
     """
 
@@ -105,16 +110,18 @@ class Family:
     captions: Callable[[Any, list[str]], Condition] | None = None
     encoders: Callable[[nn.Module], tuple[str, ...]] = lambda _: ("text_encoder", "tokenizer")
     nothing: Callable[[Any], Condition] | None = None
+    distilled: Callable[[Any], bool] = lambda _: False
+    pipelines: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
-    tokens: Callable[[nn.Module], int] | None = None
-    follows_data: bool = True
+    mu: Callable[[nn.Module, Mapping[str, Any], int], float] | None = None
     levels: Levels | None = None
 
-    def scheduler(self, denoiser: nn.Module, given: Any) -> Any:
-        """A pipeline's scheduler, with the shift that it has at the denoiser's size."""
-        tokens = None if self.tokens is None else self.tokens(denoiser)
-        config = at_size(given.config, tokens)
-        return given if config is given.config else type(given).from_config(config)
+    def scheduler(self, denoiser: nn.Module, given: Any, steps: int = STEPS) -> Any:
+        """A pipeline's scheduler, with the shift that it has for so many steps at that size."""
+        if self.mu is None or not follows_size(given.config):
+            return given
+        mu = self.mu(denoiser, given.config, steps)
+        return type(given).from_config(at_size(given.config, mu))
 
     def example_inputs(
         self, denoiser: nn.Module, batch_size: int, device: torch.device

@@ -5,6 +5,7 @@ denoiser (Meng et al., arXiv 2210.03142), which is told its scale; of schnell, i
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ TEXTS, POOLED = "encoder_hidden_states", "pooled_projections"
 
 def supports(denoiser: Any) -> str | None:
     """Say in a line why this denoiser cannot be searched; None if it can."""
-    config, size = denoiser.config, _size(denoiser)
+    config, size = denoiser.config, latent_size(denoiser)
     if denoiser.out_channels != config.in_channels or config.in_channels % 4:
         return (
             f"in_channels {config.in_channels} and out_channels {denoiser.out_channels}: supported "
@@ -55,13 +56,20 @@ def block_names(denoiser: nn.Module) -> list[str]:
 
 def sample_shape(denoiser: nn.Module) -> tuple[int, int, int]:
     """(C, H, W) of latents."""
-    size = _size(denoiser)
+    size = latent_size(denoiser)
     return _flux(denoiser).config.in_channels // 4, size, size
 
 
 def tokens(denoiser: nn.Module) -> int:
     """Squares of 2 by 2 latents."""
-    return (_size(denoiser) // 2) ** 2
+    return (latent_size(denoiser) // 2) ** 2
+
+
+def mu(denoiser: nn.Module, config: Mapping[str, Any], _: int) -> float:
+    """A line in the number of tokens."""
+    least, most = config["base_image_seq_len"], config["max_image_seq_len"]
+    share = (tokens(denoiser) - least) / (most - least)
+    return float(config["base_shift"] + share * (config["max_shift"] - config["base_shift"]))
 
 
 def levels(steps: int) -> list[float]:
@@ -92,12 +100,12 @@ def inputs(
         "timestep": timesteps.expand(len(noisy)) / 1000,
         **condition,
         "txt_ids": torch.zeros(condition[TEXTS].shape[1], 3, device=noisy.device),
-        "img_ids": _places(rows, columns, noisy.device),
+        "img_ids": places(rows, columns, noisy.device),
     }
 
 
-def _places(rows: int, columns: int, device: torch.device) -> Tensor:
-    """(0, row, column) of each token."""
+def places(rows: int, columns: int, device: torch.device) -> Tensor:
+    """(0, row, column) of each token, (N, 3)."""
     spread = [torch.arange(count, device=device).float() for count in (1, rows, columns)]
     return torch.stack(torch.meshgrid(*spread, indexing="ij"), dim=-1).flatten(0, 2)
 
@@ -120,7 +128,8 @@ def encoded(pipeline: Any, texts: list[str], _: bool) -> Condition:
     return found
 
 
-def _size(denoiser: nn.Module) -> Any:
+def latent_size(denoiser: nn.Module) -> Any:
+    """Height and width of latents before they are packed."""
     # Not an argument of its class, but an entry that diffusers keeps.
     return _flux(denoiser).config.get("sample_size", SIZE)
 
@@ -145,7 +154,7 @@ FAMILY = Family(
     ),
     captions=through(encoded)["captions"],  # there is no negative prompt
     shared=("txt_ids", "img_ids"),
-    tokens=tokens,
+    mu=mu,
     levels=levels,
-    follows_data=False,
+    distilled=lambda _: True,
 )

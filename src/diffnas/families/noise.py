@@ -50,17 +50,16 @@ def is_flow(config: Mapping[str, Any]) -> bool:
     return "beta_schedule" not in config and {"shift", "base_shift"} <= set(config)
 
 
-def at_size(config: Mapping[str, Any], tokens: int | None) -> Mapping[str, Any]:
-    """The config with a fixed shift: of a flow whose shift follows the image's size, that of this.
+def follows_size(config: Mapping[str, Any]) -> bool:
+    """Whether it is the config of a flow whose shift follows the image's size."""
+    return is_flow(config) and bool(config.get("use_dynamic_shifting"))
 
-    It is a line in ``tokens``, how many patches of an image the denoiser sees, or the exponential
-    function of one (Esser et al., arXiv 2403.03206). As it is where their number is not known.
+
+def at_size(config: Mapping[str, Any], mu: float) -> Mapping[str, Any]:
+    """The config of such a flow with a fixed shift, that of one size.
+
+    It is ``mu`` or its exponential function (Esser et al., arXiv 2403.03206).
     """
-    if tokens is None or not is_flow(config) or not config.get("use_dynamic_shifting"):
-        return config
-    least, most = config["base_image_seq_len"], config["max_image_seq_len"]
-    share = (tokens - least) / (most - least)
-    mu = config["base_shift"] + share * (config["max_shift"] - config["base_shift"])
     shift = math.exp(mu) if config["time_shift_type"] == "exponential" else mu
     return {**config, "use_dynamic_shifting": False, "shift": shift}
 

@@ -15,6 +15,7 @@ from diffnas.families import (
     autoencoder,
     dit,
     flux,
+    flux2,
     origin,
     pixart,
     sd3,
@@ -34,6 +35,7 @@ FAMILIES: tuple[Family, ...] = (
     pixart.FAMILY,
     sd3.FAMILY,
     flux.FAMILY,
+    flux2.FAMILY,
 )
 
 Index = dict[str, tuple[str, str]]
@@ -60,8 +62,12 @@ def skeleton(source: Origin) -> Teacher:
     what = f"model {source.model}: its {family.component} cannot be made from its config"
     with refusing(what), torch.device("meta"):
         denoiser = kind.from_config(config)
+    name = str(values.get("_class_name"))
     why = (
-        _unknown(denoiser, family) or family.supports(denoiser) or _beside(denoiser, family, index)
+        _unknown(denoiser, family)
+        or _otherwise(name, family)
+        or family.supports(denoiser)
+        or _beside(denoiser, family, index)
     )
     parts = {family.component: denoiser}
     if why is None:
@@ -73,8 +79,8 @@ def skeleton(source: Origin) -> Teacher:
         why = why or unsupported_noise(family.scheduler(denoiser, scheduler).config)
     if why is not None:
         raise UserError(f"model {source.model}: {why}")
-    kind = getattr(diffusers, str(values.get("_class_name")), SimpleNamespace)
-    pipeline = SimpleNamespace(**parts, scheduler=scheduler, kind=kind)
+    kind = getattr(diffusers, name, SimpleNamespace)
+    pipeline = SimpleNamespace(**parts, scheduler=scheduler, kind=kind, config=values)
     return Teacher(source.model, pipeline, frozen(denoiser), family)
 
 
@@ -111,6 +117,16 @@ def _unknown(denoiser: nn.Module, family: Family) -> str | None:
         return None
     known = ", ".join(each.classes[0].__name__ for each in FAMILIES)
     return f"{type(denoiser).__name__} is not supported; supported are {known} denoisers"
+
+
+def _otherwise(name: str, family: Family) -> str | None:
+    """Say that such a pipeline does something else with its denoiser; None if it does not."""
+    if not family.pipelines or name in family.pipelines:
+        return None
+    return (
+        f"a {name} does more than make images from texts with its {family.component}; supported "
+        f"are {' and '.join(family.pipelines)}"
+    )
 
 
 def _denoiser_class(source: Origin, component: str, entry: tuple[str, str]) -> Any:

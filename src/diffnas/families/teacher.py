@@ -15,7 +15,7 @@ from diffnas.data import Data, batch, to_float, to_latents
 from diffnas.errors import UserError
 from diffnas.families import autoencoder, conditions
 from diffnas.families.conditions import Condition, Shows
-from diffnas.families.family import Batch, Family
+from diffnas.families.family import STEPS, Batch, Family
 from diffnas.families.noise import add_noise, told_timesteps, train_timesteps
 from diffnas.families.resting import awake
 from diffnas.families.sampling import Denoise, sample_images
@@ -45,14 +45,28 @@ class Teacher:
 
     @property
     def scheduler(self) -> Any:
-        """The pipeline's, for the size that the denoiser makes."""
-        return self.family.scheduler(self.denoiser, self.pipeline.scheduler)
+        """The pipeline's, for the size that the denoiser makes, as training follows it."""
+        return self.scheduler_for(STEPS)
+
+    def scheduler_for(self, steps: int) -> Any:
+        """The pipeline's, for that size and so many steps."""
+        return self.family.scheduler(self.denoiser, self.pipeline.scheduler, steps)
 
     @property
     def distilled(self) -> bool:
+        """Whether it predicts what its own teacher did, and not what its data ask for."""
+        return self.family.distilled(self.pipeline)
+
+    @property
+    def told_guidance(self) -> bool:
         """Whether guidance is in the denoiser, which is told how far to go."""
         meta = torch.device("meta")
         return conditions.GUIDANCE in self.family.example_condition(self.denoiser, 1, meta)
+
+    @property
+    def guidable(self) -> bool:
+        """Whether sampling can go beyond the condition, with one that stands for none."""
+        return self.family.nothing is not None and not self.distilled
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -98,7 +112,7 @@ class Teacher:
 
     def nothing(self, data: Data | None = None) -> Condition | None:
         """The condition (1, ...) that stands for none; None if there is no such."""
-        if self.family.nothing is None:
+        if self.family.nothing is None or not self.guidable:
             return None
         if data is not None and data.embeddings is not None:
             return conditions.tensors_of(data.embeddings.nothing, np.array([0]))
@@ -111,11 +125,11 @@ class Teacher:
         Raises:
             UserError: it is asked for, and the model cannot be guided.
         """
-        if self.family.nothing is None and not self.distilled:
+        if not self.guidable and not self.told_guidance:
             if asked not in (None, 1.0):
                 raise UserError(
                     f"evaluate.guidance = {asked:g}: model {self.source} has no condition that "
-                    "stands for none, so it cannot be guided; leave it out"
+                    "stands for none, or is not to be told it, so it cannot be guided; leave it out"
                 )
             return 1.0
         # A skeleton's pipeline only knows of which class it would be.
@@ -126,7 +140,7 @@ class Teacher:
 
     def calls(self, guidance: float) -> int:
         """How often the denoiser is asked in a step: where it is guided, without condition too."""
-        return 2 if self.family.nothing is not None and guidance != 1.0 else 1
+        return 2 if self.guidable and guidance != 1.0 else 1
 
     def training_batch(
         self,
@@ -233,7 +247,7 @@ class Teacher:
 
         inputs = family.example_inputs(self.denoiser, 1, device)
         return sample_images(
-            self.scheduler,
+            self.scheduler_for(steps),
             prepare,
             shape,
             count,

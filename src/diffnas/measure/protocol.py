@@ -101,7 +101,7 @@ def check(pipeline: Teacher, data: Data, settings: EvaluateSettings) -> None:
     pipeline.guidance(settings.guidance)
     _check_conditions(pipeline, data)
     check_sampler(
-        pipeline.scheduler,
+        pipeline.scheduler_for(settings.sampler_steps),
         settings.sampler,
         settings.sampler_steps,
         pipeline.device,

@@ -15,7 +15,16 @@ from torch import nn
 from torch.func import functional_call
 
 from diffnas.architecture import SlotSpace, joined
-from diffnas.slots import attention, conv, feed_forward, joint, resnet, single, transformer
+from diffnas.slots import (
+    attention,
+    conv,
+    feed_forward,
+    joint,
+    parallel,
+    resnet,
+    single,
+    transformer,
+)
 from diffnas.student.modeling import edit_module
 
 KINDS: tuple[ModuleType, ...] = (
@@ -23,6 +32,7 @@ KINDS: tuple[ModuleType, ...] = (
     transformer,
     joint,
     single,
+    parallel,
     attention,
     feed_forward,
     conv,

@@ -119,7 +119,8 @@ def ordered(layer: Attention, order: Tensor | None = None) -> Attention:
     """The same function with its channels in that order: that of its heads' importance."""
     new = copy.deepcopy(layer)
     if order is None:
-        order = order_of(layer, [each.weight for _, each in _outward(layer)])
+        outs = [each.weight for _, each in _outward(layer)]
+        order = order_of(layer.heads, values_of(layer), outs)
     for _, projection in _inward(new):
         for parameter in projection.parameters():
             parameter.copy_(parameter[order].clone())
@@ -128,17 +129,21 @@ def ordered(layer: Attention, order: Tensor | None = None) -> Attention:
     return new
 
 
-def order_of(layer: Attention, outs: list[Tensor]) -> Tensor:
-    """Its channels, heads sorted by ||W_v|| * ||W_out||, most important first.
+def values_of(layer: Attention) -> list[Tensor]:
+    """The weights of its values, (channels, any), of each stream."""
+    return [each.weight for name, each in _inward(layer) if name in ("to_v", "add_v_proj")]
 
-    With a second stream, by the sum of both. ``outs``: what reads the heads, (any, channels).
+
+def order_of(heads: int, values: list[Tensor], outs: list[Tensor]) -> Tensor:
+    """Channels of so many heads, sorted by ||W_v|| * ||W_out||, most important first.
+
+    With a second stream, by the sum of both. ``values``: (channels, any); ``outs``: what reads the
+    heads, (any, channels).
     """
-    heads = layer.heads
     importance: Any = 0
-    values = [each.weight for name, each in _inward(layer) if name in ("to_v", "add_v_proj")]
     # Where a stream has no way out, its values still go out by the other's.
     for value, out in itertools.zip_longest(values, outs, fillvalue=outs[0]):
         reads = out.unflatten(1, (heads, -1)).norm(dim=(0, 2))
         importance = importance + value.unflatten(0, (heads, -1)).norm(dim=(1, 2)) * reads
-    rows = torch.arange(layer.inner_dim, device=importance.device).unflatten(0, (heads, -1))
+    rows = torch.arange(len(values[0]), device=importance.device).unflatten(0, (heads, -1))
     return rows[importance.argsort(descending=True, stable=True)].flatten()

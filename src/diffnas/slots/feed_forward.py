@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from diffusers.models.activations import GEGLU, GELU, ApproximateGELU, SwiGLU
 from diffusers.models.attention import FeedForward
+from diffusers.models.transformers.transformer_flux2 import Flux2FeedForward
 from torch import Tensor, nn
 
 from diffnas.architecture import TEACHER, Edit
@@ -24,6 +25,11 @@ def matches(module: Any) -> bool:
     )
 
 
+def understood(module: Any) -> bool:
+    """Whether this slot, or that of a whole layer, understands the module."""
+    return type(module) is Flux2FeedForward or matches(module)
+
+
 def edits(layer: Any, settings: SpaceSettings) -> Iterator[tuple[str, Edit | None]]:
     """Options by name."""
     yield TEACHER, None
@@ -33,7 +39,7 @@ def edits(layer: Any, settings: SpaceSettings) -> Iterator[tuple[str, Edit | Non
 
 def widths(layer: Any, settings: SpaceSettings) -> list[int]:
     """Smaller inner widths, in multiples, falling."""
-    return narrower(layer.net[2].in_features, settings)
+    return narrower(_width(layer), settings)
 
 
 def narrower(full: int, settings: SpaceSettings) -> list[int]:
@@ -62,16 +68,27 @@ def views(layer: Any, width: int | None) -> dict[str, Tensor]:
     own: dict[str, Tensor] = dict(layer.named_parameters())
     if width is None:
         return own
-    for name in ("net.0.proj.weight", "net.0.proj.bias"):
+    inward, outward = _names(layer)
+    for name in (f"{inward}.weight", f"{inward}.bias"):
         if name in own:
             own[name] = _by_part(layer, own[name])[:, :width].flatten(0, 1)
-    own["net.2.weight"] = own["net.2.weight"][:, :width]
+    own[f"{outward}.weight"] = own[f"{outward}.weight"][:, :width]
     return own
 
 
+def _names(layer: Any) -> tuple[str, str]:
+    """Of the projections in and out."""
+    packed = isinstance(layer, Flux2FeedForward)
+    return ("linear_in", "linear_out") if packed else ("net.0.proj", "net.2")
+
+
+def _width(layer: Any) -> int:
+    return int(layer.get_submodule(_names(layer)[1]).in_features)
+
+
 def _by_part(layer: Any, rows: Tensor) -> Tensor:
-    """Rows of the first projection, (parts, channels, ...): values alone, or values and gates."""
-    return rows.unflatten(0, (-1, layer.net[2].in_features))
+    """Rows of the first projection, (parts, channels, ...): values and, before or behind, gates."""
+    return rows.unflatten(0, (-1, _width(layer)))
 
 
 @torch.no_grad()
@@ -81,9 +98,11 @@ def ordered(layer: Any) -> Any:
     W_in: the weights of the values, without those of gates.
     """
     new = copy.deepcopy(layer)
-    values = _by_part(layer, layer.net[0].proj.weight)[0].norm(dim=1)
-    order = (values * layer.net[2].weight.norm(dim=0)).argsort(descending=True, stable=True)
-    for parameter in new.net[0].proj.parameters():
+    inward, outward = (new.get_submodule(name) for name in _names(new))
+    values = -1 if isinstance(layer, Flux2FeedForward) else 0  # there gates come first
+    importance = _by_part(new, inward.weight)[values].norm(dim=1) * outward.weight.norm(dim=0)
+    order = importance.argsort(descending=True, stable=True)
+    for parameter in inward.parameters():
         parameter.copy_(_by_part(layer, parameter)[:, order].flatten(0, 1).clone())
-    new.net[2].weight.copy_(new.net[2].weight[:, order].clone())
+    outward.weight.copy_(outward.weight[:, order].clone())
     return new

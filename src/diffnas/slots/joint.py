@@ -6,6 +6,7 @@ from typing import Any
 
 from diffusers.models.attention import JointTransformerBlock
 from diffusers.models.transformers.transformer_flux import FluxTransformerBlock
+from diffusers.models.transformers.transformer_flux2 import Flux2TransformerBlock
 from torch import Tensor, nn
 
 from diffnas.architecture import Edit
@@ -17,11 +18,11 @@ KIND = "joint"
 
 def matches(module: Any) -> bool:
     """Whether this slot understands the module."""
-    if type(module) not in (JointTransformerBlock, FluxTransformerBlock):
+    if type(module) not in (JointTransformerBlock, FluxTransformerBlock, Flux2TransformerBlock):
         return False
     forwards = [module.ff] if module.ff_context is None else [module.ff, module.ff_context]
     return all(map(attention.cuttable, _attentions(module).values())) and all(
-        map(feed_forward.matches, forwards)
+        map(feed_forward.understood, forwards)
     )
 
 

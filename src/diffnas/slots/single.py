@@ -69,7 +69,7 @@ def ordered(module: Any) -> Any:
     """
     new = copy.deepcopy(module)
     attended, widened = module.proj_out.weight.tensor_split([module.attn.inner_dim], dim=1)
-    heads = attention.order_of(module.attn, [attended])
+    heads = attention.order_of(module.attn.heads, attention.values_of(module.attn), [attended])
     importance = module.proj_mlp.weight.norm(dim=1) * widened.norm(dim=0)
     channels = importance.argsort(descending=True, stable=True)
     new.attn = attention.ordered(module.attn, heads)

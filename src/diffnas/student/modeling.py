@@ -16,10 +16,12 @@ An edit is a plain dict; its ``kind`` names the module type it applies to:
   named stays,
 - ``{"kind": "conv", "rank": 16}`` or ``{"kind": "conv", "kernel": 1}``: a ``Conv2d`` as the product
   of a k x k one with that many outputs and a 1 x 1 one, or with another kernel size,
-- ``{"kind": "joint", "heads": 2, "width": 64, "context_width": 32}``: a ``JointTransformerBlock``
-  or ``FluxTransformerBlock`` with so many heads, and such feed-forwards for image and text,
+- ``{"kind": "joint", "heads": 2, "width": 64, "context_width": 32}``: a ``JointTransformerBlock``,
+  ``FluxTransformerBlock`` or ``Flux2TransformerBlock`` with so many heads, and such feed-forwards
+  for image and text,
 - ``{"kind": "single", "heads": 2, "width": 64}``: a ``FluxSingleTransformerBlock`` with so many
   heads and so many channels beside them,
+- ``{"kind": "parallel", "heads": 2, "width": 64}``: the same of a ``Flux2SingleTransformerBlock``,
 - ``{"kind": "skip"}``: any of these but a convolution without its residual branch,
 - ``{"kind": "drop"}``: a ``ResnetBlock2D`` of an up block that is not there at all,
 - ``{"kind": "trunk", "groups": 6}``, at the path "" of the model itself: every stream, which is
@@ -41,6 +43,7 @@ import torch
 from diffusers import (
     ConfigMixin,
     DiTTransformer2DModel,
+    Flux2Transformer2DModel,
     FluxTransformer2DModel,
     ModelMixin,
     PixArtTransformer2DModel,
@@ -61,6 +64,11 @@ from diffusers.models.transformers.transformer_flux import (
     FluxSingleTransformerBlock,
     FluxTransformerBlock,
 )
+from diffusers.models.transformers.transformer_flux2 import (
+    Flux2FeedForward,
+    Flux2SingleTransformerBlock,
+    Flux2TransformerBlock,
+)
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
@@ -78,13 +86,20 @@ sys.modules.setdefault(MODULE_NAME, sys.modules[__name__])
 
 
 KINDS = (
-    *("resnet", "attention", "feed_forward", "transformer", "joint", "single", "conv"),
-    *("skip", "drop"),
+    *("resnet", "attention", "feed_forward", "transformer", "joint", "single", "parallel"),
+    *("conv", "skip", "drop"),
 )
 """Of edits of single modules."""
 
-TWO_STREAMS = JointTransformerBlock | FluxTransformerBlock | FluxSingleTransformerBlock
+JOINT = JointTransformerBlock | FluxTransformerBlock | Flux2TransformerBlock
+"""Layers in which text and image have weights of their own."""
+
+TWO_STREAMS = JOINT | FluxSingleTransformerBlock
 """Layers that take and give text and image."""
+
+LAYERS = Transformer2DModel | BasicTransformerBlock | TWO_STREAMS | Flux2SingleTransformerBlock
+RESIDUAL = ResnetBlock2D | Attention | FeedForward | LAYERS
+"""Modules that can be left out."""
 
 
 class Skip(nn.Module):
@@ -111,7 +126,9 @@ class Skip(nn.Module):
         if not self.residual:
             return torch.zeros_like(hidden_states)
         if self.joint:
-            return kwargs["encoder_hidden_states"] if self.hands_text_on else None, hidden_states
+            # With gradient checkpointing diffusers names no argument.
+            text = args[0] if args else kwargs["encoder_hidden_states"]
+            return text if self.hands_text_on else None, hidden_states
         for resample in (self.upsample, self.downsample):
             if resample is not None:
                 hidden_states = resample(hidden_states)
@@ -150,12 +167,8 @@ def edit_module(module: nn.Module, edit: Mapping[str, Any]) -> nn.Module:
     """
     kind = edit.get("kind")
     match kind, module:
-        case "skip", ResnetBlock2D() | Attention() | FeedForward():
+        case "skip", _ if isinstance(module, RESIDUAL):
             new: nn.Module = copy.deepcopy(Skip(module))
-        case "skip", _ if isinstance(
-            module, Transformer2DModel | BasicTransformerBlock | TWO_STREAMS
-        ):
-            new = Skip(module)
         case "drop", ResnetBlock2D(conv_shortcut=nn.Conv2d()):
             new = Drop(module)
         case "resnet", ResnetBlock2D():
@@ -166,10 +179,12 @@ def edit_module(module: nn.Module, edit: Mapping[str, Any]) -> nn.Module:
             new = _feed_forward(module, edit["width"])
         case "transformer", Transformer2DModel() | BasicTransformerBlock():
             new = _transformer(module, edit)
-        case "joint", JointTransformerBlock() | FluxTransformerBlock():
+        case "joint", _ if isinstance(module, JOINT):
             new = _joint(module, edit)
         case "single", FluxSingleTransformerBlock():
             new = _single(module, edit)
+        case "parallel", Flux2SingleTransformerBlock():
+            new = _parallel(module, edit)
         case "conv", nn.Conv2d():
             new = _conv(module, edit.get("rank"), edit.get("kernel"))
         case _:
@@ -322,16 +337,14 @@ def _attention(layer: Any, heads: int) -> nn.Module:
     ):
         raise ValueError("heads of this attention layer cannot be removed one by one")
     new = copy.deepcopy(layer)
-    make = _like(layer.to_q.weight)
     inner = layer.inner_dim // layer.heads * heads
     for name in ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj"):
         if (old := getattr(layer, name, None)) is not None:
-            setattr(new, name, nn.Linear(old.in_features, inner, bias=old.bias is not None, **make))
+            setattr(new, name, _linear(old, rows=inner))
     if getattr(layer, "to_out", None) is not None:  # else its parent has the way out
-        out = layer.to_out[0]
-        new.to_out[0] = nn.Linear(inner, out.out_features, bias=out.bias is not None, **make)
+        new.to_out[0] = _linear(layer.to_out[0], columns=inner)
     if (out := getattr(layer, "to_add_out", None)) is not None:
-        new.to_add_out = nn.Linear(inner, out.out_features, bias=out.bias is not None, **make)
+        new.to_add_out = _linear(out, columns=inner)
     new.heads = new.sliceable_head_dim = heads
     new.inner_dim = new.inner_kv_dim = inner
     return new
@@ -339,11 +352,13 @@ def _attention(layer: Any, heads: int) -> nn.Module:
 
 def _feed_forward(layer: Any, width: int) -> nn.Module:
     new = copy.deepcopy(layer)
-    make = _like(layer.net[2].weight)
+    if isinstance(layer, Flux2FeedForward):
+        new.linear_in = _linear(layer.linear_in, rows=2 * width)  # gates and values
+        new.linear_out = _linear(layer.linear_out, columns=width)
+        return new
     old, out = layer.net[0].proj, layer.net[2]
     rows = old.out_features // out.in_features * width  # gated ones have two parts
-    new.net[0].proj = nn.Linear(old.in_features, rows, bias=old.bias is not None, **make)
-    new.net[2] = nn.Linear(width, out.out_features, bias=out.bias is not None, **make)
+    new.net[0].proj, new.net[2] = _linear(old, rows=rows), _linear(out, columns=width)
     return new
 
 
@@ -377,18 +392,38 @@ def _joint(layer: Any, edit: Mapping[str, Any]) -> nn.Module:
 
 def _single(layer: Any, edit: Mapping[str, Any]) -> nn.Module:
     new = copy.deepcopy(layer)
-    make = _like(layer.proj_out.weight)
     if (heads := edit.get("heads")) is not None:
         new.attn = _attention(layer.attn, heads)
     if (width := edit.get("width")) is not None:
-        old = layer.proj_mlp
-        new.proj_mlp = nn.Linear(old.in_features, width, bias=old.bias is not None, **make)
+        new.proj_mlp = _linear(layer.proj_mlp, rows=width)
         new.mlp_hidden_dim = width
-    out, inward = layer.proj_out, [new.attn.inner_dim, new.mlp_hidden_dim]
-    new.proj_out = nn.Linear(sum(inward), out.out_features, bias=out.bias is not None, **make)
+    inward = [new.attn.inner_dim, new.mlp_hidden_dim]
+    new.proj_out = _linear(layer.proj_out, columns=sum(inward))
     # Where diffusers notes, for several devices, what the layer's inputs are made of.
     new.proj_out._tp_packed_row_blocks = inward
     return new
+
+
+def _parallel(layer: Any, edit: Mapping[str, Any]) -> nn.Module:
+    new = copy.deepcopy(layer)
+    attn = new.attn
+    attn.heads = edit.get("heads", attn.heads)
+    attn.inner_dim = attn.heads * attn.head_dim
+    attn.mlp_hidden_dim = edit.get("width", attn.mlp_hidden_dim)
+    inward = [*[attn.inner_dim] * 3, *[attn.mlp_hidden_dim] * attn.mlp_mult_factor]
+    outward = [attn.inner_dim, attn.mlp_hidden_dim]
+    attn.to_qkv_mlp_proj = _linear(layer.attn.to_qkv_mlp_proj, rows=sum(inward))
+    attn.to_out = _linear(layer.attn.to_out, columns=sum(outward))
+    # Where diffusers notes, for several devices, what it joined.
+    attn.to_qkv_mlp_proj._tp_packed_col_blocks = inward
+    attn.to_out._tp_packed_row_blocks = outward
+    return new
+
+
+def _linear(layer: Any, rows: int | None = None, columns: int | None = None) -> Any:
+    """A fresh layer with so many outputs and inputs, else as many as this one has."""
+    rows, columns = rows or layer.out_features, columns or layer.in_features
+    return nn.Linear(columns, rows, bias=layer.bias is not None, **_like(layer.weight))
 
 
 def _conv(layer: nn.Conv2d, rank: int | None, kernel: int | None) -> nn.Module:
@@ -525,6 +560,7 @@ DiffNASDiTTransformer2DModel = _edited(DiTTransformer2DModel)
 DiffNASPixArtTransformer2DModel = _edited(PixArtTransformer2DModel)
 DiffNASSD3Transformer2DModel = _edited(SD3Transformer2DModel)
 DiffNASFluxTransformer2DModel = _edited(FluxTransformer2DModel)
+DiffNASFlux2Transformer2DModel = _edited(Flux2Transformer2DModel)
 
 EDITED_MODELS = (
     DiffNASUNet2DModel,
@@ -533,4 +569,5 @@ EDITED_MODELS = (
     DiffNASPixArtTransformer2DModel,
     DiffNASSD3Transformer2DModel,
     DiffNASFluxTransformer2DModel,
+    DiffNASFlux2Transformer2DModel,
 )

@@ -10,7 +10,7 @@ from torch import Tensor
 from diffnas.student.modeling import EDITED_MODELS, EditedModel
 from diffnas.student.needs import Edits, block_names, name_in_stock, needs, with_needs
 
-PARTIAL = ("transformer", "joint", "single")
+PARTIAL = ("transformer", "joint", "single", "parallel")
 """Kinds of edits that leave as it is what they do not name."""
 
 STOCK = (UNet2DModel, UNet2DConditionModel)
