@@ -8,6 +8,7 @@ from torch.nn import Conv2d, Linear
 
 from diffnas.budget import parse_budget
 from diffnas.errors import UserError
+from diffnas.families import Teacher
 from diffnas.families.loading import load_skeleton
 from diffnas.forecast.hours import macs_per_second
 from diffnas.measure.cost import call_cost
@@ -15,7 +16,7 @@ from diffnas.parallel import workers_for
 from diffnas.plan import make_plan
 from diffnas.settings import SpaceSettings, parse
 from diffnas.space import make_space
-from tests.models import tiny_latent_pipeline, tiny_pipeline
+from tests.models import tiny_inpainting, tiny_latent_pipeline, tiny_pipeline
 
 AS_WIDE = {"space": {"trunk": 1}}
 FOUR_LEVELS = {
@@ -162,6 +163,26 @@ def test_an_autoencoder_takes_its_hours_too(tmp_path, configs, steady):
         (2 * 100 * (calls + 2 * decode)) / (2 * 10 / 0.8 * encode)
     )
     assert "encode" not in plan(configs)["hours"]
+
+
+def test_what_is_left_around_holes_is_encoded_at_every_step(tmp_path, steady, monkeypatch):
+    tiny_inpainting().save_pretrained(tmp_path)
+    settings = {
+        "supernet": {"batch_size": 8, "steps": 10},
+        "retrain": {"batch_size": 4, "steps": 30},
+        "evaluate": {"samples": 100},
+    }
+
+    def hours():
+        return make_plan(str(tmp_path), parse_budget(macs=0.5), parse(settings), images=80)["hours"]
+
+    filling = hours()
+    monkeypatch.setattr(Teacher, "inpaints", False)
+    plain = hours()
+    image = plain["encode"] / (2 * 80 / 0.8)
+    times = {"supernet": 8 * 10, "retrain": 4 * 30, "evaluate": 2 * 100, "scores": 0, "encode": 0}
+    for stage, count in times.items():
+        assert filling[stage] - plain[stage] == pytest.approx(count * image), stage
 
 
 def test_blocks_that_are_searched_take_the_hours_of_their_evaluations(configs, steady):
