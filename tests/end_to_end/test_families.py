@@ -20,7 +20,6 @@ from tests.models import (
     tiny_sd3,
     tiny_stable_diffusion,
     tiny_xl,
-    tiny_xl_inpainting,
 )
 
 FEW = {
@@ -97,18 +96,10 @@ HOLE = (
 """A call with grey images of which the diagonal is to be made."""
 
 
-@pytest.mark.parametrize(
-    ("pipeline", "kind"),
-    [
-        (tiny_inpainting, "StableDiffusionInpaintPipeline"),
-        (tiny_xl_inpainting, "StableDiffusionXLInpaintPipeline"),
-    ],
-    ids=["stable diffusion", "xl"],
-)
-def test_models_that_fill_holes_become_smaller(pipeline, kind, tmp_path):
+def test_a_model_that_fills_holes_becomes_smaller(tmp_path):
     data = captioned(tmp_path / "images")
-    student = made(pipeline(), tmp_path, "--macs", "0.6", data=data)
-    assert samples_elsewhere(student, HOLE) == kind
+    student = made(tiny_inpainting(), tmp_path, "--macs", "0.6", data=data)
+    assert samples_elsewhere(student, HOLE) == "StableDiffusionInpaintPipeline"
     metrics = json.loads((student / "metrics.json").read_text())
     assert metrics["student"]["macs"] <= 0.6 * metrics["teacher"]["macs"]
     assert "in held-out images" in metrics["protocol"]["holes"]

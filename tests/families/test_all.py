@@ -32,7 +32,6 @@ from tests.models import (
     tiny_sd3,
     tiny_stable_diffusion,
     tiny_xl,
-    tiny_xl_inpainting,
 )
 
 CPU = torch.device("cpu")
@@ -43,7 +42,6 @@ KINDS: dict[str, tuple[Callable[[], Any], Family]] = {
     "texts, two encoders": (tiny_xl, unet2d_condition.FAMILY),
     "texts, of images": (tiny_refiner, unet2d_condition.FAMILY),
     "texts and images with holes": (tiny_inpainting, unet2d_condition.FAMILY),
-    "texts and images with holes, two encoders": (tiny_xl_inpainting, unet2d_condition.FAMILY),
     "classes, transformer": (tiny_dit, dit.FAMILY),
     "texts, transformer": (tiny_pixart, pixart.FAMILY),
     "texts, transformer of two streams": (tiny_sd3, sd3.FAMILY),
