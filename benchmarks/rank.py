@@ -135,12 +135,8 @@ def validation(on: Bench) -> Batch:
     """Seen images, each at a timestep of its own, which are spread evenly."""
     rows, random = spread(on.data.seen, IMAGES), generator(0, "rank", 0)
     times = even_timesteps(on.teacher.pipeline.scheduler.config, len(rows))
-    return on.teacher.training_batch(
-        on.teacher.clean(on.data, rows),
-        on.teacher.condition(on.data, rows),
-        random,
-        times[torch.randperm(len(rows), generator=random)],  # images may be sorted by class
-    )
+    times = times[torch.randperm(len(rows), generator=random)]  # images may be sorted by class
+    return on.teacher.batch_of(on.data, rows, random, times)
 
 
 def searched(

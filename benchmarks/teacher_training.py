@@ -71,7 +71,7 @@ def train(
     total, began = 0.0, time.perf_counter()
     for step in range(start, steps):
         generator.manual_seed(seed * 10**9 + step)
-        clean, _ = batch(data, BATCH, generator)
+        clean, *_ = batch(data, BATCH, generator)
         noise = torch.randn(clean.shape, generator=generator)
         times = torch.randint(1000, (BATCH,), generator=generator)
         clean, noise, times = (each.to(device) for each in (clean, noise, times))

@@ -37,7 +37,7 @@ def train_features(steps: int = 3000, out: Path = DIGITS_WEIGHTS) -> dict[str, f
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):
-        images, rows = batch(data, 128, generator)
+        images, rows, _ = batch(data, 128, generator)
         labels = torch.from_numpy(data.labels[rows])
         F.cross_entropy(head(body(images)), labels).backward()
         optimizer.step()

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 
 from diffnas.data import Data
-from diffnas.families import Teacher, unet2d
+from diffnas.families import Family, Teacher, unet2d, unet2d_condition
 from diffnas.settings import SpaceSettings
 from diffnas.space import make_space
 from diffnas.student.modeling import trunk_groups
 from diffnas.supernet import Supernet
 from diffnas.trunk import widths
-from tests.models import tiny_pipeline
+from tests.models import tiny_inpainting, tiny_pipeline
 
 SMALL_SPACE = SpaceSettings(resnet_widths=(0.5,), attention_heads=(0.5, 0.0), conv_min_share=0.0)
 
@@ -25,10 +25,17 @@ def tiny_teacher(seed: int = 0, **overrides: Any) -> Teacher:
     return teacher_of(pipeline)
 
 
-def teacher_of(pipeline: Any) -> Teacher:
+def teacher_of(pipeline: Any, family: Family = unet2d.FAMILY) -> Teacher:
     """Of the pipeline as it is."""
     denoiser = pipeline.unet.eval().requires_grad_(False)
-    return Teacher("tiny", pipeline, denoiser, unet2d.FAMILY)
+    return Teacher("tiny", pipeline, denoiser, family)
+
+
+def tiny_inpainter() -> Teacher:
+    """Fills holes and predicts the clean image, of pixels: a batch shows what was done to it."""
+    pipeline = tiny_inpainting("sample", in_channels=7, out_channels=3)
+    pipeline.register_modules(vae=None)
+    return teacher_of(pipeline, unet2d_condition.FAMILY)
 
 
 @torch.no_grad()

@@ -23,8 +23,10 @@ from diffusers import (
     PixArtTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
+    StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
     UNet2DModel,
@@ -170,9 +172,11 @@ SD_NOISE = {
 """Stable Diffusion's."""
 
 
-def tiny_stable_diffusion(prediction: str = "epsilon", **overrides: Any) -> Any:
+def tiny_stable_diffusion(
+    prediction: str = "epsilon", kind: type = StableDiffusionPipeline, **overrides: Any
+) -> Any:
     """Stable Diffusion 1 or 2, very small: colour images of 16 by 16."""
-    return StableDiffusionPipeline(
+    return kind(
         vae=tiny_autoencoder(),
         text_encoder=tiny_text_encoder(),
         tokenizer=tiny_tokenizer(),
@@ -184,7 +188,14 @@ def tiny_stable_diffusion(prediction: str = "epsilon", **overrides: Any) -> Any:
     )
 
 
-def tiny_xl(**overrides: Any) -> Any:
+def tiny_inpainting(prediction: str = "epsilon", **overrides: Any) -> Any:
+    """Stable Diffusion that fills holes: 9 channels of latents go in, 4 come out."""
+    return tiny_stable_diffusion(
+        prediction, StableDiffusionInpaintPipeline, **{"in_channels": 9, **overrides}
+    )
+
+
+def tiny_xl(kind: type = StableDiffusionXLPipeline, **overrides: Any) -> Any:
     """Stable Diffusion XL, very small: two text encoders, added conditions, deeper transformers."""
     config: dict[str, Any] = {
         "addition_embed_type": "text_time",
@@ -194,7 +205,7 @@ def tiny_xl(**overrides: Any) -> Any:
         "transformer_layers_per_block": (1, 2),
         "use_linear_projection": True,
     }
-    return StableDiffusionXLPipeline(
+    return kind(
         vae=tiny_autoencoder(),
         text_encoder=tiny_text_encoder(),
         text_encoder_2=tiny_text_encoder(CLIPTextModelWithProjection),
@@ -203,6 +214,11 @@ def tiny_xl(**overrides: Any) -> Any:
         unet=tiny_condition_unet(**{**config, **overrides}),
         scheduler=EulerDiscreteScheduler(beta_schedule="scaled_linear"),
     )
+
+
+def tiny_xl_inpainting(**overrides: Any) -> Any:
+    """XL that fills holes."""
+    return tiny_xl(StableDiffusionXLInpaintPipeline, **{"in_channels": 9, **overrides})
 
 
 def tiny_refiner(**overrides: Any) -> Any:

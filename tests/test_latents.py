@@ -9,11 +9,11 @@ import torch
 
 from diffnas.data import batch, filled
 from diffnas.errors import RunError
-from diffnas.families import Teacher, unet2d
-from diffnas.latents import with_latents
+from diffnas.families import Teacher, unet2d, unet2d_condition
+from diffnas.latents import encoding_on, with_latents
 from diffnas.progress import Progress
-from tests.engine import tiny_data, tiny_teacher
-from tests.models import tiny_latent_pipeline
+from tests.engine import teacher_of, tiny_data, tiny_teacher
+from tests.models import tiny_inpainting, tiny_latent_pipeline
 
 
 class Seen(Progress):
@@ -55,7 +55,7 @@ def test_they_are_of_the_images_as_they_are_and_mirrored(teacher, data, tmp_path
 
 def test_training_draws_both_versions(teacher, data, tmp_path):
     made = with_latents(teacher, data, tmp_path)
-    drawn, rows = batch(made, 400, torch.Generator().manual_seed(0))
+    drawn, rows, _ = batch(made, 400, torch.Generator().manual_seed(0))
     kept = torch.from_numpy(np.array(made.latents[:, rows])).float()
     same = (kept == drawn).all((2, 3, 4))
     assert same.any(0).all()
@@ -75,6 +75,16 @@ def test_images_that_are_bent_anew_at_every_step_are_encoded_there(teacher, data
     assert bent.latents is None
     noisy = teacher.random_batch(bent, 4, torch.Generator().manual_seed(0))
     assert noisy.inputs["sample"].shape == (4, 3, 8, 8)
+
+
+def test_only_what_changes_at_every_step_needs_the_autoencoder_there(teacher, data, tmp_path):
+    made = with_latents(teacher, data, tmp_path)
+    coder = teacher.pipeline.vqvae
+    assert encoding_on(teacher, made) == []
+    assert encoding_on(teacher, replace(data, augment="digits")) == [coder]
+    assert encoding_on(tiny_teacher(), data) == []
+    inpainting = teacher_of(tiny_inpainting(), unet2d_condition.FAMILY)
+    assert encoding_on(inpainting, made) == [inpainting.pipeline.vae]
 
 
 def test_a_second_call_reads_them(teacher, data, tmp_path):

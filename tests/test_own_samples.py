@@ -11,7 +11,7 @@ from diffnas.errors import UserError
 from diffnas.own_samples import own_samples
 from diffnas.progress import Progress
 from diffnas.settings import parse
-from tests.engine import tiny_teacher
+from tests.engine import tiny_inpainter, tiny_teacher
 from tests.painter import level, painter
 
 SETTINGS = {"data": {"limit": 40}, "evaluate": {"sampler_steps": 2}}
@@ -133,3 +133,9 @@ def test_they_have_no_folders_to_be_split_by(tmp_path):
 def test_evaluate_asks_for_images(capsys):
     assert main(["evaluate", "digits", "--data", "teacher"]) == 2
     assert capsys.readouterr().err.startswith("diffnas: --data teacher: only 'compress'")
+
+
+def test_a_model_that_fills_holes_has_no_images_to_fill(tmp_path):
+    with pytest.raises(UserError, match=r"^data = teacher: .* fills holes in images"):
+        made(tmp_path, tiny_inpainter())
+    assert not list(tmp_path.iterdir())

@@ -8,14 +8,16 @@ from torch.nn import Conv2d, Linear
 
 from diffnas.budget import parse_budget
 from diffnas.errors import UserError
+from diffnas.families import Teacher
 from diffnas.families.loading import load_skeleton
 from diffnas.forecast.hours import macs_per_second
+from diffnas.forecast.memory import training_bytes
 from diffnas.measure.cost import call_cost
 from diffnas.parallel import workers_for
 from diffnas.plan import make_plan
 from diffnas.settings import SpaceSettings, parse
 from diffnas.space import make_space
-from tests.models import tiny_latent_pipeline, tiny_pipeline
+from tests.models import tiny_inpainting, tiny_latent_pipeline, tiny_pipeline
 
 AS_WIDE = {"space": {"trunk": 1}}
 FOUR_LEVELS = {
@@ -162,6 +164,59 @@ def test_an_autoencoder_takes_its_hours_too(tmp_path, configs, steady):
         (2 * 100 * (calls + 2 * decode)) / (2 * 10 / 0.8 * encode)
     )
     assert "encode" not in plan(configs)["hours"]
+
+
+def test_what_is_left_around_holes_is_encoded_at_every_step(tmp_path, steady, monkeypatch):
+    tiny_inpainting().save_pretrained(tmp_path)
+    settings = {
+        "supernet": {"batch_size": 8, "steps": 10},
+        "retrain": {"batch_size": 4, "steps": 30},
+        "evaluate": {"samples": 100},
+    }
+
+    def hours():
+        return make_plan(str(tmp_path), parse_budget(macs=0.5), parse(settings), images=80)["hours"]
+
+    filling = hours()
+    monkeypatch.setattr(Teacher, "inpaints", False)
+    plain = hours()
+    image = plain["encode"] / (2 * 80 / 0.8)
+    times = {"supernet": 8 * 10, "retrain": 4 * 30, "evaluate": 2 * 100, "scores": 0, "encode": 0}
+    for stage, count in times.items():
+        assert filling[stage] - plain[stage] == pytest.approx(count * image), stage
+
+
+@pytest.mark.parametrize(("augment", "awake"), [("digits", True), ("flip", False)])
+def test_a_gpu_holds_the_autoencoder_where_every_step_needs_it(tmp_path, augment, awake):
+    pipeline = tiny_latent_pipeline()
+    assert coder_on_gpu(pipeline, tmp_path, augment) == (weights(pipeline.vqvae) if awake else 0)
+
+
+def test_a_gpu_holds_the_autoencoder_of_a_model_that_fills_holes(tmp_path):
+    pipeline = tiny_inpainting()
+    assert coder_on_gpu(pipeline, tmp_path, "flip") == weights(pipeline.vae)
+
+
+def weights(coder):
+    return 4 * sum(parameter.numel() for parameter in coder.parameters())
+
+
+def coder_on_gpu(pipeline, folder, augment):
+    """Bytes by which a training on a GPU has more than that of a denoiser alone."""
+    pipeline.save_pretrained(folder)
+    teacher = load_skeleton(str(folder))
+    sizes = {"batch_size": 8, "steps": 1}
+    settings = {"supernet": sizes, "retrain": sizes, "data": {"augment": augment}}
+    space = make_space(teacher.denoiser, teacher.family, SpaceSettings())
+
+    def held():
+        device = torch.device("cuda")
+        return training_bytes(teacher, space, parse(settings), device)["retrain"]
+
+    whole = held()
+    for name in ("vae", "vqvae"):
+        setattr(teacher.pipeline, name, None)
+    return whole - held()
 
 
 def test_blocks_that_are_searched_take_the_hours_of_their_evaluations(configs, steady):

@@ -1,13 +1,17 @@
 """The order of a run's first steps; whole runs are in ``tests/end_to_end``."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from diffnas import run
 from diffnas.budget import parse_budget
+from diffnas.data import load_data
 from diffnas.errors import UserError
 from diffnas.progress import Progress
 from diffnas.settings import Settings
@@ -16,6 +20,10 @@ from tests.models import tiny_pipeline
 
 class DecodingError(Exception):
     """Raised with what is asked for, in place of the loading of images."""
+
+
+class StoppedError(Exception):
+    """Raised with what is awake, in place of the first training."""
 
 
 @pytest.fixture
@@ -60,6 +68,29 @@ def test_a_folder_of_another_run_is_refused_before_images_are_decoded_into_it(
 def test_a_budget_out_of_reach_is_refused_before_images_are_decoded(compress: Any) -> None:
     with pytest.raises(UserError, match="the smallest reachable is"):
         compress(macs=0.001)
+
+
+def test_an_autoencoder_that_every_step_needs_stays_awake(
+    compress: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    awake: list[str] = []
+    digits = load_data("digits", size=(8, 8), channels=1)
+
+    @contextmanager
+    def noted(parts: list[str], _: torch.device) -> Iterator[None]:
+        awake.extend(parts)
+        yield
+        awake.clear()
+
+    def supernet(_: Any) -> None:
+        raise StoppedError(*awake)
+
+    monkeypatch.setattr(run, "load_data", lambda *_, **__: digits)
+    monkeypatch.setattr(run, "encoding_on", lambda *_: ["its autoencoder"])
+    monkeypatch.setattr(run, "awake", noted)
+    monkeypatch.setattr(run.stages, "supernet", supernet)
+    with pytest.raises(StoppedError, match="its autoencoder"):
+        compress()
 
 
 def test_decoding_goes_to_the_run_folder_and_tells_its_progress(

@@ -130,7 +130,7 @@ def with_gradients(
     def prepare(model: nn.Module) -> None:
         family = teacher.family
         random = generator(seed, "pruning", 0)
-        images, rows = batch(data, IMAGES, random)
+        images, rows, _ = batch(data, IMAGES, random)
         condition = teacher.condition(data, rows)
         count = train_timesteps(teacher.pipeline.scheduler.config)
         largest = 0.0

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
-from diffnas.data import Data, to_float
+from diffnas.data import Data, mirrored
 from diffnas.data.filled import filled
 from diffnas.families import Teacher
 from diffnas.families.resting import awake
@@ -24,6 +25,15 @@ PART = 64
 
 VERSIONS = {"none": 1, "flip": 2}
 """Versions of an image that are kept, by augmentation: as it is, mirrored."""
+
+
+def encoding_on(teacher: Teacher, data: Data) -> list[nn.Module]:
+    """The autoencoder, where it encodes at every step in spite of latents that are kept.
+
+    What is left of an image around a hole is another image at every step.
+    """
+    anew = data.latents is None or teacher.inpaints
+    return [teacher.coder] if teacher.coder is not None and anew else []
 
 
 def with_latents(
@@ -42,10 +52,8 @@ def with_latents(
 
     def encoded(first: int, last: int) -> npt.NDArray[Any]:
         rows = np.arange(first, last)
-        images = to_float(data.images[rows % count])
-        mirrored = torch.from_numpy(rows >= count)[:, None, None, None]
-        given = teacher.encode(torch.where(mirrored, images.flip(-1), images))
-        return given.to(torch.float16).cpu().numpy()
+        images = mirrored(data, rows % count, torch.from_numpy(rows >= count))
+        return teacher.encode(images).to(torch.float16).cpu().numpy()
 
     with awake([coder], teacher.device):
         kept = filled(

@@ -40,13 +40,18 @@ def own_samples(
     Nothing is augmented unless asked for: what may be mirrored is not known.
 
     Raises:
-        UserError: the sampler does not fit the teacher, the split is to be by folders, or there
-            are no prompts for a model of texts.
+        UserError: the sampler does not fit the teacher, the split is to be by folders, there are
+            no prompts for a model of texts, or the teacher fills holes in images.
         RunError: the disk is full, or samples are not finite.
     """
     how, judged = settings.data, settings.evaluate
     if how.split_by == "folder":
         raise UserError("data.split_by = folder: the teacher's own samples have none; use file")
+    if teacher.inpaints:
+        raise UserError(
+            f"data = {OWN_SAMPLES}: the model fills holes in images, and there are none; "
+            "give a folder of images or a Hub data set"
+        )
     count = how.limit or COUNT
     shape = (count, *teacher.image_shape)
     labels, captions = _classes(teacher, count), _captions(teacher, how.prompts, count)

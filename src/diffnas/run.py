@@ -19,8 +19,9 @@ from diffnas.device import resolve_device
 from diffnas.embeddings import check_dropout, with_embeddings
 from diffnas.errors import UserError
 from diffnas.families.loading import load_teacher
+from diffnas.families.resting import awake
 from diffnas.fingerprint import fingerprint, of_data, of_teacher
-from diffnas.latents import with_latents
+from diffnas.latents import encoding_on, with_latents
 from diffnas.measure.protocol import check as check_evaluation
 from diffnas.measure.references import features_of
 from diffnas.names import OWN_SAMPLES, STAGES
@@ -163,6 +164,12 @@ def _stages(job: Job, until: str | None) -> None:
     cache = job.path / "data"
     known = with_embeddings(job.teacher, job.data, cache, job.progress)
     job = replace(job, data=with_latents(job.teacher, known, cache, job.progress))
+    with awake(encoding_on(job.teacher, job.data), job.teacher.device):
+        _searched(job, last)
+
+
+def _searched(job: Job, last: int) -> None:
+    """The stages after the plan, up to number ``last``, with all data at hand."""
     net, made_from = stages.supernet(job)
     if last < 2:
         return

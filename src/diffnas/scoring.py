@@ -217,9 +217,7 @@ def validation_parts(
 
 def noisy(supernet: Supernet, data: Data, part: Part) -> Batch:
     """A part's images, made noisy. Draws from the part's generator, so once."""
-    clean = supernet.teacher.clean(data, part.rows)
-    condition = supernet.teacher.condition(data, part.rows)
-    return supernet.teacher.training_batch(clean, condition, part.random, part.times)
+    return supernet.teacher.batch_of(data, part.rows, part.random, part.times)
 
 
 def _calls(supernet: Supernet, data: Data, part: Part) -> dict[str, Call]:

@@ -10,7 +10,7 @@ from PIL import Image
 from diffnas.cli import main
 from diffnas.families import Teacher
 from diffnas.families.conditions import random_classes
-from tests.engine import tiny_teacher
+from tests.engine import tiny_inpainter, tiny_teacher
 from tests.painter import NOTHING, painter
 
 
@@ -78,6 +78,13 @@ def test_a_model_of_texts_needs_a_prompt(asked, tmp_path, capsys):
 def test_a_model_without_text_takes_no_prompt(asked, tmp_path, capsys):
     assert sample_to(tmp_path, "--prompt", "a cat") == 2
     assert capsys.readouterr().err.startswith("diffnas: --prompt: the model takes no text")
+
+
+def test_a_model_that_fills_holes_is_refused(asked, tmp_path, capsys):
+    asked["teacher"] = tiny_inpainter()
+    assert sample_to(tmp_path, "--prompt", "a cat") == 2
+    assert "it fills holes in images" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_classes_are_random_and_follow_from_the_seed(asked, tmp_path):

@@ -44,9 +44,9 @@ def test_to_float_spans_minus_one_to_one():
 
 
 def test_batch_is_fixed_by_its_generator(digits):
-    first, rows = batch(digits, 16, torch.Generator().manual_seed(3))
+    first, rows, _ = batch(digits, 16, torch.Generator().manual_seed(3))
     torch.rand(5)  # the global generator is of no consequence
-    second, same = batch(digits, 16, torch.Generator().manual_seed(3))
+    second, same, _ = batch(digits, 16, torch.Generator().manual_seed(3))
     assert torch.equal(first, second)
     assert np.array_equal(rows, same)
 
@@ -55,7 +55,7 @@ def test_batch_never_shows_held_out_images():
     data = load_data("digits", size=(8, 8), channels=1, augment="none")
     hidden = {to_float(data.images[i]).numpy().tobytes() for i in data.held_out}
     hidden -= {to_float(data.images[i]).numpy().tobytes() for i in data.seen}
-    images, _ = batch(data, 2000, torch.Generator().manual_seed(0))
+    images, *_ = batch(data, 2000, torch.Generator().manual_seed(0))
     assert not any(image.numpy().tobytes() in hidden for image in images)
 
 

@@ -15,6 +15,7 @@ from tests.models import (
     tiny_dit,
     tiny_flux,
     tiny_flux2,
+    tiny_inpainting,
     tiny_pixart,
     tiny_refiner,
     tiny_sd3,
@@ -87,6 +88,32 @@ def test_a_refiner_becomes_smaller(tmp_path):
     call = '["a disc", "none"], image=np.zeros((2, 16, 16, 3), "float32"), strength=1.0'
     assert samples_elsewhere(student, call) == "StableDiffusionXLImg2ImgPipeline"
     assert json.loads((student / "metrics.json").read_text())["protocol"]["guidance"] == 5.0
+
+
+HOLE = (
+    '["a disc", "none"], image=np.zeros((2, 16, 16, 3), "float32"), strength=1.0, '
+    'mask_image=np.eye(16, dtype="float32")[None].repeat(2, 0)'
+)
+"""A call with grey images of which the diagonal is to be made."""
+
+
+def test_a_model_that_fills_holes_becomes_smaller(tmp_path):
+    data = captioned(tmp_path / "images")
+    student = made(tiny_inpainting(), tmp_path, "--macs", "0.6", data=data)
+    assert samples_elsewhere(student, HOLE) == "StableDiffusionInpaintPipeline"
+    metrics = json.loads((student / "metrics.json").read_text())
+    assert metrics["student"]["macs"] <= 0.6 * metrics["teacher"]["macs"]
+    assert "in held-out images" in metrics["protocol"]["holes"]
+
+
+def test_a_model_that_fills_holes_has_no_samples_of_its_own(tmp_path, capsys):
+    tiny_inpainting().save_pretrained(tmp_path / "teacher")
+    assert compress(tmp_path / "teacher", tmp_path / "run", data="teacher") == 2
+    assert "data = teacher: the model fills holes" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    grid = ["sample", str(tmp_path / "teacher"), "--out", str(tmp_path / "grid.png")]
+    assert main([*grid, "--count", "2", "--prompt", "a disc"]) == 2
+    assert "it fills holes in images" in capsys.readouterr().err
 
 
 def test_a_student_of_the_stock_space_brings_no_code(tmp_path):

@@ -22,6 +22,7 @@ from diffnas.families import (
     unet2d,
     unet2d_condition,
 )
+from diffnas.families.conditions import MASK, MASKED
 from diffnas.measure.cost import to_meta
 from diffnas.rng import generator
 from diffnas.settings import SpaceSettings
@@ -35,6 +36,7 @@ from tests.models import (
     tiny_dit,
     tiny_flux,
     tiny_flux2,
+    tiny_inpainting,
     tiny_pipeline,
     tiny_pixart,
     tiny_refiner,
@@ -50,6 +52,7 @@ KINDS: dict[str, tuple[Callable[[], Any], Family]] = {
     "texts": (tiny_stable_diffusion, unet2d_condition.FAMILY),
     "texts, two encoders": (tiny_xl, unet2d_condition.FAMILY),
     "texts, of images": (tiny_refiner, unet2d_condition.FAMILY),
+    "texts and images with holes": (tiny_inpainting, unet2d_condition.FAMILY),
     "classes, transformer": (tiny_dit, dit.FAMILY),
     "texts, transformer": (tiny_pixart, pixart.FAMILY),
     "texts, transformer of two streams": (tiny_sd3, sd3.FAMILY),
@@ -255,23 +258,23 @@ def test_blocks_of_a_narrower_trunk_take_and_give_what_is_left_of_the_calls(kind
         assert [2 * shape[1] for shape in shapes] == whole
 
 
+def told(model: Teacher, count: int) -> dict[str, torch.Size]:
+    """Shapes of a condition, without what is shown."""
+    example = model.family.example_condition(model.denoiser, count, CPU)
+    return {name: each.shape for name, each in example.items() if name not in (MASK, MASKED)}
+
+
 @pytest.mark.parametrize("kind", TOLD)
 def test_nothing_has_the_form_of_a_condition(kind):
     model = teacher(kind)
-    example = model.family.example_condition(model.denoiser, 1, CPU)
-    assert {name: each.shape for name, each in model.nothing().items()} == {
-        name: each.shape for name, each in example.items()
-    }
+    assert {name: each.shape for name, each in model.nothing().items()} == told(model, 1)
 
 
 @pytest.mark.parametrize("kind", OF_TEXTS)
 def test_captions_have_the_form_of_a_condition(kind):
     model = teacher(kind)
-    example = model.family.example_condition(model.denoiser, 2, CPU)
-    told = model.family.captions(model.pipeline, ["a cat", "two dogs"])
-    assert {name: each.shape for name, each in told.items()} == {
-        name: each.shape for name, each in example.items()
-    }
+    found = model.family.captions(model.pipeline, ["a cat", "two dogs"])
+    assert {name: each.shape for name, each in found.items()} == told(model, 2)
 
 
 @pytest.mark.parametrize("kind", OF_TEXTS)
@@ -286,7 +289,8 @@ def test_captions_are_encoded_without_the_prompt_that_stands_for_none(kind):
     assert [len(next(tensors(given))) for _, *given in batches] == [2]
 
 
-@pytest.mark.parametrize("kind", OF_TEXTS)
+# Those of images with holes are in test_inpainting.py.
+@pytest.mark.parametrize("kind", [kind for kind in OF_TEXTS if "holes" not in kind])
 def test_guided_samples_are_those_of_the_pipelines_own_call(kind):
     model = teacher(kind)
     shape, steps = model.family.sample_shape(model.denoiser), 3

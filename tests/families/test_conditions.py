@@ -39,6 +39,13 @@ def test_both_is_the_condition_and_below_it_nothing():
         assert torch.equal(found[name][3:], NOTHING[name].to(each).expand_as(each))
 
 
+def test_what_nothing_does_not_have_is_shown_all_the_same():
+    mask = {"mask": torch.arange(3.0)}
+    found = replaced(CONDITION | mask, NOTHING, torch.tensor([True, True, True]))
+    assert torch.equal(found["mask"], mask["mask"])
+    assert both(CONDITION | mask, NOTHING)["mask"].tolist() == [0, 1, 2, 0, 1, 2]
+
+
 def test_a_model_that_is_told_nothing_has_nothing_replaced():
     assert replaced({}, {}, torch.tensor([True])) == both({}, {}) == {}
 

@@ -126,7 +126,7 @@ def test_which_conditions_are_left_out_follows_from_the_generator():
 
 def test_without_dropout_nothing_is_drawn_for_it():
     teacher, data, random = painter(), captioned(), seeded()
-    clean, rows = batch(data, 8, random)
+    clean, rows, _ = batch(data, 8, random)
     expected = teacher.training_batch(clean, teacher.condition(data, rows), random)
     found = teacher.random_batch(data, 8, seeded())
     assert torch.equal(found.inputs["sample"], expected.inputs["sample"])

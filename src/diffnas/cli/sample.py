@@ -96,10 +96,15 @@ def _shows(teacher: "Teacher", prompts: list[str], count: int, seed: int) -> "Sh
     """What each image is to show: the prompts in turn, or random classes.
 
     Raises:
-        UserError: prompts are missing, or the model takes none.
+        UserError: prompts are missing, or the model takes none; or it needs images.
     """
     from diffnas.families.conditions import of_classes, random_classes
 
+    if teacher.inpaints:
+        raise UserError(
+            f"model {teacher.source}: it fills holes in images, and sample has none; call the "
+            "pipeline itself with an image and a mask"
+        )
     classes = teacher.family.class_count(teacher.denoiser)
     if teacher.family.captions is not None:
         if not prompts:

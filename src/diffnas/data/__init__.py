@@ -177,18 +177,25 @@ def to_latents(kept: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(kept)).float()
 
 
-def batch(data: Data, size: int, generator: torch.Generator) -> tuple[Tensor, np.ndarray]:
+def mirrored(data: Data, rows: np.ndarray, where: Tensor) -> Tensor:
+    """These images, float32 (B, C, H, W) in [-1, 1]; mirrored where ``where`` (B,) says so."""
+    images = to_float(data.images[rows])
+    return torch.where(where[:, None, None, None], images.flip(-1), images)
+
+
+def batch(
+    data: Data, size: int, generator: torch.Generator
+) -> tuple[Tensor, np.ndarray, Tensor | None]:
     """Random seen images, augmented, float32 (size, C, H, W) in [-1, 1], and their rows (size,).
 
-    Latents in their place where the data have them.
+    Latents in their place where the data have them; then which are of mirrored images (size,), else
+    None.
 
     All randomness comes from the CPU generator, so that seeding it by (seed, stage, step) fixes
     the batch.
     """
     picks = data.seen[torch.randint(len(data.seen), (size,), generator=generator).numpy()]
     if data.latents is not None:
-        version = torch.randint(len(data.latents), (size,), generator=generator).numpy()
-        images = to_latents(data.latents[version, picks])
-    else:
-        images = AUGMENTATIONS[data.augment](to_float(data.images[picks]), generator)
-    return images, picks
+        version = torch.randint(len(data.latents), (size,), generator=generator)
+        return to_latents(data.latents[version.numpy(), picks]), picks, version.bool()
+    return AUGMENTATIONS[data.augment](to_float(data.images[picks]), generator), picks, None

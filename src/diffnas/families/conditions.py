@@ -1,7 +1,7 @@
 """What a model is told of the images that it is to make: classes, or texts as encoders see them.
 
 A condition is rows of tensors by name, from which a family's ``inputs`` makes what its denoiser
-takes.
+takes. Some rows are not told but shown, of an image with a hole; those are never left out.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,6 +31,13 @@ CLASSES = "class_labels"
 
 GUIDANCE = "guidance"
 """The name of the scale (B,) that a model is told which was distilled with its guidance in it."""
+
+
+MASK = "mask"
+"""The name of where an image has its hole (B, 1, h, w): 1 there, else 0."""
+
+MASKED = "masked_image"
+"""The name of the image with the hole, as pixels or latents (B, c, h, w)."""
 
 
 def of_classes(
@@ -103,11 +110,14 @@ def random_classes(count: int, classes: int, seed: int) -> npt.NDArray[np.int64]
 
 
 def replaced(condition: Condition, nothing: Condition, where: Tensor) -> Condition:
-    """The condition with ``nothing`` (1, ...) in the rows that ``where`` (B,) marks."""
+    """The condition with ``nothing`` (1, ...) in the rows that ``where`` (B,) marks.
+
+    What ``nothing`` does not have stays.
+    """
     return {
         name: torch.where(
             where.to(each.device).view(-1, *[1] * (each.ndim - 1)),
-            nothing[name].to(each),
+            nothing[name].to(each) if name in nothing else each,
             each,
         )
         for name, each in condition.items()
@@ -115,8 +125,9 @@ def replaced(condition: Condition, nothing: Condition, where: Tensor) -> Conditi
 
 
 def both(condition: Condition, nothing: Condition) -> Condition:
-    """The condition and below it, for as many rows, ``nothing`` (1, ...)."""
-    return {
-        name: torch.cat([each, nothing[name].to(each).expand_as(each)])
-        for name, each in condition.items()
-    }
+    """The condition and below it, for as many rows, ``nothing`` (1, ...).
+
+    What ``nothing`` does not have stands there twice.
+    """
+    below = replaced(condition, nothing, torch.tensor(True))
+    return {name: torch.cat([each, below[name]]) for name, each in condition.items()}

@@ -73,7 +73,7 @@ class Family:
     ``sample_shape``: denoiser -> (C, H, W) of what it denoises, pixels or latents.
     ``class_count``: denoiser -> how many classes it takes, None if none.
     ``example_condition``: (denoiser, batch size, device) -> a condition of zeros, as large as real
-    ones.
+    ones; the rows of an image with a hole are in it if the denoiser is shown one.
     ``inputs``: (denoiser, noisy (B, C, H, W), timesteps (B,) or (), condition) -> keyword arguments
     of a call.
     ``prediction``: the denoiser's output -> the predicted tensor; channels beyond the target's are
@@ -83,7 +83,7 @@ class Family:
     ``captions``: (pipeline, captions) -> their condition, if conditions are texts.
     ``encoders``: denoiser -> the components that captions go through; others may be missing.
     ``nothing``: pipeline -> the condition (1, ...) that stands for none, if there is one: with it
-    sampling can be guided.
+    sampling can be guided. What is shown has none.
     ``distilled``: pipeline -> whether it was distilled, with guidance or to few steps: it is not
     guided by what it makes of nothing, and predicts what its own teacher did, not its data.
     ``pipelines``: names of the classes of its pipelines, where others do something else with such

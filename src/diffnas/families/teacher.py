@@ -2,7 +2,7 @@
 
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from diffnas.data import Data, batch, to_float, to_latents
+from diffnas.data import Data, batch, mirrored, to_float, to_latents
 from diffnas.errors import UserError
-from diffnas.families import autoencoder, conditions
+from diffnas.families import autoencoder, conditions, holes
 from diffnas.families.conditions import Condition, Shows
 from diffnas.families.family import STEPS, Batch, Family
 from diffnas.families.noise import add_noise, told_timesteps, train_timesteps
@@ -60,8 +61,15 @@ class Teacher:
     @property
     def told_guidance(self) -> bool:
         """Whether guidance is in the denoiser, which is told how far to go."""
-        meta = torch.device("meta")
-        return conditions.GUIDANCE in self.family.example_condition(self.denoiser, 1, meta)
+        return self._takes(conditions.GUIDANCE)
+
+    @property
+    def inpaints(self) -> bool:
+        """Whether it fills holes in images, which it is shown."""
+        return self._takes(conditions.MASK)
+
+    def _takes(self, row: str) -> bool:
+        return row in self.family.example_condition(self.denoiser, 1, torch.device("meta"))
 
     @property
     def guidable(self) -> bool:
@@ -103,6 +111,19 @@ class Teacher:
             return conditions.of_captions(self.told, data, rows)
         count = self.family.class_count(self.denoiser)
         return {} if count is None else conditions.of_classes(data.labels, rows, count)
+
+    def shown(self, images: Tensor, randoms: Sequence[torch.Generator]) -> Condition:
+        """Of images (B, C, H, W) in [-1, 1] what a model is shown that fills holes; else nothing.
+
+        ``randoms``: what the hole of each is drawn from. Grey stands in its place.
+        """
+        if not self.inpaints:
+            return {}
+        _, *size = self.family.sample_shape(self.denoiser)
+        _, height, width = self.image_shape
+        mask = holes.masks((height, width), randoms)
+        masked = self.encode(images * (1 - mask))
+        return {conditions.MASK: F.interpolate(mask, size), conditions.MASKED: masked}
 
     def told(self, captions: list[str]) -> Condition:
         """These captions as the model's text encoders see them, (B, ...)."""
@@ -170,13 +191,28 @@ class Teacher:
 
         Of a share of them the condition is left out, so that guidance stays possible.
         """
-        drawn, rows = batch(data, size, random)
-        clean = drawn if data.latents is not None else self.encode(drawn)
+        drawn, rows, flipped = batch(data, size, random)
+        clean = self.encode(drawn) if flipped is None else drawn
         condition = self.condition(data, rows)
         if data.condition_dropout and (nothing := self.nothing(data)) is not None:
             out = torch.rand(size, generator=random) < data.condition_dropout
             condition = conditions.replaced(condition, nothing, out)
+        if self.inpaints:
+            images = drawn if flipped is None else mirrored(data, rows, flipped)
+            condition |= self.shown(images, [random] * size)
         return self.training_batch(clean, condition, random)
+
+    def batch_of(
+        self,
+        data: Data,
+        rows: npt.NDArray[np.integer[Any]],
+        random: torch.Generator,
+        timesteps: Tensor | None = None,
+    ) -> Batch:
+        """These images as they are, with all that they show, made noisy."""
+        condition = self.condition(data, rows)
+        condition |= self.shown(to_float(data.images[rows]), [random] * len(rows))
+        return self.training_batch(self.clean(data, rows), condition, random, timesteps)
 
     def clean(self, data: Data, rows: npt.NDArray[np.integer[Any]]) -> Tensor:
         """What the denoiser denoises, of these images as they are."""

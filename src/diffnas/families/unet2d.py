@@ -27,9 +27,12 @@ def supports(denoiser: Any) -> str | None:
     return None
 
 
-def misfit(config: Any) -> str | None:
-    """Say in a line why a UNet's images are not its own; None if they are."""
-    if config.in_channels != config.out_channels:
+def misfit(config: Any, shown: int = 0) -> str | None:
+    """Say in a line why a UNet's images are not its own; None if they are.
+
+    ``shown``: channels that it takes beside them.
+    """
+    if config.in_channels != config.out_channels + shown:
         return (
             f"in_channels {config.in_channels} and out_channels {config.out_channels} differ: "
             "models that learn their variance or take a condition image are not supported"
@@ -101,7 +104,7 @@ def sample_shape(denoiser: nn.Module) -> tuple[int, int, int]:
     config = _unet(denoiser).config
     size = config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
-    return config.in_channels, height, width
+    return config.out_channels, height, width
 
 
 def class_count(denoiser: nn.Module) -> int | None:

@@ -1,4 +1,7 @@
-"""Pipelines of texts around ``UNet2DConditionModel``: Stable Diffusion 1, 2, XL and its refiner."""
+"""Pipelines of texts around ``UNet2DConditionModel``: Stable Diffusion 1, 2, XL and its refiner.
+
+Those that fill holes in images (inpainting) take a mask and the masked image as further channels.
+"""
 
 from typing import Any
 
@@ -7,7 +10,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from diffnas.families import Family, unet2d
-from diffnas.families.conditions import Condition, through
+from diffnas.families.conditions import MASK, MASKED, Condition, through
 from diffnas.student.modeling import DiffNASUNet2DConditionModel
 
 TOKENS = 77
@@ -51,7 +54,7 @@ PLAIN = {
 def supports(denoiser: Any) -> str | None:
     """Say in a line why this denoiser cannot be searched; None if it can."""
     config = denoiser.config
-    if (why := unet2d.misfit(config)) is not None:
+    if (why := unet2d.misfit(config, sum(_shown(config).values()))) is not None:
         return why
     for name, value in PLAIN.items():
         if config[name] != value:
@@ -67,6 +70,12 @@ def supports(denoiser: Any) -> str | None:
     return None
 
 
+def _shown(config: Any) -> dict[str, int]:
+    """Channels that a denoiser is shown beside the noisy ones, in their order: of inpainting."""
+    shown = {MASK: 1, MASKED: config.out_channels}
+    return shown if config.in_channels == config.out_channels + sum(shown.values()) else {}
+
+
 def example_condition(denoiser: nn.Module, batch_size: int, device: torch.device) -> Condition:
     """Of zeros."""
     unet: Any = denoiser
@@ -75,6 +84,8 @@ def example_condition(denoiser: nn.Module, batch_size: int, device: torch.device
     if config.addition_embed_type == "text_time":
         ids = _time_ids_of(config)
         sizes |= {"text_embeds": (_pooled(config, ids),), "time_ids": (ids,)}
+    _, *size = unet2d.sample_shape(denoiser)
+    sizes |= {name: (channels, *size) for name, channels in _shown(config).items()}
     return {name: torch.zeros(batch_size, *size, device=device) for name, size in sizes.items()}
 
 
@@ -112,7 +123,9 @@ def inputs(
     denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Condition
 ) -> dict[str, Any]:
     """Keyword arguments of a call."""
-    given = {"sample": noisy, "timestep": timesteps, TEXTS: condition[TEXTS]}
+    shown = [condition[name] for name in (MASK, MASKED) if name in condition]
+    sample = torch.cat([noisy, *shown], 1) if shown else noisy
+    given = {"sample": sample, "timestep": timesteps, TEXTS: condition[TEXTS]}
     added = {name: condition[name] for name in ADDED if name in condition}
     return {**given, "added_cond_kwargs": added} if added else given
 

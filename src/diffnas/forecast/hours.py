@@ -84,12 +84,14 @@ def hours(
     }
     if (coder := teacher.coder) is not None:
         encoding, decoding = coding_macs(coder, teacher.family.sample_shape(teacher.denoiser))
-        macs["evaluate"] += 2 * len(settings.evaluate.seeds) * settings.evaluate.samples * decoding
-        if settings.data.augment == "digits":  # encoded at every step
-            for stage in ("supernet", "retrain"):
-                how = getattr(settings, stage)
-                macs[stage] += float(how.steps * how.batch_size * encoding)
-        elif images is not None:
+        samples = 2 * len(settings.evaluate.seeds) * settings.evaluate.samples
+        macs["evaluate"] += samples * (decoding + teacher.inpaints * encoding)
+        bent = settings.data.augment == "digits"
+        # Encoded at every step: images that are bent, and what is left of images around holes.
+        for how in ("supernet", "retrain"):
+            steps, size = getattr(settings, how).steps, getattr(settings, how).batch_size
+            macs[how] += float(steps * size * (bent + teacher.inpaints) * encoding)
+        if not bent and images is not None:
             versions = VERSIONS.get(settings.data.augment, max(VERSIONS.values()))
             whole_set = images / (1 - settings.data.held_out)
             macs = {"encode": versions * whole_set * encoding, **macs}

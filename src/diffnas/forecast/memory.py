@@ -49,7 +49,7 @@ def training_bytes(
             captured[name] += _bytes_of(call)
     coder = teacher.coder
     # Where it is not needed at every step it rests on the CPU.
-    near = device.type == "cpu" or settings.data.augment == "digits"
+    near = device.type == "cpu" or teacher.inpaints or settings.data.augment == "digits"
     coding = weight_bytes(coder) if coder is not None and near else 0
     half = 1 if settings.precision == "fp32" else 2
     size, batch = settings.supernet.batch_size, settings.retrain.batch_size

@@ -32,12 +32,7 @@ def denoising_loss(pipeline: Teacher, data: Data, batch_size: int) -> float:
     total, count = 0.0, 0
     for start in range(0, len(picks), PART):
         rows = picks[start : start + PART]
-        noisy = pipeline.training_batch(
-            pipeline.clean(data, rows),
-            pipeline.condition(data, rows),
-            fixed,
-            timesteps[start : start + PART],
-        )
+        noisy = pipeline.batch_of(data, rows, fixed, timesteps[start : start + PART])
         for first in range(0, len(rows), batch_size):
             part = noisy.rows(slice(first, first + batch_size))
             predicted = pipeline.family.prediction(pipeline.denoiser(**part.inputs))

@@ -10,13 +10,16 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from diffnas.architecture import FORMAT
 from diffnas.artifacts import current_json
 from diffnas.checkpoint import write_json
-from diffnas.data import Data
+from diffnas.data import Data, to_float
 from diffnas.families import Teacher
+from diffnas.families.conditions import Condition
 from diffnas.measure.cost import call_cost
 from diffnas.measure.denoising import denoising_loss
 from diffnas.measure.latency import latency_ms
@@ -153,7 +156,8 @@ def draw(
     """``count`` samples as they are measured: few are the first of many.
 
     A model of classes or texts is given those of held-out images, drawn at random by the seed: the
-    samples are compared with these images, whose classes are rarely equally frequent.
+    samples are compared with these images, whose classes are rarely equally frequent. One that
+    fills holes is shown these images; hole i of a seed follows from (seed, i) alone.
 
     Raises:
         UserError: the data lack what the model is to be told.
@@ -161,13 +165,20 @@ def draw(
     """
     random = generator(seed, "sample classes", 0)
     picks = data.held_out[torch.randint(len(data.held_out), (count,), generator=random).numpy()]
+
+    def shows(indices: npt.NDArray[np.int64]) -> Condition:
+        rows = picks[indices]
+        randoms = [generator(seed, "sample holes", int(index)) for index in indices]
+        shown = pipeline.shown(to_float(data.images[rows]), randoms)
+        return pipeline.condition(data, rows) | shown
+
     return pipeline.sample(
         count,
         seed=seed,
         sampler=settings.sampler,
         steps=settings.sampler_steps,
         batch_size=min(count, batch_size(pipeline, settings)),
-        shows=lambda indices: pipeline.condition(data, picks[indices]),
+        shows=shows,
         nothing=pipeline.nothing(data),
         guidance=pipeline.guidance(settings.guidance),
         progress=progress,

@@ -21,6 +21,10 @@ SHOWN = "as in the held-out images"
 """How the classes or captions of samples are chosen, in words for the protocol."""
 
 
+HOLES = "random boxes in held-out images, or the whole of them"
+"""What samples fill, in words for the protocol."""
+
+
 def told(pipeline: Teacher, settings: EvaluateSettings) -> dict[str, Any]:
     """What the pipeline is told of its samples, in words for the protocol; empty if nothing."""
     found: dict[str, Any] = {}
@@ -28,6 +32,8 @@ def told(pipeline: Teacher, settings: EvaluateSettings) -> dict[str, Any]:
         found["captions"] = SHOWN
     elif pipeline.family.class_count(pipeline.denoiser) is not None:
         found["classes"] = SHOWN
+    if pipeline.inpaints:
+        found["holes"] = HOLES
     if (guidance := pipeline.guidance(settings.guidance)) != 1.0:
         found["guidance"] = guidance
     return found
@@ -113,8 +119,7 @@ def _check_conditions(pipeline: Teacher, data: Data) -> None:
     # The least and the greatest class: a rare one could else turn up after hours of training.
     extremes = [0] if data.labels is None else [data.labels.argmin(), data.labels.argmax()]
     rows = np.array(extremes, dtype=np.int64)
-    condition = pipeline.condition(data, rows)
-    pipeline.training_batch(pipeline.clean(data, rows), condition, generator(0, "check", 0))
+    pipeline.batch_of(data, rows, generator(0, "check", 0))
 
 
 def batch_size(pipeline: Teacher, settings: EvaluateSettings) -> int:
