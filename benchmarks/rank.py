@@ -33,6 +33,7 @@ from diffnas.checkpoint import write_json
 from diffnas.cli.progress import show_progress
 from diffnas.effects import PatchedTeacher
 from diffnas.families import Batch
+from diffnas.families.batches import batch_of
 from diffnas.families.noise import even_timesteps
 from diffnas.fingerprint import fingerprint
 from diffnas.measure.references import spread
@@ -136,7 +137,7 @@ def validation(on: Bench) -> Batch:
     rows, random = spread(on.data.seen, IMAGES), generator(0, "rank", 0)
     times = even_timesteps(on.teacher.pipeline.scheduler.config, len(rows))
     times = times[torch.randperm(len(rows), generator=random)]  # images may be sorted by class
-    return on.teacher.batch_of(on.data, rows, random, times)
+    return batch_of(on.teacher, on.data, rows, random, times)
 
 
 def searched(

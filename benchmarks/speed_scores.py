@@ -18,6 +18,7 @@ from diffnas.architecture import subnet_at
 from diffnas.blocks import Call, capture
 from diffnas.data import Data
 from diffnas.families import Teacher
+from diffnas.families.batches import random_batch
 from diffnas.losses import block_loss, block_target
 from diffnas.rng import generator
 from diffnas.scores import score_block
@@ -92,7 +93,7 @@ def score_row(
 ) -> dict[str, Any]:
     """Times of all blocks together, and each block's ratios."""
     teacher, random = supernet.teacher, generator(0, "speed", 0)
-    noisy = teacher.random_batch(data, batch_size, random)
+    noisy = random_batch(teacher, data, batch_size, random)
     found = [
         f"{name}.{path}"
         for name in supernet.blocks

@@ -15,6 +15,7 @@ from diffnas.architecture import BlockSpace, Subnet, joined
 from diffnas.blocks import Call, capture
 from diffnas.data import Data
 from diffnas.families import Batch
+from diffnas.families.batches import random_batch
 from diffnas.losses import block_loss, block_target
 from diffnas.optimizer import Optimizer
 from diffnas.parallel import thread_map
@@ -38,7 +39,7 @@ class Step:
 def draw(supernet: Supernet, data: Data, index: int, batch_size: int, workers: int) -> Step:
     """A step's images, noise and subnets, as :func:`diffnas.supernet_training.fit` draws them."""
     random, teacher = generator(0, "supernet", index), supernet.teacher
-    noisy = teacher.random_batch(data, batch_size, random)
+    noisy = random_batch(teacher, data, batch_size, random)
     subnets = {
         block.name: list(subnets_of_step(block, index, random, True))
         for block in supernet.space.blocks

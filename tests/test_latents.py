@@ -10,6 +10,7 @@ import torch
 from diffnas.data import batch, filled
 from diffnas.errors import RunError
 from diffnas.families import Teacher, unet2d, unet2d_condition
+from diffnas.families.batches import random_batch
 from diffnas.latents import encoding_on, with_latents
 from diffnas.progress import Progress
 from tests.engine import teacher_of, tiny_data, tiny_teacher
@@ -61,7 +62,7 @@ def test_training_draws_both_versions(teacher, data, tmp_path):
     assert same.any(0).all()
     assert same.any(1).all()
     assert set(rows) <= set(made.seen)
-    noisy = teacher.random_batch(made, 4, torch.Generator().manual_seed(0))
+    noisy = random_batch(teacher, made, 4, torch.Generator().manual_seed(0))
     assert noisy.inputs["sample"].shape == (4, 3, 8, 8)
 
 
@@ -73,7 +74,7 @@ def test_a_model_of_pixels_has_none(data, tmp_path):
 def test_images_that_are_bent_anew_at_every_step_are_encoded_there(teacher, data, tmp_path):
     bent = with_latents(teacher, replace(data, augment="digits"), tmp_path)
     assert bent.latents is None
-    noisy = teacher.random_batch(bent, 4, torch.Generator().manual_seed(0))
+    noisy = random_batch(teacher, bent, 4, torch.Generator().manual_seed(0))
     assert noisy.inputs["sample"].shape == (4, 3, 8, 8)
 
 

@@ -12,6 +12,7 @@ from diffnas.blocks import capture
 from diffnas.checkpoint import load_state
 from diffnas.errors import RunError
 from diffnas.families import Batch
+from diffnas.families.batches import training_batch
 from diffnas.forecast.memory import saved_bytes
 from diffnas.losses import block_loss, block_target
 from diffnas.optimizer import Optimizer
@@ -43,7 +44,7 @@ def fresh():
 def some_batch(count=4):
     teacher = supernet().teacher
     images = torch.randn(count, 1, 8, 8).clamp(-1, 1)
-    return teacher.training_batch(images, {}, generator(0, "t", 0))
+    return training_batch(teacher, images, {}, generator(0, "t", 0))
 
 
 def losses(student, weight=0.5, part=None, **settings):

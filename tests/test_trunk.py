@@ -8,6 +8,7 @@ import torch
 from diffnas import trunk
 from diffnas.architecture import Architecture
 from diffnas.blocks import capture, tensors
+from diffnas.families.batches import training_batch
 from diffnas.losses import block_loss, block_target
 from diffnas.measure.cost import call_cost
 from diffnas.retrain import losses_of
@@ -186,7 +187,7 @@ def test_block_losses_of_retraining_are_those_of_the_supernet():
     teacher, made, net = narrow(2)
     own = net.space.own
     images = torch.rand(4, 1, 8, 8, generator=generator(0, "test", 0))
-    part = teacher.training_batch(images, {}, generator(0, "test", 1))
+    part = training_batch(teacher, images, {}, generator(0, "test", 1))
     found = losses_of(
         net.build(own),
         teacher.denoiser,

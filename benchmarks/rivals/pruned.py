@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from diffnas.data import Data, batch
 from diffnas.families import Teacher
+from diffnas.families.batches import training_batch
 from diffnas.families.noise import train_timesteps
 from diffnas.rng import generator
 from rivals import macs_of
@@ -135,7 +136,7 @@ def with_gradients(
         count = train_timesteps(teacher.pipeline.scheduler.config)
         largest = 0.0
         for time in torch.arange(0, count, max(1, count // TIMESTEPS)):
-            noisy = teacher.training_batch(images, condition, random, time.expand(len(images)))
+            noisy = training_batch(teacher, images, condition, random, time.expand(len(images)))
             loss = F.mse_loss(family.prediction(model(**noisy.inputs)), noisy.target)
             largest = max(largest, loss.item())
             if loss.item() < least * largest:

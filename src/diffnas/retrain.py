@@ -13,6 +13,7 @@ from diffnas.blocks import Call, capture, recorded
 from diffnas.checkpoint import within
 from diffnas.data import Data
 from diffnas.families import Batch, Family, Teacher
+from diffnas.families.batches import random_batch
 from diffnas.losses import beta, block_loss, block_target, joint_loss
 from diffnas.measure.cost import call_cost
 from diffnas.optimizer import Average, Optimizer, autocast, diverged
@@ -59,7 +60,7 @@ class Retraining:
     def noisy(self, index: int) -> Batch:
         """The noisy images of a step, and what is to be predicted."""
         random = generator(self.seed, "retrain", index)
-        return self.teacher.random_batch(self.data, self.pace.batch_size, random)
+        return random_batch(self.teacher, self.data, self.pace.batch_size, random)
 
     def gradients(
         self, models: tuple[nn.Module, nn.Module], part: Batch, weight: float

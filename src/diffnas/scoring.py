@@ -18,6 +18,7 @@ from diffnas.blocks import Call
 from diffnas.checkpoint import save_state, within
 from diffnas.data import Data
 from diffnas.families import Batch
+from diffnas.families.batches import batch_of
 from diffnas.families.noise import even_timesteps
 from diffnas.losses import BlockLoss
 from diffnas.parallel import thread_map, twin, workers_for
@@ -217,7 +218,7 @@ def validation_parts(
 
 def noisy(supernet: Supernet, data: Data, part: Part) -> Batch:
     """A part's images, made noisy. Draws from the part's generator, so once."""
-    return supernet.teacher.batch_of(data, part.rows, part.random, part.times)
+    return batch_of(supernet.teacher, data, part.rows, part.random, part.times)
 
 
 def _calls(supernet: Supernet, data: Data, part: Part) -> dict[str, Call]:

@@ -12,6 +12,7 @@ from diffnas.architecture import BlockSpace, Space, Subnet, subnet_at
 from diffnas.blocks import Call
 from diffnas.checkpoint import within
 from diffnas.data import Data
+from diffnas.families.batches import random_batch
 from diffnas.losses import BlockLoss, block_loss, block_target
 from diffnas.optimizer import Optimizer, autocast, diverged
 from diffnas.parallel import thread_map, workers_for
@@ -102,7 +103,7 @@ class BlockTraining:
     def lesson(self, index: int) -> Lesson:
         """The teacher's pass of a step."""
         random = generator(self.seed, "supernet", index)
-        noisy = self.supernet.teacher.random_batch(self.data, self.pace.batch_size, random)
+        noisy = random_batch(self.supernet.teacher, self.data, self.pace.batch_size, random)
         # Of all blocks, so that those of one do not hang on which others train beside it.
         subnets = {
             block.name: list(subnets_of_step(block, index, random, self.settings.sandwich))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from diffnas.blocks import Call, recorded
 from diffnas.data import Data
 from diffnas.families import Ports, Teacher
+from diffnas.families.batches import random_batch
 from diffnas.measure.cost import to_meta
 from diffnas.progress import Progress
 from diffnas.rng import generator
@@ -208,7 +209,7 @@ def _importance(
         count = -(-IMAGES // batch_size)
         progress.start("trunk", count)
         for number in range(count):
-            noisy = teacher.random_batch(data, batch_size, random)
+            noisy = random_batch(teacher, data, batch_size, random)
             with recorded(denoiser, writers) as calls:
                 given = family.prediction(denoiser(**noisy.inputs))
             loss = noisy.error(given, "sum")

@@ -22,6 +22,7 @@ from diffnas.families import (
     unet2d,
     unet2d_condition,
 )
+from diffnas.families.batches import training_batch
 from diffnas.families.conditions import MASK, MASKED
 from diffnas.measure.cost import to_meta
 from diffnas.rng import generator
@@ -140,7 +141,7 @@ def test_a_training_batch_can_be_predicted(kind):
     model = teacher(kind)
     shape = model.family.sample_shape(model.denoiser)
     condition = model.family.example_condition(model.denoiser, 3, CPU)
-    batch = model.training_batch(torch.zeros(3, *shape), condition, torch.Generator())
+    batch = training_batch(model, torch.zeros(3, *shape), condition, torch.Generator())
     with torch.no_grad():
         predicted = model.family.prediction(model.denoiser(**batch.inputs))
     assert batch.target.shape == (3, *shape)

@@ -11,6 +11,7 @@ from diffusers import FluxPipeline
 
 from diffnas.errors import UserError
 from diffnas.families import Teacher
+from diffnas.families.batches import training_batch
 from diffnas.families.conditions import GUIDANCE
 from diffnas.families.flux import FAMILY
 from diffnas.student.modeling import DiffNASFluxTransformer2DModel
@@ -52,7 +53,7 @@ def test_a_prediction_is_unpacked():
 def test_places_are_shared_by_as_many_images_as_there_are_tokens():
     model = teacher()
     told = FAMILY.example_condition(model.denoiser, 16, torch.device("cpu"))
-    batch = model.training_batch(torch.zeros(16, 4, 8, 8), told, torch.Generator())
+    batch = training_batch(model, torch.zeros(16, 4, 8, 8), told, torch.Generator())
     part = batch.rows(slice(0, 8)).rows(torch.arange(4, 8))
     assert part.inputs["img_ids"].shape == (16, 3)
     assert part.inputs["hidden_states"].shape == (4, 16, 16)
@@ -86,7 +87,8 @@ def test_models_that_take_an_image_besides_are_refused():
 
 
 def test_training_follows_the_shift_of_the_models_size():
-    batch = teacher().training_batch(
+    batch = training_batch(
+        teacher(),
         torch.zeros(1, 4, 8, 8),
         FAMILY.example_condition(teacher().denoiser, 1, torch.device("cpu")),
         torch.Generator(),

@@ -13,6 +13,7 @@ from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 from diffnas.embeddings import check_dropout
 from diffnas.errors import UserError
 from diffnas.families import Teacher
+from diffnas.families.batches import training_batch
 from diffnas.families.flux2 import FAMILY
 from diffnas.families.loading import load_skeleton, load_teacher
 from tests.families.folders import edit_json, refused
@@ -51,7 +52,7 @@ def test_a_prediction_is_unpacked() -> None:
 def test_places_are_shared_by_as_many_images_as_there_are_tokens() -> None:
     model = teacher()
     told = FAMILY.example_condition(model.denoiser, 16, CPU)
-    batch = model.training_batch(torch.zeros(16, 16, 4, 4), told, torch.Generator())
+    batch = training_batch(model, torch.zeros(16, 16, 4, 4), told, torch.Generator())
     part = batch.rows(slice(0, 8))
     assert part.inputs["img_ids"].shape == (16, 4)
     assert part.inputs["hidden_states"].shape == (8, 16, 16)
@@ -71,7 +72,8 @@ def test_the_shift_is_the_pipelines_at_every_size_and_number_of_steps(
 def test_training_has_the_noise_of_as_many_steps_as_the_pipeline_takes() -> None:
     scheduler = teacher().pipeline.scheduler
     mu = compute_empirical_mu(16, 50)
-    batch = teacher().training_batch(
+    batch = training_batch(
+        teacher(),
         torch.zeros(1, 16, 4, 4),
         FAMILY.example_condition(teacher().denoiser, 1, CPU),
         torch.Generator(),

@@ -10,6 +10,7 @@ import torch
 
 from diffnas.data import Data, to_float
 from diffnas.families import Teacher, holes, unet2d_condition
+from diffnas.families.batches import batch_of, random_batch
 from diffnas.families.loading import load_skeleton
 from diffnas.measure.evaluate import draw
 from diffnas.measure.protocol import told
@@ -79,7 +80,7 @@ def test_it_is_trained_to_fill_holes_in_the_images_it_denoises(augment: str) -> 
         images = to_float(data.images).numpy().astype(np.float16)
         versions = [images, images[..., ::-1]][: 1 + (augment == "flip")]
         data = replace(data, latents=np.stack(versions))
-    batch = tiny_inpainter().random_batch(data, 16, seeded())
+    batch = random_batch(tiny_inpainter(), data, 16, seeded())
     _, mask, masked = batch.inputs["sample"].split([3, 1, 3], 1)
     assert 0 < float(mask.mean()) < 1
     expected = torch.where(mask == 1, torch.tensor(GREY), batch.target)
@@ -88,7 +89,7 @@ def test_it_is_trained_to_fill_holes_in_the_images_it_denoises(augment: str) -> 
 
 def test_a_batch_of_images_as_they_are_shows_them_with_holes() -> None:
     data, rows = pictures(8), np.array([5, 2, 9])
-    batch = tiny_inpainter().batch_of(data, rows, seeded(), torch.tensor([1, 2, 3]))
+    batch = batch_of(tiny_inpainter(), data, rows, seeded(), torch.tensor([1, 2, 3]))
     mask = holes.masks((8, 8), [seeded()] * 3)
     assert torch.equal(batch.inputs["sample"][:, 3:4], mask)
     assert torch.equal(batch.inputs["sample"][:, 4:], to_float(data.images[rows]) * (1 - mask))
@@ -96,14 +97,14 @@ def test_a_batch_of_images_as_they_are_shows_them_with_holes() -> None:
 
 def test_holes_follow_from_the_batchs_generator() -> None:
     teacher, data = tiny_inpainter(), pictures(8)
-    one, same = (teacher.random_batch(data, 8, seeded()).inputs["sample"] for _ in range(2))
+    one, same = (random_batch(teacher, data, 8, seeded()).inputs["sample"] for _ in range(2))
     assert torch.equal(one, same)
 
 
 def test_captions_are_left_out_and_holes_are_not() -> None:
     teacher = tiny_inpainter()
     data = replace(pictures(8), condition_dropout=1.0)
-    given = teacher.random_batch(data, 8, seeded()).inputs
+    given = random_batch(teacher, data, 8, seeded()).inputs
     nothing = teacher.nothing()
     assert nothing is not None
     assert set(nothing) == {unet2d_condition.TEXTS}

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from diffnas.data import Embeddings, batch
 from diffnas.errors import UserError
 from diffnas.families import Batch
+from diffnas.families.batches import random_batch, training_batch
 from diffnas.measure.cost import call_cost
 from tests.engine import tiny_data, tiny_teacher
 from tests.painter import NOTHING, level, painter
@@ -113,29 +114,29 @@ def test_nothing_is_what_was_encoded_beforehand_where_it_was():
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_a_share_of_training_images_goes_without_its_condition(share):
-    told = painter().random_batch(captioned(share), 1000, seeded()).inputs["value"]
+    told = random_batch(painter(), captioned(share), 1000, seeded()).inputs["value"]
     left_out = torch.isclose(told, torch.tensor(NOTHING))
     assert float(left_out.float().mean()) == pytest.approx(share, abs=0.05 if share % 1 else 0)
     assert (told[~left_out] == 0.5).all()
 
 
 def test_which_conditions_are_left_out_follows_from_the_generator():
-    one, same = (painter().random_batch(captioned(0.3), 50, seeded()) for _ in range(2))
+    one, same = (random_batch(painter(), captioned(0.3), 50, seeded()) for _ in range(2))
     assert torch.equal(one.inputs["value"], same.inputs["value"])
 
 
 def test_without_dropout_nothing_is_drawn_for_it():
     teacher, data, random = painter(), captioned(), seeded()
     clean, rows, _ = batch(data, 8, random)
-    expected = teacher.training_batch(clean, teacher.condition(data, rows), random)
-    found = teacher.random_batch(data, 8, seeded())
+    expected = training_batch(teacher, clean, teacher.condition(data, rows), random)
+    found = random_batch(teacher, data, 8, seeded())
     assert torch.equal(found.inputs["sample"], expected.inputs["sample"])
     assert torch.equal(found.inputs["timestep"], expected.inputs["timestep"])
 
 
 def test_a_model_that_is_not_told_has_nothing_left_out():
-    found = tiny_teacher().random_batch(captioned(1.0), 8, seeded())
-    expected = tiny_teacher().random_batch(captioned(), 8, seeded())
+    found = random_batch(tiny_teacher(), captioned(1.0), 8, seeded())
+    expected = random_batch(tiny_teacher(), captioned(), 8, seeded())
     assert torch.equal(found.target, expected.target)
     assert set(found.inputs) == {"sample", "timestep"}
 

@@ -9,6 +9,7 @@ from diffusers import DDIMScheduler, DDPMScheduler
 
 from diffnas.data import Data
 from diffnas.errors import RunError, UserError
+from diffnas.families.batches import training_batch
 from diffnas.families.conditions import CLASSES, Condition
 from diffnas.families.unet2d import FAMILY
 from diffnas.measure.cost import call_cost
@@ -83,7 +84,7 @@ def test_every_variant_takes_a_training_batch(variant: dict[str, Any]) -> None:
     assert FAMILY.supports(teacher.denoiser) is None
     images = torch.zeros(4, *FAMILY.sample_shape(teacher.denoiser))
     condition = teacher.condition(with_labels(0, 1, 2, 0), np.arange(4))
-    batch = teacher.training_batch(images, condition, torch.Generator())
+    batch = training_batch(teacher, images, condition, torch.Generator())
     with torch.no_grad():
         predicted = FAMILY.prediction(teacher.denoiser(**batch.inputs))
     assert predicted.shape == batch.target.shape == images.shape
@@ -148,7 +149,7 @@ def test_what_cannot_be_searched_is_named(variant: dict[str, Any], words: str) -
 def test_training_batches_follow_from_the_generator() -> None:
     images = torch.zeros(4, 1, 8, 8)
     one, same, other = (
-        tiny_teacher().training_batch(images, {}, torch.Generator().manual_seed(seed))
+        training_batch(tiny_teacher(), images, {}, torch.Generator().manual_seed(seed))
         for seed in (1, 1, 2)
     )
     assert torch.equal(one.target, same.target)
@@ -159,7 +160,7 @@ def test_training_batches_follow_from_the_generator() -> None:
 def test_timesteps_are_whole_and_cover_the_schedule() -> None:
     scheduler = DDPMScheduler(num_train_timesteps=10)
     images = torch.zeros(500, 1, 8, 8)
-    batch = tiny_teacher(scheduler=scheduler).training_batch(images, {}, torch.Generator())
+    batch = training_batch(tiny_teacher(scheduler=scheduler), images, {}, torch.Generator())
     timesteps = batch.inputs["timestep"]
     assert timesteps.dtype == torch.long
     assert set(timesteps.tolist()) == set(range(10))
@@ -182,7 +183,7 @@ def test_noise_and_target_are_the_schedulers_own(
     images = torch.rand(3, 1, 8, 8) * 2 - 1
     timesteps = torch.tensor([0, 1, 2])
     teacher = tiny_teacher(scheduler=scheduler)
-    batch = teacher.training_batch(images, {}, torch.Generator().manual_seed(3), timesteps)
+    batch = training_batch(teacher, images, {}, torch.Generator().manual_seed(3), timesteps)
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(3))
     target = {
         "epsilon": noise,
@@ -197,7 +198,7 @@ def test_noise_and_target_are_the_schedulers_own(
 def test_labels_reach_a_conditional_model_and_no_other() -> None:
     images, data, rows = torch.zeros(2, 1, 8, 8), with_labels(0, 2, 1), np.array([1, 2])
     asked, plain = (
-        teacher.training_batch(images, teacher.condition(data, rows), torch.Generator())
+        training_batch(teacher, images, teacher.condition(data, rows), torch.Generator())
         for teacher in (tiny_teacher(num_class_embeds=3), tiny_teacher())
     )
     assert asked.inputs["class_labels"].tolist() == [2, 1]
@@ -223,7 +224,7 @@ def test_unfit_labels_are_refused(labels: tuple[int, ...] | None, words: str) ->
 def test_schedulers_without_betas_are_refused(name: str) -> None:
     teacher = tiny_teacher(scheduler=getattr(diffusers, name)())
     with pytest.raises(UserError, match="beta schedule"):
-        teacher.training_batch(torch.zeros(2, 1, 8, 8), {}, torch.Generator())
+        training_batch(teacher, torch.zeros(2, 1, 8, 8), {}, torch.Generator())
 
 
 def test_a_given_class_decides_the_image() -> None:

@@ -1,4 +1,4 @@
-"""A loaded pipeline at work: what it is told, what it is trained on, what it samples."""
+"""A loaded pipeline at work: what it is told and shown, what it encodes, what it samples."""
 
 import inspect
 import threading
@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffnas.data import Data, batch, mirrored, to_float, to_latents
+from diffnas.data import Data, to_float, to_latents
 from diffnas.errors import UserError
 from diffnas.families import autoencoder, conditions, holes
 from diffnas.families.conditions import Condition, Shows
-from diffnas.families.family import STEPS, Batch, Family
-from diffnas.families.noise import add_noise, told_timesteps, train_timesteps
+from diffnas.families.family import STEPS, Family
 from diffnas.families.resting import awake
 from diffnas.families.sampling import Denoise, sample_images
 from diffnas.measure.cost import call_cost
@@ -162,57 +161,6 @@ class Teacher:
     def calls(self, guidance: float) -> int:
         """How often the denoiser is asked in a step: where it is guided, without condition too."""
         return 2 if self.guidable and guidance != 1.0 else 1
-
-    def training_batch(
-        self,
-        clean: Tensor,
-        condition: Condition,
-        random: torch.Generator,
-        timesteps: Tensor | None = None,
-    ) -> Batch:
-        """Clean pixels in [-1, 1], or latents (B, C, H, W), made noisy, on the denoiser's device.
-
-        ``timesteps``: integers (B,), uniform unless given; they and the noise are drawn on the CPU,
-        so that devices get the same.
-        """
-        config, device = self.scheduler.config, self.device
-        noise = torch.randn(clean.shape, generator=random)
-        if timesteps is None:
-            timesteps = torch.randint(train_timesteps(config), (len(clean),), generator=random)
-        clean = clean.to(device)
-        noisy, target = add_noise(config, clean, noise.to(device, clean.dtype), timesteps)
-        given = {name: each.to(device) for name, each in condition.items()}
-        told = told_timesteps(config, timesteps).to(device)
-        inputs = self.family.inputs(self.denoiser, noisy, told, given)
-        return Batch(inputs, target, self.family.shared)
-
-    def random_batch(self, data: Data, size: int, random: torch.Generator) -> Batch:
-        """Seen images, augmented, at uniform timesteps, made noisy.
-
-        Of a share of them the condition is left out, so that guidance stays possible.
-        """
-        drawn, rows, flipped = batch(data, size, random)
-        clean = self.encode(drawn) if flipped is None else drawn
-        condition = self.condition(data, rows)
-        if data.condition_dropout and (nothing := self.nothing(data)) is not None:
-            out = torch.rand(size, generator=random) < data.condition_dropout
-            condition = conditions.replaced(condition, nothing, out)
-        if self.inpaints:
-            images = drawn if flipped is None else mirrored(data, rows, flipped)
-            condition |= self.shown(images, [random] * size)
-        return self.training_batch(clean, condition, random)
-
-    def batch_of(
-        self,
-        data: Data,
-        rows: npt.NDArray[np.integer[Any]],
-        random: torch.Generator,
-        timesteps: Tensor | None = None,
-    ) -> Batch:
-        """These images as they are, with all that they show, made noisy."""
-        condition = self.condition(data, rows)
-        condition |= self.shown(to_float(data.images[rows]), [random] * len(rows))
-        return self.training_batch(self.clean(data, rows), condition, random, timesteps)
 
     def clean(self, data: Data, rows: npt.NDArray[np.integer[Any]]) -> Tensor:
         """What the denoiser denoises, of these images as they are."""

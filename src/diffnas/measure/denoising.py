@@ -5,6 +5,7 @@ import torch
 
 from diffnas.data import Data
 from diffnas.families import Teacher
+from diffnas.families.batches import batch_of
 from diffnas.families.noise import even_timesteps
 from diffnas.measure.references import spread
 from diffnas.rng import generator
@@ -32,7 +33,7 @@ def denoising_loss(pipeline: Teacher, data: Data, batch_size: int) -> float:
     total, count = 0.0, 0
     for start in range(0, len(picks), PART):
         rows = picks[start : start + PART]
-        noisy = pipeline.batch_of(data, rows, fixed, timesteps[start : start + PART])
+        noisy = batch_of(pipeline, data, rows, fixed, timesteps[start : start + PART])
         for first in range(0, len(rows), batch_size):
             part = noisy.rows(slice(first, first + batch_size))
             predicted = pipeline.family.prediction(pipeline.denoiser(**part.inputs))

@@ -10,6 +10,7 @@ from diffnas.data import Data
 from diffnas.defaults import evaluation_batch
 from diffnas.errors import UserError
 from diffnas.families import Teacher
+from diffnas.families.batches import batch_of
 from diffnas.families.sampling import check_sampler
 from diffnas.measure import features as extractors
 from diffnas.measure.quality import quality
@@ -119,7 +120,7 @@ def _check_conditions(pipeline: Teacher, data: Data) -> None:
     # The least and the greatest class: a rare one could else turn up after hours of training.
     extremes = [0] if data.labels is None else [data.labels.argmin(), data.labels.argmax()]
     rows = np.array(extremes, dtype=np.int64)
-    pipeline.batch_of(data, rows, generator(0, "check", 0))
+    batch_of(pipeline, data, rows, generator(0, "check", 0))
 
 
 def batch_size(pipeline: Teacher, settings: EvaluateSettings) -> int:
