@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from diffnas import trunk
 from diffnas.measure import denoising
 from tests.end_to_end.runs import compress
 from tests.models import tiny_pipeline
@@ -12,9 +13,10 @@ from tests.models import tiny_pipeline
 
 @pytest.fixture(scope="session", autouse=True)
 def few_draws():
-    """The denoising loss over fewer draws: with all, it would be half of every run's time."""
+    """Losses and importance over fewer draws: with all, they would be most of a run's time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(denoising, "DRAWS", 128)
+        patch.setattr(trunk, "IMAGES", 64)
         yield
 
 
