@@ -66,16 +66,19 @@ def map_tensors(function: Callable[[Tensor], Tensor], tree: T) -> T:
 
 
 def freeze(tree: T) -> T:
-    """Detached, and laid out channels first.
+    """Detached, laid out channels first, and in float32 where no autocast is on.
 
     torch's CPU GroupNorm backward crashes on a channels-last input that needs no gradient, and
-    diffusers' attention hands such tensors on.
+    diffusers' attention hands such tensors on. Without autocast only a frozen teacher is in half
+    precision; what is trained on its calls is not.
     """
     return map_tensors(_frozen, tree)
 
 
 def _frozen(tensor: Tensor) -> Tensor:
     tensor = tensor.detach().contiguous()
+    if tensor.dtype == torch.bfloat16 and not torch.is_autocast_enabled(tensor.device.type):
+        tensor = tensor.float()
     # At 1 x 1 pixels both layouts count as contiguous; a copy has the strides of channels first.
     if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
         tensor = tensor.clone(memory_format=torch.contiguous_format)

@@ -12,6 +12,7 @@ from diffnas import slots
 from diffnas.architecture import Architecture, joined
 from diffnas.blocks import capture, tensors
 from diffnas.families import Family, Teacher, dit, flux, pixart, sd3, unet2d, unet2d_condition
+from diffnas.families.teaching import teaching
 from diffnas.measure.cost import to_meta
 from diffnas.rng import generator
 from diffnas.settings import SpaceSettings
@@ -232,6 +233,23 @@ def test_blocks_of_a_narrower_trunk_take_and_give_what_is_left_of_the_calls(kind
         assert [tensor.shape for tensor in tensors(given)] == shapes
         whole = [tensor.shape[1] for tensor in tensors(calls[name].output)]
         assert [2 * shape[1] for shape in shapes] == whole
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_half_precision_it_teaches_nearly_the_same(kind):
+    model = teacher(kind)
+    names = model.family.block_names(model.denoiser)
+    output, calls = capture(model.denoiser, names, inputs_of(model))
+    with teaching(model, "bf16"):
+        rounded, found = capture(model.denoiser, names, inputs_of(model))
+    one, other = model.family.prediction(output), model.family.prediction(rounded)
+    assert 0 < float((one - other).norm() / one.norm()) < 0.05
+    for name, call in found.items():
+        made = model.denoiser.get_submodule(name)(*call.args, **call.kwargs)
+        for whole, given in zip(tensors(calls[name].output), tensors(made), strict=True):
+            assert given.dtype == torch.float32
+            torch.testing.assert_close(given, whole, rtol=0.1, atol=0.1 * float(whole.std()))
 
 
 @pytest.mark.parametrize("kind", TOLD)

@@ -29,13 +29,14 @@ def training_bytes(
     before the next is made), beside the captured calls of all blocks that are trained together,
     those of the teacher's next pass included. With gradient checkpointing a student keeps what goes
     between its layers, and one block's activations. Half precision is taken to halve activations,
-    not weights.
+    not weights; but the frozen teacher's, where its own precision is asked for.
     """
     assert settings.supernet.batch_size is not None
     assert settings.retrain.batch_size is not None
     meta = to_meta(teacher.denoiser)
     base: Any = edited(meta, _widest(space), space)
-    weights, trained = weight_bytes(meta), weight_bytes(base)
+    taught = 1 if settings.teacher_precision == "fp32" else 2
+    weights, trained = weight_bytes(meta) // taught, weight_bytes(base)
     inputs = teacher.family.example_inputs(meta, 1, torch.device("meta"))
     names = [block.name for block in space.blocks]
     calls = capture(base, names, inputs)[1]
