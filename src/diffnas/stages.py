@@ -239,7 +239,10 @@ def _losses(table: Scores, judged: Scores, name: str, row: int) -> dict[str, flo
 
 
 def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, Any]) -> str:
-    """Build and retrain the student, save it as a pipeline folder; its fingerprint."""
+    """Build and retrain the student, save it as a pipeline folder; its fingerprint.
+
+    The supernet's weights are let go once the student has its own.
+    """
     settings = job.settings
     made_from = fingerprint(
         supernet_from, chosen["edits"], settings.retrain.model_dump(), settings.seed
@@ -253,6 +256,7 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
     for stale in ("metrics.json", "samples.png"):
         (job.student / stale).unlink(missing_ok=True)
     model = _initial(job, net, chosen)
+    net.blocks.clear()  # room for the training: the student has what it needs of them
     checkpoint = job.student / "checkpoints" / "retrain.safetensors"
     with teaching(job.teacher, settings.teacher_precision):
         seconds = retrain(

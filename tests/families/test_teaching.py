@@ -10,7 +10,7 @@ from diffnas.architecture import Architecture
 from diffnas.blocks import capture, tensors
 from diffnas.effects import output_errors
 from diffnas.families.teaching import teaching
-from diffnas.forecast.memory import weight_bytes
+from diffnas.forecast.activations import weight_bytes
 from diffnas.optimizer import autocast
 from diffnas.retrain import retrain
 from diffnas.scoring import score
