@@ -48,21 +48,22 @@ def tensors(tree: Any) -> Iterator[Tensor]:
 
 def map_tensors(function: Callable[[Tensor], Tensor], tree: T) -> T:
     """The same tree with ``function`` applied to each tensor; one shared stays shared."""
-    done: dict[int, Tensor] = {}
+    # A function inside that called itself would be a cycle, and hold the tensors until collected.
+    mapped: T = _mapped(function, tree, {})
+    return mapped
 
-    def walk(node: Any) -> Any:
-        if isinstance(node, Tensor):
-            if id(node) not in done:
-                done[id(node)] = function(node)
-            return done[id(node)]
-        if isinstance(node, Mapping):
-            rebuild: Any = type(node)  # mypy knows no constructor of a Mapping in general
-            return rebuild({key: walk(value) for key, value in node.items()})
-        if isinstance(node, list | tuple):
-            return type(node)(walk(value) for value in node)
-        return node
 
-    return walk(tree)
+def _mapped(function: Callable[[Tensor], Tensor], node: Any, done: dict[int, Tensor]) -> Any:
+    if isinstance(node, Tensor):
+        if id(node) not in done:
+            done[id(node)] = function(node)
+        return done[id(node)]
+    if isinstance(node, Mapping):
+        rebuild: Any = type(node)  # mypy knows no constructor of a Mapping in general
+        return rebuild({key: _mapped(function, value, done) for key, value in node.items()})
+    if isinstance(node, list | tuple):
+        return type(node)(_mapped(function, value, done) for value in node)
+    return node
 
 
 def freeze(tree: T) -> T:
