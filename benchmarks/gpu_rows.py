@@ -25,7 +25,7 @@ from diffnas.defaults import resolve
 from diffnas.families import Teacher
 from diffnas.families.conditions import CLASSES
 from diffnas.families.loading import load_skeleton
-from diffnas.forecast.memory import training_bytes
+from diffnas.forecast.memory import stage_bytes
 from diffnas.measure.cost import to_meta
 from diffnas.measure.latency import latency_ms
 from diffnas.measure.memory import memory_bytes
@@ -169,7 +169,7 @@ def memory(name: str, args: argparse.Namespace) -> dict[str, Any]:
         for index in range(2):
             training.step(index)
 
-    foretold = training_bytes(teacher, space, settings, teacher.device)
+    foretold = stage_bytes(teacher, space, settings, teacher.device)
     peaks = {work.__name__: peak_bytes(args.device, work) for work in (supernet, retrain)}
     return {
         stage: {"bytes": peak, "foretold": foretold[stage], "batch_size": batch_size}

@@ -1,5 +1,7 @@
+import gc
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -39,6 +41,17 @@ def test_captured_tensors_are_detached_and_contiguous():
         for tensor in tensors((call.args, call.kwargs, call.output)):
             assert not tensor.requires_grad
             assert tensor.is_contiguous()
+
+
+def test_captured_tensors_go_with_the_last_one_who_holds_them():
+    gc.disable()  # what stands in a cycle would stay for long
+    try:
+        *others, calls = captured()
+        held = [weakref.ref(each) for call in calls.values() for each in tensors(call.output)]
+        del calls, others
+        assert not any(each() is not None for each in held)
+    finally:
+        gc.enable()
 
 
 def test_what_a_block_returns_twice_stays_one_tensor():

@@ -11,7 +11,7 @@ from diffnas.errors import UserError
 from diffnas.families import Teacher
 from diffnas.families.loading import load_skeleton
 from diffnas.forecast.hours import macs_per_second
-from diffnas.forecast.memory import training_bytes
+from diffnas.forecast.memory import stage_bytes
 from diffnas.measure.cost import call_cost
 from diffnas.parallel import workers_for
 from diffnas.plan import make_plan
@@ -94,6 +94,13 @@ def test_groups_and_gradient_checkpointing_save_memory(configs):
     saved = plan(configs, AS_WIDE | saving)
     for stage in ("supernet", "retrain"):
         assert saved["memory_bytes"][stage] < plain["memory_bytes"][stage]
+
+
+def test_a_teacher_in_half_precision_takes_half_its_memory_in_both_trainings(configs):
+    plain = plan(configs)
+    saved = plan(configs, {"teacher_precision": "bf16"})["memory_bytes"]
+    for stage in ("supernet", "retrain"):
+        assert plain["memory_bytes"][stage] - saved[stage] == 2 * plain["teacher"]["params"]
 
 
 def test_groups_cost_a_teacher_pass_each_and_checkpointing_one_of_the_student(configs, steady):
@@ -206,12 +213,13 @@ def coder_on_gpu(pipeline, folder, augment):
     pipeline.save_pretrained(folder)
     teacher = load_skeleton(str(folder))
     sizes = {"batch_size": 8, "steps": 1}
-    settings = {"supernet": sizes, "retrain": sizes, "data": {"augment": augment}}
+    settings = {"supernet": sizes, "retrain": sizes, "score": {"batch_size": 8}}
+    settings["data"] = {"augment": augment}
     space = make_space(teacher.denoiser, teacher.family, SpaceSettings())
 
     def held():
         device = torch.device("cuda")
-        return training_bytes(teacher, space, parse(settings), device)["retrain"]
+        return stage_bytes(teacher, space, parse(settings), device)["retrain"]
 
     whole = held()
     for name in ("vae", "vqvae"):

@@ -13,7 +13,7 @@ from diffnas.checkpoint import load_state
 from diffnas.errors import RunError
 from diffnas.families import Batch
 from diffnas.families.batches import training_batch
-from diffnas.forecast.memory import saved_bytes
+from diffnas.forecast.activations import saved_bytes
 from diffnas.losses import block_loss, block_target
 from diffnas.optimizer import Optimizer
 from diffnas.retrain import losses_of, retrain, split

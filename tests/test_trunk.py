@@ -1,6 +1,8 @@
 """A narrower trunk: which channels stay, the teacher with them, and what its blocks are given."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -111,6 +113,23 @@ def test_a_block_is_given_the_very_channels_that_are_kept():
     assert torch.equal(skips[0], whole[1][0][:, kept["down 0"]])
     assert torch.equal(skips[1], whole[1][1][:, kept["down 1"]])
     assert torch.equal(temb, whole[2])
+
+
+def test_what_is_cut_and_filled_goes_with_the_last_one_who_holds_it():
+    teacher, made, _ = narrow(2)
+    _, calls = capture(teacher.denoiser, list(made.streams), inputs_of(teacher))
+    gc.disable()  # what stands in a cycle would stay for long
+    try:
+        cut = made.cut(calls)
+        filled = [made.filled(name, calls[name], call) for name, call in cut.items()]
+        given = [filled, [[call.args, call.output] for call in cut.values()]]
+        whole = {id(each) for c in calls.values() for each in tensors((c.args, c.kwargs))}
+        held = [weakref.ref(each) for each in tensors(given) if id(each) not in whole]
+        assert held
+        del cut, filled, given
+        assert not any(each() is not None for each in held)
+    finally:
+        gc.enable()
 
 
 def test_an_output_that_is_also_a_skip_stays_one_tensor():

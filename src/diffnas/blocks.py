@@ -48,34 +48,38 @@ def tensors(tree: Any) -> Iterator[Tensor]:
 
 def map_tensors(function: Callable[[Tensor], Tensor], tree: T) -> T:
     """The same tree with ``function`` applied to each tensor; one shared stays shared."""
-    done: dict[int, Tensor] = {}
+    # A function inside that called itself would be a cycle, and hold the tensors until collected.
+    mapped: T = _mapped(function, tree, {})
+    return mapped
 
-    def walk(node: Any) -> Any:
-        if isinstance(node, Tensor):
-            if id(node) not in done:
-                done[id(node)] = function(node)
-            return done[id(node)]
-        if isinstance(node, Mapping):
-            rebuild: Any = type(node)  # mypy knows no constructor of a Mapping in general
-            return rebuild({key: walk(value) for key, value in node.items()})
-        if isinstance(node, list | tuple):
-            return type(node)(walk(value) for value in node)
-        return node
 
-    return walk(tree)
+def _mapped(function: Callable[[Tensor], Tensor], node: Any, done: dict[int, Tensor]) -> Any:
+    if isinstance(node, Tensor):
+        if id(node) not in done:
+            done[id(node)] = function(node)
+        return done[id(node)]
+    if isinstance(node, Mapping):
+        rebuild: Any = type(node)  # mypy knows no constructor of a Mapping in general
+        return rebuild({key: _mapped(function, value, done) for key, value in node.items()})
+    if isinstance(node, list | tuple):
+        return type(node)(_mapped(function, value, done) for value in node)
+    return node
 
 
 def freeze(tree: T) -> T:
-    """Detached, and laid out channels first.
+    """Detached, laid out channels first, and in float32 where no autocast is on.
 
     torch's CPU GroupNorm backward crashes on a channels-last input that needs no gradient, and
-    diffusers' attention hands such tensors on.
+    diffusers' attention hands such tensors on. Without autocast only a frozen teacher is in half
+    precision; what is trained on its calls is not.
     """
     return map_tensors(_frozen, tree)
 
 
 def _frozen(tensor: Tensor) -> Tensor:
     tensor = tensor.detach().contiguous()
+    if tensor.dtype == torch.bfloat16 and not torch.is_autocast_enabled(tensor.device.type):
+        tensor = tensor.float()
     # At 1 x 1 pixels both layouts count as contiguous; a copy has the strides of channels first.
     if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
         tensor = tensor.clone(memory_format=torch.contiguous_format)

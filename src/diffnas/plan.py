@@ -15,7 +15,7 @@ from diffnas.device import resolve_device
 from diffnas.families import Teacher
 from diffnas.families.loading import load_skeleton
 from diffnas.forecast.hours import hours
-from diffnas.forecast.memory import training_bytes
+from diffnas.forecast.memory import stage_bytes
 from diffnas.limits import memory_of
 from diffnas.measure.cost import call_cost, to_meta
 from diffnas.select import check_reachable, check_rule
@@ -66,7 +66,7 @@ def make_plan(
     return {
         **describe(teacher, space, budget, resolved, why | reasons),
         "hours": hours(teacher, space, budget, resolved, device, images=images),
-        "memory_bytes": training_bytes(teacher, space, resolved, device),
+        "memory_bytes": stage_bytes(teacher, space, resolved, device),
     }
 
 

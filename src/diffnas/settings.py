@@ -22,6 +22,7 @@ from pydantic import (
 from diffnas.errors import UserError
 
 Precision = Literal["fp32", "bf16", "fp16"]
+TeacherPrecision = Literal["fp32", "bf16"]
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Ratio = Annotated[float, Field(gt=0, le=1)]
@@ -218,6 +219,9 @@ class Settings(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     device: str = "auto"
     precision: Precision = "fp32"
+    teacher_precision: TeacherPrecision = Field(
+        "fp32", description="of the teacher's frozen weights while it teaches"
+    )
     max_steps: Positive | None = Field(None, description="cap on the steps of either training")
 
 

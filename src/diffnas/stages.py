@@ -19,6 +19,7 @@ from diffnas.checkpoint import save_state, write_json
 from diffnas.data import Data
 from diffnas.device import device_name
 from diffnas.families import Teacher
+from diffnas.families.teaching import teaching
 from diffnas.fingerprint import fingerprint
 from diffnas.limits import option_metrics, within_latency
 from diffnas.model_card import model_card
@@ -102,6 +103,8 @@ def supernet(job: Job) -> tuple[Supernet, str]:
         settings.supernet.model_dump(),
         settings.seed,
         settings.precision,
+        # As loaded it is no part of the name: runs from before there was a choice stay current.
+        *([] if settings.teacher_precision == "fp32" else [settings.teacher_precision]),
         *kept,
     )
     net = Supernet(job.teacher, job.space, narrow)
@@ -111,16 +114,17 @@ def supernet(job: Job) -> tuple[Supernet, str]:
     if found is not None:
         net.load_state_dict(found)
         return net, made_from
-    seconds = fit(
-        net,
-        job.data,
-        settings.supernet,
-        seed=settings.seed,
-        precision=settings.precision,
-        checkpoint=checkpoint,
-        fingerprint=made_from,
-        progress=job.progress,
-    )
+    with teaching(job.teacher, settings.teacher_precision):
+        seconds = fit(
+            net,
+            job.data,
+            settings.supernet,
+            seed=settings.seed,
+            precision=settings.precision,
+            checkpoint=checkpoint,
+            fingerprint=made_from,
+            progress=job.progress,
+        )
     meta = {"format": "1", "fingerprint": made_from, "seconds": f"{seconds:.1f}"}
     save_state(file, net.state_dict(), meta)
     for number in range(len(groups(job.space, settings.supernet.groups))):
@@ -157,13 +161,14 @@ def _table(job: Job, name: str, made_from: str, make: Callable[..., Scores]) -> 
     found = current_tensors(file, made_from, job.progress.say)
     if found is not None:
         return score_table.from_tensors(found, job.space)
-    table = make(
-        settings=job.settings.score,
-        seed=job.settings.seed,
-        checkpoint=checkpoint,
-        fingerprint=made_from,
-        progress=job.progress,
-    )
+    with teaching(job.teacher, job.settings.teacher_precision):
+        table = make(
+            settings=job.settings.score,
+            seed=job.settings.seed,
+            checkpoint=checkpoint,
+            fingerprint=made_from,
+            progress=job.progress,
+        )
     score_table.save(table, file, made_from)
     checkpoint.unlink(missing_ok=True)
     return table
@@ -234,7 +239,10 @@ def _losses(table: Scores, judged: Scores, name: str, row: int) -> dict[str, flo
 
 
 def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, Any]) -> str:
-    """Build and retrain the student, save it as a pipeline folder; its fingerprint."""
+    """Build and retrain the student, save it as a pipeline folder; its fingerprint.
+
+    The supernet's weights are let go once the student has its own.
+    """
     settings = job.settings
     made_from = fingerprint(
         supernet_from, chosen["edits"], settings.retrain.model_dump(), settings.seed
@@ -248,20 +256,22 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
     for stale in ("metrics.json", "samples.png"):
         (job.student / stale).unlink(missing_ok=True)
     model = _initial(job, net, chosen)
+    net.blocks.clear()  # room for the training: the student has what it needs of them
     checkpoint = job.student / "checkpoints" / "retrain.safetensors"
-    seconds = retrain(
-        model,
-        job.teacher,
-        job.data,
-        settings.retrain,
-        seed=settings.seed,
-        precision=settings.precision,
-        trunk=net.trunk,
-        checkpoint=checkpoint,
-        fingerprint=made_from,
-        progress=job.progress,
-        log={"student": job.student.name},
-    )
+    with teaching(job.teacher, settings.teacher_precision):
+        seconds = retrain(
+            model,
+            job.teacher,
+            job.data,
+            settings.retrain,
+            seed=settings.seed,
+            precision=settings.precision,
+            trunk=net.trunk,
+            checkpoint=checkpoint,
+            fingerprint=made_from,
+            progress=job.progress,
+            log={"student": job.student.name},
+        )
     card = model_card(chosen, own_class=isinstance(model, EditedModel))
     save_pipeline(_pipeline(job.teacher, model), folder, card)
     content = {
@@ -272,6 +282,7 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
         "settings": {
             "seed": settings.seed,
             "precision": settings.precision,
+            "teacher_precision": settings.teacher_precision,
             "retrain": settings.retrain.model_dump(mode="json"),
         },
     }

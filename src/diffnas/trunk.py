@@ -48,44 +48,45 @@ class Trunk:
 
     def filled(self, name: str, call: Call, made: Call) -> Any:
         """The teacher's outputs of a block, with what its narrowed twin gave where kept."""
-        done: dict[int, Tensor] = {}
+        return self._filled(call.output, made.output, self.streams[name].output, {})
 
-        def walk(whole: Any, part: Any, stream: Any) -> Any:
-            if isinstance(whole, Tensor):
-                if stream is None:
-                    return part
-                if id(part) not in done:
-                    done[id(part)] = whole.index_copy(1, self.kept[stream], part)
-                return done[id(part)]
-            if isinstance(whole, Mapping):
-                return {key: walk(each, part[key], stream[key]) for key, each in whole.items()}
-            if isinstance(whole, list | tuple):
-                return type(whole)(map(walk, whole, part, stream))
-            return part
-
-        return walk(call.output, made.output, self.streams[name].output)
+    def _filled(self, whole: Any, part: Any, stream: Any, done: dict[int, Tensor]) -> Any:
+        if isinstance(whole, Tensor):
+            if stream is None:
+                return part
+            if id(part) not in done:
+                done[id(part)] = whole.index_copy(1, self.kept[stream], part)
+            return done[id(part)]
+        if isinstance(whole, Mapping):
+            return {
+                key: self._filled(each, part[key], stream[key], done) for key, each in whole.items()
+            }
+        if isinstance(whole, list | tuple):
+            parts = zip(whole, part, stream, strict=True)
+            return type(whole)(self._filled(*each, done) for each in parts)
+        return part
 
     def _cut(self, call: Call, streams: Call) -> Call:
         done: dict[int, Tensor] = {}
-
-        def walk(value: Any, stream: Any) -> Any:
-            if isinstance(value, Tensor):
-                if stream is None:
-                    return value
-                if id(value) not in done:
-                    done[id(value)] = value.index_select(1, self.kept[stream])
-                return done[id(value)]
-            if isinstance(value, Mapping):
-                return {key: walk(each, stream[key]) for key, each in value.items()}
-            if isinstance(value, list | tuple):
-                return type(value)(map(walk, value, stream))
-            return value
-
         return Call(
-            walk(call.args, streams.args),
-            walk(call.kwargs, streams.kwargs),
-            walk(call.output, streams.output),
+            self._kept(call.args, streams.args, done),
+            self._kept(call.kwargs, streams.kwargs, done),
+            self._kept(call.output, streams.output, done),
         )
+
+    def _kept(self, value: Any, stream: Any, done: dict[int, Tensor]) -> Any:
+        if isinstance(value, Tensor):
+            if stream is None:
+                return value
+            if id(value) not in done:
+                done[id(value)] = value.index_select(1, self.kept[stream])
+            return done[id(value)]
+        if isinstance(value, Mapping):
+            return {key: self._kept(each, stream[key], done) for key, each in value.items()}
+        if isinstance(value, list | tuple):
+            pairs = zip(value, stream, strict=True)
+            return type(value)(self._kept(*each, done) for each in pairs)
+        return value
 
 
 def make_trunk(teacher: Teacher, kept: Kept) -> Trunk:

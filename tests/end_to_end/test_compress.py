@@ -166,6 +166,21 @@ def test_changed_settings_redo_the_stages_they_touch_and_say_so(run, teacher, ca
     assert any(not torch.equal(old[key], value) for key, value in weights(run).items())
 
 
+def test_a_teacher_in_half_precision_makes_another_student_and_is_judged_as_loaded(
+    run, teacher, capsys
+):
+    old = weights(run)
+    before = times(run, "teacher.json", f"{SEARCH}/trunk.safetensors")
+    assert compress(teacher, run, "--macs", "0.6", teacher_precision="bf16") == 0
+    assert "teacher_precision fp32 -> bf16" in capsys.readouterr().err
+    assert times(run, *before) == before
+    new = weights(run)
+    assert all(value.dtype == torch.float32 for value in new.values())
+    assert any(not torch.equal(old[key], value) for key, value in new.items())
+    metrics = json.loads((run / "students" / NAME / "metrics.json").read_text())
+    assert metrics["teacher"]["memory_bytes"] > 4 * metrics["teacher"]["params"]
+
+
 @pytest.mark.parametrize("stage", ["supernet", "retrain"])
 def test_an_interrupted_training_goes_on_to_the_same_student(
     stage, teacher, finished, tmp_path, monkeypatch, capsys

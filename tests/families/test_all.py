@@ -24,6 +24,7 @@ from diffnas.families import (
 )
 from diffnas.families.batches import training_batch
 from diffnas.families.conditions import MASK, MASKED
+from diffnas.families.teaching import teaching
 from diffnas.measure.cost import to_meta
 from diffnas.rng import generator
 from diffnas.settings import SpaceSettings
@@ -263,6 +264,23 @@ def told(model: Teacher, count: int) -> dict[str, torch.Size]:
     """Shapes of a condition, without what is shown."""
     example = model.family.example_condition(model.denoiser, count, CPU)
     return {name: each.shape for name, each in example.items() if name not in (MASK, MASKED)}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_half_precision_it_teaches_nearly_the_same(kind):
+    model = teacher(kind)
+    names = model.family.block_names(model.denoiser)
+    output, calls = capture(model.denoiser, names, inputs_of(model))
+    with teaching(model, "bf16"):
+        rounded, found = capture(model.denoiser, names, inputs_of(model))
+    one, other = model.family.prediction(output), model.family.prediction(rounded)
+    assert 0 < float((one - other).norm() / one.norm()) < 0.05
+    for name, call in found.items():
+        made = model.denoiser.get_submodule(name)(*call.args, **call.kwargs)
+        for whole, given in zip(tensors(calls[name].output), tensors(made), strict=True):
+            assert given.dtype == torch.float32
+            torch.testing.assert_close(given, whole, rtol=0.1, atol=0.1 * float(whole.std()))
 
 
 @pytest.mark.parametrize("kind", TOLD)

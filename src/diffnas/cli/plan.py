@@ -132,7 +132,7 @@ def remarks(made: dict[str, Any], limits: dict[str, str]) -> list[str]:
     if hours:
         parts = [f"{stage} {duration(3600 * value)}" for stage, value in hours.items()]
         lines.append(f"expected time: {', '.join(parts)}")
-    memory = {name: value for name, value in made.get("memory_bytes", {}).items() if value}
+    memory = made.get("memory_bytes", {})
     if memory:
         parts = [f"{stage} {amount_text('memory', value)}" for stage, value in memory.items()]
         lines.append(f"expected memory: {', '.join(parts)}")

@@ -71,10 +71,10 @@ def load_skeleton(
 ) -> Teacher:
     """A teacher without weights: its denoiser is on the meta device, made from its config.
 
-    Needs ``model_index.json`` and the ``config.json`` of denoiser and autoencoder only, and fetches
-    no more from the Hub. ``pipeline`` holds these, the scheduler (None without its config) and no
-    more. ``variant`` changes nothing here, as variants share their configs, nor does
-    ``trust_remote_code``, as no code is run.
+    Needs ``model_index.json`` and the ``config.json`` of denoiser, autoencoder and text encoders
+    only, and fetches no more from the Hub; text encoders may lack theirs. ``pipeline`` holds these,
+    the scheduler (None without its config) and no more. ``variant`` changes nothing here, as
+    variants share their configs, nor does ``trust_remote_code``, as no code is run.
 
     Raises:
         UserError: no such pipeline, it is incomplete or damaged, or it is not supported.

@@ -13,7 +13,7 @@ from diffnas.blocks import Call, capture, map_tensors
 from diffnas.budget import Budget
 from diffnas.families import Teacher
 from diffnas.families.autoencoder import coding_macs
-from diffnas.forecast.memory import weight_bytes
+from diffnas.forecast.activations import weight_bytes
 from diffnas.latents import VERSIONS
 from diffnas.measure.cost import call_cost, to_meta
 from diffnas.measure.latency import latency_ms

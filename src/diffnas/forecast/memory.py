@@ -1,16 +1,19 @@
-"""Memory: what each training holds at its peak, counted on the meta device."""
+"""Memory: what each stage holds on the device at its peak, counted on the meta device."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 
-from diffnas.architecture import Architecture, Option, Space
-from diffnas.blocks import Call, capture, tensors
-from diffnas.families import Teacher
+from diffnas import embeddings, latents
+from diffnas.architecture import Architecture, BlockSpace, Option, Space
+from diffnas.blocks import Call, capture, recorded, tensors
+from diffnas.defaults import evaluation_batch
+from diffnas.families import Teacher, autoencoder
+from diffnas.forecast.activations import saved_bytes, weight_bytes
 from diffnas.measure.cost import to_meta
+from diffnas.measure.memory import FusedAttention, activation_bytes, stored_bytes
 from diffnas.parallel import workers_for
 from diffnas.settings import Settings
 from diffnas.supernet_training import groups
@@ -20,62 +23,225 @@ ADAM_STATES = 4
 """Copies of a trained weight: itself, its gradient, two moments."""
 
 
-def training_bytes(
-    teacher: Teacher, space: Space, settings: Settings, device: torch.device
-) -> dict[str, int]:
-    """Bytes that each training holds at its peak: weights, optimizer, activations.
+@dataclass(frozen=True)
+class _Parts:
+    """The teacher and its largest student on the meta device, and their calls of one image.
 
-    The supernet's activations are those of its largest block, once per thread (a graph is freed
-    before the next is made), beside the captured calls of all blocks that are trained together,
-    those of the teacher's next pass included. With gradient checkpointing a student keeps what goes
-    between its layers, and one block's activations. Half precision is taken to halve activations,
-    not weights.
+    ``calls``: the student's; ``taught``: the teacher's, the same where streams stay as they are.
     """
-    assert settings.supernet.batch_size is not None
-    assert settings.retrain.batch_size is not None
+
+    meta: Any
+    base: Any
+    inputs: dict[str, Any]
+    calls: dict[str, Call]
+    taught: dict[str, Call]
+    loaded: int
+    trained: int
+    resting: int
+    near: int
+
+
+def stage_bytes(
+    teacher: Teacher, space: Space, settings: Settings, device: torch.device
+) -> dict[str, int | None]:
+    """Bytes that each stage holds at its peak: weights, optimizer, activations.
+
+    ``captions`` and ``encode``: what is encoded once, where the model is of texts or latents; None
+    where no configs of text encoders are known. ``supernet``: its activations are those of its
+    largest block, once per thread (a graph is freed before the next is made), beside the captured
+    calls of all blocks that are trained together, those of the teacher's next pass included.
+    ``scores``: of block losses, and of errors at the output. ``retrain``: with gradient
+    checkpointing a student keeps what goes between its layers, and one block's activations.
+    ``evaluate``: of sampling; features are apart.
+
+    A student is taken to be as large as its supernet. Half precision is taken to halve activations,
+    not weights; but the frozen teacher's, where its own precision is asked for. Workspaces of
+    libraries and what an allocator keeps are not included.
+    """
+    parts = _parts(teacher, space, settings, device)
+    found: dict[str, int | None] = {}
+    if teacher.family.captions is not None:
+        found["captions"] = _captions_bytes(parts, teacher)
+    if teacher.coder is not None:
+        size = torch.zeros(_at_once(teacher, latents.PART), *teacher.image_shape, device="meta")
+        found["encode"] = (
+            parts.loaded
+            + max(parts.resting, weight_bytes(teacher.coder))
+            + activation_bytes(teacher.coder.encoder, (size,))
+        )
+    return {
+        **found,
+        "supernet": _supernet_bytes(parts, space, settings, device),
+        "scores": _scores_bytes(parts, space, settings, device),
+        "retrain": _retrain_bytes(parts, space, settings, device),
+        "evaluate": _evaluate_bytes(parts, teacher, space, settings, device),
+    }
+
+
+def _parts(teacher: Teacher, space: Space, settings: Settings, device: torch.device) -> _Parts:
     meta = to_meta(teacher.denoiser)
-    base: Any = edited(meta, _widest(space), space)
-    weights, trained = weight_bytes(meta), weight_bytes(base)
+    base = edited(meta, _widest(space), space)
     inputs = teacher.family.example_inputs(meta, 1, torch.device("meta"))
     names = [block.name for block in space.blocks]
-    calls = capture(base, names, inputs)[1]
-    graphs = {
-        name: saved_bytes(base.get_submodule(name), call.args, call.kwargs)
-        for name, call in calls.items()
-    }
-    captured = {name: _bytes_of(call) for name, call in calls.items()}
-    if space.trunk is not None:  # what is cut from the teacher's calls stands beside them
-        for name, call in capture(meta, names, inputs)[1].items():
-            captured[name] += _bytes_of(call)
-    coder = teacher.coder
-    # Where it is not needed at every step it rests on the CPU.
-    near = device.type == "cpu" or teacher.inpaints or settings.data.augment == "digits"
-    coding = weight_bytes(coder) if coder is not None and near else 0
-    half = 1 if settings.precision == "fp32" else 2
-    size, batch = settings.supernet.batch_size, settings.retrain.batch_size
+    with FusedAttention():
+        calls = capture(base, names, inputs)[1]
+        taught = calls if space.trunk is None else capture(meta, names, inputs)[1]
+    # What is not in use rests on the CPU.
+    coding = 0 if teacher.coder is None else weight_bytes(teacher.coder)
+    asleep = coding + sum(map(weight_bytes, teacher.text_encoders))
+    resting = asleep if device.type == "cpu" else 0
+    anew = teacher.inpaints or settings.data.augment == "digits"  # encoded at every step
+    near = max(resting, coding if anew else 0)
+    weights = weight_bytes(meta), weight_bytes(base)
+    return _Parts(meta, base, inputs, calls, taught, *weights, resting, near)
+
+
+def _captions_bytes(parts: _Parts, teacher: Teacher) -> int | None:
+    """Text encoders are awake together, and work one after the other; None if one is unknown."""
+    needed = teacher.family.encoders(teacher.denoiser)
+    texts = [name for name in needed if name.startswith("text_encoder")]
+    if any(getattr(teacher.pipeline, name, None) is None for name in texts):
+        return None
+    example = teacher.family.example_condition(parts.meta, 1, torch.device("meta"))
+    longest = max(each.shape[1] for each in example.values() if each.ndim == 3)
+    work = []
+    for encoder in teacher.text_encoders:
+        config: Any = encoder.config
+        tokens = min(longest, getattr(config, "max_position_embeddings", longest))
+        given = torch.zeros(embeddings.PART, tokens, dtype=torch.long, device="meta")
+        work.append(activation_bytes(encoder, kwargs={"input_ids": given}))
+    awake = sum(map(weight_bytes, teacher.text_encoders))
+    return parts.loaded + max(parts.resting, awake) + max(work)
+
+
+def _supernet_bytes(parts: _Parts, space: Space, settings: Settings, device: torch.device) -> int:
+    size, half = settings.supernet.batch_size, _half(settings)
+    assert size is not None
     workers = workers_for(device, space.teacher.macs * size)
+    graphs = _graphs(parts)
 
     def of_group(group: list[str]) -> int:
-        states = sum(weight_bytes(base.get_submodule(name)) for name in group)
+        states = sum(weight_bytes(parts.base.get_submodule(name)) for name in group)
         states += _extra_bytes(space, group)
-        held = sum(captured[name] for name in group) * (2 if workers > 1 else 1)
-        graph = workers * max(graphs[name] for name in group)
-        return (ADAM_STATES - 1) * states + size * (held + graph) // half
+        cut = _call_bytes(parts.calls[name] for name in group)
+        taught = _call_bytes(parts.taught[name] for name in group)
+        taught += cut if space.trunk is not None else 0
+        trained = cut + workers * max(graphs[name] for name in group)
+        most = trained + taught if workers > 1 else max(trained, taught)
+        return (ADAM_STATES - 1) * states + size * most // half
 
-    again = 0
+    return _standing(parts, space, settings) + max(
+        of_group(group) for group in groups(space, settings.supernet.groups)
+    )
+
+
+def _scores_bytes(parts: _Parts, space: Space, settings: Settings, device: torch.device) -> int:
+    """In single precision; options of one block at a time are plain modules."""
+    size = settings.score.batch_size
+    assert size is not None
+    side_by_side = workers_for(device, space.teacher.macs * size)
+    workers = min(side_by_side, -(-settings.score.images // size))
+    taught = _call_bytes(parts.taught.values())
+    cut = _call_bytes(parts.calls.values()) if space.trunk is not None else 0
+    options = max(sum(4 * each.cost.params for each in _options(block)) for block in space.blocks)
+    walked = max(_walk_bytes(parts, block) for block in space.blocks)
+    most = options + workers * size * (taught + cut + walked)
+    if settings.score.by == "output":
+        workers = min(side_by_side, len(space.blocks))
+        passes = activation_bytes(parts.meta, kwargs=parts.inputs)
+        most = max(most, workers * size * (taught + cut + passes))
+    return _standing(parts, space, settings) + most
+
+
+def _walk_bytes(parts: _Parts, block: BlockSpace) -> int:
+    """What is kept of a block's slots from one of its subnets to the next, and a pass."""
+    call, module = parts.calls[block.name], parts.base.get_submodule(block.name)
+    slots = [slot.path for slot in block.slots]
+    with torch.no_grad(), FusedAttention(), recorded(module, slots) as calls:
+        module(*call.args, **call.kwargs)
+    kept = stored_bytes(tensors([each.output for each in calls.values()]))
+    return kept + activation_bytes(module, call.args, call.kwargs)
+
+
+def _retrain_bytes(parts: _Parts, space: Space, settings: Settings, device: torch.device) -> int:
+    size = settings.retrain.batch_size
+    assert size is not None
+    workers = min(workers_for(device, space.teacher.macs * size), max(1, size // 8))
+    held = _call_bytes(parts.taught.values())
+    held += _call_bytes(parts.calls.values()) if space.trunk is not None else 0
     if settings.retrain.gradient_checkpointing:
-        base.enable_gradient_checkpointing()
-        again = max(graphs.values())
-    activations = sum(captured.values()) + saved_bytes(base, (), inputs) + again
-    # Both trainings hold the frozen teacher. A student is at most as large as its supernet.
+        parts.base.enable_gradient_checkpointing()
+        held += max(_graphs(parts).values())
+    held += saved_bytes(parts.base, (), parts.inputs)
+    # Threads have gradients of their own, from which the sum is made; and there is an average.
+    copies = ADAM_STATES + (workers if workers > 1 else 0) + 1
+    return (
+        parts.near
+        + _taught_bytes(parts, settings)
+        + _narrowed_bytes(parts, space)
+        + copies * parts.trained
+        + size * held // _half(settings)
+    )
+
+
+def _evaluate_bytes(
+    parts: _Parts, teacher: Teacher, space: Space, settings: Settings, device: torch.device
+) -> int:
+    judged, (_, height, width) = settings.evaluate, teacher.image_shape
+    size = min(judged.samples, evaluation_batch(judged, (height, width)))
+    calls = teacher.calls(teacher.guidance(judged.guidance))
+    macs = space.teacher.macs * size * calls
+    workers = min(workers_for(device, macs), -(-judged.samples // size))
+    most = size * calls * activation_bytes(parts.meta, kwargs=parts.inputs)
+    near = parts.resting
+    if (coder := teacher.coder) is not None:
+        near = max(near, weight_bytes(coder))
+        sample = autoencoder.plain_shape(coder, teacher.family.sample_shape(teacher.denoiser))
+        made = torch.zeros(_at_once(teacher, size), *sample, device="meta")
+        most = max(most, activation_bytes(coder.decoder, (made,)))
+    narrowed = _narrowed_bytes(parts, space)
+    return near + parts.loaded + parts.trained + narrowed + workers * most
+
+
+def _standing(parts: _Parts, space: Space, settings: Settings) -> int:
+    """Weights that are there while the supernet is."""
+    names = [block.name for block in space.blocks]
+    supernet = parts.trained + _extra_bytes(space, names)
+    frozen = _taught_bytes(parts, settings) + _narrowed_bytes(parts, space)
+    return parts.near + frozen + supernet
+
+
+def _taught_bytes(parts: _Parts, settings: Settings) -> int:
+    """Weights of the teacher while it teaches."""
+    return parts.loaded // (1 if settings.teacher_precision == "fp32" else 2)
+
+
+def _narrowed_bytes(parts: _Parts, space: Space) -> int:
+    """Weights of the teacher with the space's trunk, from which supernet and student begin."""
+    return 0 if space.trunk is None else parts.trained
+
+
+def _half(settings: Settings) -> int:
+    return 1 if settings.precision == "fp32" else 2
+
+
+def _graphs(parts: _Parts) -> dict[str, int]:
+    """Bytes of each block's activations for its backward pass."""
     return {
-        "supernet": coding
-        + weights
-        + trained
-        + _extra_bytes(space, names)
-        + max(of_group(group) for group in groups(space, settings.supernet.groups)),
-        "retrain": coding + weights + (ADAM_STATES + 1) * trained + batch * activations // half,
+        name: saved_bytes(parts.base.get_submodule(name), call.args, call.kwargs)
+        for name, call in parts.calls.items()
     }
+
+
+def _call_bytes(calls: Iterable[Call]) -> int:
+    """Of all tensors that were given and made; what one block hands to another counts once."""
+    return stored_bytes(tensors([[call.args, call.kwargs, call.output] for call in calls]))
+
+
+def _at_once(teacher: Teacher, count: int) -> int:
+    """How many of so many images an autoencoder takes at once."""
+    _, height, width = teacher.image_shape
+    return min(count, max(1, autoencoder.PIXELS // (height * width)))
 
 
 def _widest(space: Space) -> Architecture:
@@ -94,48 +260,14 @@ def _widest(space: Space) -> Architecture:
     )
 
 
-def weight_bytes(module: nn.Module) -> int:
-    """Of its parameters."""
-    return sum(map(_bytes, module.parameters()))
-
-
-def _bytes_of(call: Call) -> int:
-    """Of all tensors that it was given and gave."""
-    return sum(map(_bytes, tensors((call.args, call.kwargs, call.output))))
-
-
-def saved_bytes(module: nn.Module, args: Any, kwargs: Any) -> int:
-    """Bytes of activations that a forward pass keeps for its backward pass (weights left out)."""
-    weights = {id(tensor) for tensor in module.parameters()}
-    seen: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        if id(tensor) not in weights and not isinstance(tensor, nn.Parameter):
-            storage = tensor.untyped_storage()
-            seen[storage._cdata] = storage.nbytes()
-        kept.append(tensor)  # alive, so that no other storage takes its place
-        return tensor
-
-    kept: list[Tensor] = []
-    trained = [parameter.requires_grad for parameter in module.parameters()]
-    module.requires_grad_(True)
-    try:
-        with saved_tensors_hooks(pack, lambda tensor: tensor):
-            module(*args, **kwargs)
-    finally:
-        for parameter, wanted in zip(module.parameters(), trained, strict=True):
-            parameter.requires_grad_(wanted)
-    return sum(seen.values())
-
-
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
+def _options(block: BlockSpace) -> list[Option]:
+    return [option for slot in block.slots for option in slot.options]
 
 
 def _extra_bytes(space: Space, names: Collection[str]) -> int:
     """Weights of these blocks' supernets beside those that a slot's options share."""
     blocks = [block for block in space.blocks if block.name in names]
-    options = [option for block in blocks for slot in block.slots for option in slot.options]
+    options = [option for block in blocks for option in _options(block)]
     return 4 * sum(option.cost.params for option in options if _apart(option))
 
 

@@ -1,7 +1,7 @@
 """Memory of one inference call, traced on the meta device: nothing is computed or allocated."""
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -21,17 +21,28 @@ def memory_bytes(denoiser: nn.Module, inputs: Mapping[str, Any]) -> int:
     do it, without the matrix of scores. Workspaces of libraries and allocator overhead are not
     included: a device shows somewhat more.
     """
-    denoiser = to_meta(denoiser)
-    inputs = tensors_to_meta(dict(inputs))
-    weights = {
-        tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes()
-        for tensor in [*denoiser.parameters(), *denoiser.buffers()]
-    }
-    given = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
-    with torch.no_grad(), _LiveStorages() as live, _FusedAttention():
+    meta = to_meta(denoiser)
+    weights = stored_bytes([*meta.parameters(), *meta.buffers()])
+    return weights + activation_bytes(meta, kwargs=inputs)
+
+
+def activation_bytes(
+    module: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+) -> int:
+    """Bytes of activations at their peak in ``module(*args, **kwargs)``, inputs included."""
+    module = to_meta(module)
+    args, kwargs = tensors_to_meta((args, dict(kwargs or {})))
+    given = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    with torch.no_grad(), _LiveStorages() as live, FusedAttention():
         live.add(given)
-        denoiser(**inputs)
-    return sum(weights.values()) + live.peak
+        module(*args, **kwargs)
+    return live.peak
+
+
+def stored_bytes(tensors: Iterable[Tensor]) -> int:
+    """Bytes of what these tensors are kept in; what several share counts once."""
+    storages = {each.untyped_storage()._cdata: each.untyped_storage() for each in tensors}
+    return sum(storage.nbytes() for storage in storages.values())
 
 
 class _LiveStorages(TorchDispatchMode):
@@ -78,7 +89,7 @@ def _key(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-class _FusedAttention(TorchFunctionMode):
+class FusedAttention(TorchFunctionMode):
     """Attention on meta would make the matrix of scores, which fused kernels never hold."""
 
     def __torch_function__(
@@ -91,5 +102,14 @@ class _FusedAttention(TorchFunctionMode):
         if func is not F.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
         named = dict(zip(("query", "key", "value"), args, strict=False)) | (kwargs or {})
-        query, value = named["query"], named["value"]
-        return query.new_empty(*query.shape[:-1], value.shape[-1])
+        return _Fused.apply(named["query"], named["key"], named["value"])
+
+
+class _Fused(torch.autograd.Function):
+    """What a fused kernel gives and, where there is a backward pass, keeps for it."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        made = query.new_empty(*query.shape[:-1], value.shape[-1])
+        ctx.save_for_backward(query, key, value, made)
+        return made

@@ -1,0 +1,40 @@
+"""Bytes of weights, and of what a forward pass keeps for its backward pass; on the meta device."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from diffnas.measure.memory import FusedAttention
+
+
+def weight_bytes(module: nn.Module) -> int:
+    """Of its parameters."""
+    return sum(each.numel() * each.element_size() for each in module.parameters())
+
+
+def saved_bytes(module: nn.Module, args: Any, kwargs: Any) -> int:
+    """Bytes of activations that a forward pass keeps for its backward pass (weights left out).
+
+    Attention is taken to be a fused kernel's, which keeps no matrix of scores.
+    """
+    weights = {id(tensor) for tensor in module.parameters()}
+    seen: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if id(tensor) not in weights and not isinstance(tensor, nn.Parameter):
+            storage = tensor.untyped_storage()
+            seen[storage._cdata] = storage.nbytes()
+        kept.append(tensor)  # alive, so that no other storage takes its place
+        return tensor
+
+    kept: list[Tensor] = []
+    trained = [parameter.requires_grad for parameter in module.parameters()]
+    module.requires_grad_(True)
+    try:
+        with saved_tensors_hooks(pack, lambda tensor: tensor), FusedAttention():
+            module(*args, **kwargs)
+    finally:
+        for parameter, wanted in zip(module.parameters(), trained, strict=True):
+            parameter.requires_grad_(wanted)
+    return sum(seen.values())

@@ -1,0 +1,135 @@
+"""Memory that each stage of a run is foretold to take."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from diffnas.defaults import resolve
+from diffnas.embeddings import PART
+from diffnas.families.loading import load_skeleton
+from diffnas.forecast.activations import saved_bytes, weight_bytes
+from diffnas.forecast.memory import stage_bytes
+from diffnas.measure.memory import activation_bytes
+from diffnas.settings import SpaceSettings, parse
+from diffnas.space import make_space
+from tests.models import (
+    tiny_flux,
+    tiny_latent_pipeline,
+    tiny_pipeline,
+    tiny_pixart,
+    tiny_sd3,
+    tiny_stable_diffusion,
+    tiny_xl,
+)
+
+OF_TEXTS = [tiny_stable_diffusion, tiny_xl, tiny_pixart, tiny_sd3, tiny_flux]
+ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+
+
+def configs(pipeline, folder: Path, *without: str) -> Path:
+    """A pipeline's JSON files, but those of some components."""
+    pipeline.save_pretrained(folder)
+    for file in [*folder.rglob("*.safetensors"), *(folder / f"{n}/config.json" for n in without)]:
+        file.unlink()
+    return folder
+
+
+def foretold(folder: Path, settings=None, device="cuda"):
+    teacher = load_skeleton(str(folder))
+    space = make_space(teacher.denoiser, teacher.family, SpaceSettings(max_subnets=8))
+    size = teacher.family.sample_shape(teacher.denoiser)[1:]
+    asked = parse({"evaluate": {"samples": 16}, **(settings or {})})
+    resolved = resolve(asked, params=space.teacher.params, size=size, guidable=True)[0]
+    return stage_bytes(teacher, space, resolved, torch.device(device))
+
+
+def weights(pipeline, names):
+    return sum(weight_bytes(getattr(pipeline, name)) for name in names if hasattr(pipeline, name))
+
+
+@pytest.mark.parametrize("make", OF_TEXTS)
+def test_captions_take_the_denoiser_and_all_text_encoders_at_work(make, tmp_path):
+    pipeline = make()
+    found = foretold(configs(pipeline, tmp_path))["captions"]
+    component = "unet" if hasattr(pipeline, "unet") else "transformer"
+    held = weights(pipeline, [component, *ENCODERS])
+    ids = torch.zeros(PART, 77, dtype=torch.long)
+    work = activation_bytes(pipeline.text_encoder, kwargs={"input_ids": ids})
+    assert held + work <= found < held + 100 * work
+
+
+def test_text_encoders_weigh_what_their_files_do(tmp_path):
+    pipeline = tiny_stable_diffusion()
+    whole = foretold(configs(pipeline, tmp_path / "whole"))["captions"]
+    pipeline.text_encoder.half()
+    half = foretold(configs(pipeline, tmp_path / "half"))["captions"]
+    assert whole - half > weight_bytes(pipeline.text_encoder)  # half of what it was, and more
+
+
+def test_without_configs_of_its_text_encoders_a_models_captions_are_unknown(tmp_path):
+    folder = configs(tiny_stable_diffusion(), tmp_path, "text_encoder")
+    assert foretold(folder)["captions"] is None
+
+
+def test_models_of_pixels_encode_nothing(tmp_path):
+    folder = configs(tiny_pipeline(), tmp_path)
+    assert list(foretold(folder)) == ["supernet", "scores", "retrain", "evaluate"]
+
+
+def test_models_of_latents_encode_images(tmp_path):
+    pipeline = tiny_latent_pipeline()
+    found = foretold(configs(pipeline, tmp_path))
+    held = weights(pipeline, ["unet", "vqvae"])
+    image = torch.zeros(1, 3, 16, 16)
+    assert found["encode"] == held + 64 * activation_bytes(pipeline.vqvae.encoder, (image,))
+
+
+def test_on_a_cpu_what_rests_is_in_the_same_memory(tmp_path):
+    pipeline = tiny_stable_diffusion()
+    folder = configs(pipeline, tmp_path)
+    here, there = foretold(folder, device="cpu"), foretold(folder)
+    resting = weights(pipeline, ["text_encoder", "vae"])
+    assert here["scores"] - there["scores"] == resting
+    assert here["captions"] - there["captions"] == weights(pipeline, ["vae"])
+
+
+def test_threads_hold_their_own_gradients_and_activations(tmp_path, monkeypatch):
+    folder = configs(tiny_pipeline(), tmp_path)
+    params = weight_bytes(tiny_pipeline().unet)
+    found = []
+    for workers in (1, 2):
+        monkeypatch.setattr("diffnas.forecast.memory.workers_for", lambda *_, w=workers: w)
+        found.append(foretold(folder))
+    one, two = found
+    assert two["retrain"] - one["retrain"] == 2 * params
+    for stage in ("supernet", "scores"):
+        assert two[stage] > one[stage]
+
+
+def test_a_narrower_trunk_holds_the_narrowed_teacher_beside_the_whole_one(tmp_path):
+    folder = configs(tiny_pipeline(), tmp_path)
+    teacher = load_skeleton(str(folder))
+    narrow = make_space(teacher.denoiser, teacher.family, SpaceSettings(trunk=0.5))
+    asked = {"score": {"batch_size": 1, "by": "block"}, "evaluate": {"samples": 16}}
+    settings = resolve(parse(asked), params=narrow.teacher.params, size=(8, 8))[0]
+    found = stage_bytes(teacher, narrow, settings, torch.device("cuda"))
+    assert found["scores"] > 4 * (narrow.teacher.params + 2 * narrow.base.params)
+
+
+class Attention(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(8, 8, bias=False)
+
+    def forward(self, x):
+        x = self.layer(x)
+        return F.scaled_dot_product_attention(x, x, x) * 2.0
+
+
+def test_for_the_backward_pass_attention_keeps_what_it_was_given_and_gave():
+    given = torch.zeros(1, 1, 1000, 8, device="meta")
+    with torch.device("meta"):
+        kept = saved_bytes(Attention(), (given,), {})
+    assert kept == 3 * given.numel() * 4  # what the layer took, what it gave, what attention made
