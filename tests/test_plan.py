@@ -10,12 +10,12 @@ from diffnas.budget import parse_budget
 from diffnas.errors import UserError
 from diffnas.families import Teacher
 from diffnas.families.loading import load_skeleton
-from diffnas.forecast.hours import macs_per_second
+from diffnas.forecast.hours import asked_share, macs_per_second
 from diffnas.forecast.memory import stage_bytes
 from diffnas.measure.cost import call_cost
 from diffnas.parallel import workers_for
 from diffnas.plan import make_plan
-from diffnas.settings import SpaceSettings, parse
+from diffnas.settings import RetrainSettings, SpaceSettings, parse
 from diffnas.space import make_space
 from tests.models import tiny_inpainting, tiny_latent_pipeline, tiny_pipeline
 
@@ -134,6 +134,20 @@ def test_the_pass_is_timed_as_latencies_are(configs, steady):
     rate = macs_per_second(teacher, space, settings, torch.device("cpu"))
     workers = workers_for(torch.device("cpu"), 8 * space.teacher.macs)
     assert rate == workers * 8 * space.teacher.macs / 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "share"),
+    [
+        ({}, 1.0),
+        ({"output_weight": 0.0}, 0.3),
+        ({"output_weight": 0.0, "ramp": 1.0, "schedule": "step"}, 0.5),
+        ({"output_weight": 0.0, "schedule": "static"}, 1.0),
+        ({"output_weight": 0.0, "schedule": "none"}, 0.0),
+    ],
+)
+def test_retraining_asks_the_teacher_as_long_as_anything_follows_it(settings, share):
+    assert asked_share(RetrainSettings(**settings)) == pytest.approx(share, abs=2e-3)
 
 
 def test_a_smaller_budget_takes_fewer_hours(configs, steady):

@@ -66,6 +66,17 @@ def test_students_made_by_hand_are_of_their_published_sizes(tmp_path):
     assert params == {"Base": 579, "Small": 482, "Tiny": 323, "SSD-1B": 1331}
 
 
+def test_a_shorter_retraining_computes_less():
+    given = ["digits", "--teacher-steps", 8000, "--macs", 0.25]
+    whole, half = (
+        float(run("compute", *given, "--set", f"retrain.steps={steps}").split("retrain ")[1][:5])
+        for steps in (8000, 4000)
+    )
+    # 8000 steps of a quarter and of a teacher's pass, beside 8000 steps of the teacher.
+    assert whole == pytest.approx(0.25 + 1 / 3, abs=1e-3)
+    assert half == pytest.approx(whole / 2, abs=1e-3)
+
+
 def test_models_of_a_gpus_size_are_measured_row_by_row(tmp_path):
     given = ["--results", tmp_path, "--quick"]
     run("gpu", *given, "--models", "sdxl", "dit", "--rows", "step", "memory", "eager")

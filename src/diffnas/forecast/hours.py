@@ -15,12 +15,13 @@ from diffnas.families import Teacher
 from diffnas.families.autoencoder import coding_macs
 from diffnas.forecast.activations import weight_bytes
 from diffnas.latents import VERSIONS
+from diffnas.losses import beta
 from diffnas.measure.cost import call_cost, to_meta
 from diffnas.measure.latency import latency_ms
 from diffnas.optimizer import autocast
 from diffnas.parallel import single_threaded, workers_for
 from diffnas.scoring import subnets_scored
-from diffnas.settings import ScoreSettings, Settings
+from diffnas.settings import RetrainSettings, ScoreSettings, Settings
 from diffnas.space import smallest_cost
 from diffnas.supernet_training import groups
 
@@ -32,6 +33,9 @@ PROBE_MACS = 3e9
 
 PROBE_BYTES = 2**30
 """Weights of what is timed, at most: a plan should not take the memory of the model."""
+
+STEPS = 1000
+"""Of a schedule, at which it is looked."""
 
 SCORED_PREFIXES = 0.5
 """Work of scoring a block by its tree of prefixes, as a share of evaluating each subnet whole."""
@@ -47,6 +51,24 @@ def hours(
     images: int | None = None,
 ) -> dict[str, float]:
     """Hours of each stage on this device, and their sum; other work on it is not foreseen.
+
+    ``images``: as in :func:`stage_macs`.
+    """
+    rate = macs_per_second(teacher, space, settings, device)
+    macs = stage_macs(teacher, space, budget, settings, images=images)
+    found = {stage: value / rate / 3600 for stage, value in macs.items()}
+    return {**found, "total": sum(found.values())}
+
+
+def stage_macs(
+    teacher: Teacher,
+    space: Space,
+    budget: Budget,
+    settings: Settings,
+    *,
+    images: int | None = None,
+) -> dict[str, float]:
+    """MACs of each stage, backward passes included.
 
     ``images``: to train on, for what encoding them takes where latents are denoised; None leaves
     that out.
@@ -79,7 +101,7 @@ def hours(
         + _output_errors(space, settings.score),
         "retrain": settings.retrain.steps
         * settings.retrain.batch_size
-        * (whole + (1 + BACKWARD + again) * student),
+        * (asked_share(settings.retrain) * whole + (1 + BACKWARD + again) * student),
         "evaluate": image_steps * (whole + student),
     }
     if (coder := teacher.coder) is not None:
@@ -95,9 +117,19 @@ def hours(
             versions = VERSIONS.get(settings.data.augment, max(VERSIONS.values()))
             whole_set = images / (1 - settings.data.held_out)
             macs = {"encode": versions * whole_set * encoding, **macs}
-    rate = macs_per_second(teacher, space, settings, device)
-    found = {stage: value / rate / 3600 for stage, value in macs.items()}
-    return {**found, "total": sum(found.values())}
+    return macs
+
+
+def asked_share(settings: RetrainSettings) -> float:
+    """Share of retraining's steps in which the teacher is asked: for its prediction, its blocks."""
+    if settings.output_weight != 0:
+        return 1.0
+    if settings.schedule == "none":
+        return 0.0
+    shares = (
+        beta(settings.schedule, min(1.0, step / STEPS / settings.ramp)) for step in range(STEPS)
+    )
+    return sum(share < 1 for share in shares) / STEPS
 
 
 def _output_errors(space: Space, settings: ScoreSettings) -> float:

@@ -1,0 +1,47 @@
+"""What a compression computes, as a share of its teacher's own training.
+
+    python benchmarks/compute.py digits --teacher-steps 8000 --macs 0.25
+    python benchmarks/compute.py digits --teacher-steps 8000 --set retrain.output_weight=0
+
+In MACs, by the counts that `diffnas plan` foretells its hours from: a training step is three
+passes of what is trained, and one of the teacher where it is asked. The teacher's training: as many
+steps as it took, of as many images as retraining's. Evaluation is left out on both sides. Counts
+only, nothing is run. Prints a row.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from diffnas import settings as all_settings
+from diffnas.budget import parse_budget
+from diffnas.defaults import resolve
+from diffnas.families.loading import load_skeleton
+from diffnas.forecast.hours import BACKWARD, stage_macs
+from diffnas.trunk_width import space_for
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("teacher")
+    parser.add_argument("--teacher-steps", type=int, required=True)
+    parser.add_argument("--macs", default="0.5")
+    parser.add_argument("--set", dest="assignments", action="append", default=[])
+    args = parser.parse_args()
+    budget = parse_budget(macs=args.macs)
+    teacher = load_skeleton(args.teacher)
+    given = all_settings.load(None, tuple(args.assignments))
+    given, space, _ = space_for(given, teacher.denoiser, teacher.family, budget)
+    _, height, width = teacher.family.sample_shape(teacher.denoiser)
+    resolved, _ = resolve(given, params=space.teacher.params, size=(height, width))
+    assert resolved.retrain.batch_size is not None
+    macs = stage_macs(teacher, space, budget, resolved)
+    images = args.teacher_steps * resolved.retrain.batch_size
+    training = (1 + BACKWARD) * space.teacher.macs * images
+    shares = {stage: macs[stage] / training for stage in ("supernet", "scores", "retrain")}
+    parts = ", ".join(f"{stage} {share:.3f}" for stage, share in shares.items())
+    print(f"{args.teacher} at {args.macs}: {sum(shares.values()):.3f} ({parts})")
+
+
+if __name__ == "__main__":
+    main()
