@@ -19,8 +19,8 @@ from diffnas.settings import Settings
 from diffnas.supernet_training import groups
 from diffnas.timing import edited
 
-ADAM_STATES = 4
-"""Copies of a trained weight: itself, its gradient, two moments."""
+MOMENTS = 2
+"""AdamW's, each as large as the weights."""
 
 
 @dataclass(frozen=True)
@@ -119,18 +119,26 @@ def _supernet_bytes(parts: _Parts, space: Space, settings: Settings, device: tor
     workers = workers_for(device, space.teacher.macs * size)
     graphs = _graphs(parts)
 
+    def gradients(name: str) -> int:
+        return weight_bytes(parts.base.get_submodule(name)) + _extra_bytes(space, [name])
+
     def of_group(group: list[str]) -> int:
-        states = sum(weight_bytes(parts.base.get_submodule(name)) for name in group)
-        states += _extra_bytes(space, group)
+        states = sum(map(gradients, group))
         cut = _call_bytes(parts.calls[name] for name in group)
         taught = _call_bytes(parts.taught[name] for name in group)
         taught += cut if space.trunk is not None else 0
-        trained = cut + workers * max(graphs[name] for name in group)
+        # A block's second graph stands beside the gradients of its first.
+        trained = cut * size // half + workers * max(
+            gradients(name) + graphs[name] * size // half for name in group
+        )
+        taught = taught * size // half
         most = trained + taught if workers > 1 else max(trained, taught)
-        return (ADAM_STATES - 1) * states + size * most // half
+        return MOMENTS * states + most
 
-    return _standing(parts, space, settings) + max(
-        of_group(group) for group in groups(space, settings.supernet.groups)
+    return (
+        _standing(parts, space)
+        + _taught_bytes(parts, settings)
+        + max(of_group(group) for group in groups(space, settings.supernet.groups))
     )
 
 
@@ -149,7 +157,7 @@ def _scores_bytes(parts: _Parts, space: Space, settings: Settings, device: torch
         workers = min(side_by_side, len(space.blocks))
         passes = activation_bytes(parts.meta, kwargs=parts.inputs)
         most = max(most, workers * size * (taught + cut + passes))
-    return _standing(parts, space, settings) + most
+    return _standing(parts, space) + parts.loaded + most
 
 
 def _walk_bytes(parts: _Parts, block: BlockSpace) -> int:
@@ -172,14 +180,14 @@ def _retrain_bytes(parts: _Parts, space: Space, settings: Settings, device: torc
         parts.base.enable_gradient_checkpointing()
         held += max(_graphs(parts).values())
     held += saved_bytes(parts.base, (), parts.inputs)
-    # Threads have gradients of their own, from which the sum is made; and there is an average.
-    copies = ADAM_STATES + (workers if workers > 1 else 0) + 1
+    # Threads have gradients of their own, from which the sum is made. They come as activations go.
+    gradients = (workers + 1 if workers > 1 else 1) * parts.trained
     return (
         parts.near
         + _taught_bytes(parts, settings)
         + _narrowed_bytes(parts, space)
-        + copies * parts.trained
-        + size * held // _half(settings)
+        + (1 + MOMENTS + 1) * parts.trained  # with the average
+        + max(gradients, size * held // _half(settings))
     )
 
 
@@ -202,12 +210,11 @@ def _evaluate_bytes(
     return near + parts.loaded + parts.trained + narrowed + workers * most
 
 
-def _standing(parts: _Parts, space: Space, settings: Settings) -> int:
-    """Weights that are there while the supernet is."""
+def _standing(parts: _Parts, space: Space) -> int:
+    """Weights that are there while the supernet is, but for the teacher's."""
     names = [block.name for block in space.blocks]
     supernet = parts.trained + _extra_bytes(space, names)
-    frozen = _taught_bytes(parts, settings) + _narrowed_bytes(parts, space)
-    return parts.near + frozen + supernet
+    return parts.near + _narrowed_bytes(parts, space) + supernet
 
 
 def _taught_bytes(parts: _Parts, settings: Settings) -> int:
