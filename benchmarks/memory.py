@@ -23,7 +23,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from memory_stages import MODELS, STAGES, foretold, measured
+from memory_models import MODELS
+from memory_stages import STAGES, foretold, measured
 from timing import RESULTS, machine
 
 from diffnas.checkpoint import write_json

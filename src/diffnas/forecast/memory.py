@@ -1,17 +1,18 @@
 """Memory: what each stage holds on the device at its peak, counted on the meta device."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from diffnas import embeddings, latents
-from diffnas.architecture import Architecture, BlockSpace, Option, Space
+from diffnas.architecture import BlockSpace, Space
 from diffnas.blocks import Call, capture, recorded, tensors
 from diffnas.defaults import evaluation_batch
 from diffnas.families import Teacher, autoencoder
 from diffnas.forecast.activations import saved_bytes, weight_bytes
+from diffnas.forecast.largest import extra_bytes, options_of, widest
 from diffnas.measure.cost import to_meta
 from diffnas.measure.memory import FusedAttention, activation_bytes, stored_bytes
 from diffnas.parallel import workers_for
@@ -80,7 +81,7 @@ def stage_bytes(
 
 def _parts(teacher: Teacher, space: Space, settings: Settings, device: torch.device) -> _Parts:
     meta = to_meta(teacher.denoiser)
-    base = edited(meta, _widest(space), space)
+    base = edited(meta, widest(space), space)
     inputs = teacher.family.example_inputs(meta, 1, torch.device("meta"))
     names = [block.name for block in space.blocks]
     with FusedAttention():
@@ -120,7 +121,7 @@ def _supernet_bytes(parts: _Parts, space: Space, settings: Settings, device: tor
     graphs = _graphs(parts)
 
     def gradients(name: str) -> int:
-        return weight_bytes(parts.base.get_submodule(name)) + _extra_bytes(space, [name])
+        return weight_bytes(parts.base.get_submodule(name)) + extra_bytes(space, [name])
 
     def of_group(group: list[str]) -> int:
         states = sum(map(gradients, group))
@@ -150,7 +151,7 @@ def _scores_bytes(parts: _Parts, space: Space, settings: Settings, device: torch
     workers = min(side_by_side, -(-settings.score.images // size))
     taught = _call_bytes(parts.taught.values())
     cut = _call_bytes(parts.calls.values()) if space.trunk is not None else 0
-    options = max(sum(4 * each.cost.params for each in _options(block)) for block in space.blocks)
+    options = max(sum(4 * each.cost.params for each in options_of(block)) for block in space.blocks)
     walked = max(_walk_bytes(parts, block) for block in space.blocks)
     most = options + workers * size * (taught + cut + walked)
     if settings.score.by == "output":
@@ -213,7 +214,7 @@ def _evaluate_bytes(
 def _standing(parts: _Parts, space: Space) -> int:
     """Weights that are there while the supernet is, but for the teacher's."""
     names = [block.name for block in space.blocks]
-    supernet = parts.trained + _extra_bytes(space, names)
+    supernet = parts.trained + extra_bytes(space, names)
     return parts.near + _narrowed_bytes(parts, space) + supernet
 
 
@@ -248,36 +249,3 @@ def _at_once(teacher: Teacher, count: int) -> int:
     """How many of so many images an autoencoder takes at once."""
     _, height, width = teacher.image_shape
     return min(count, max(1, autoencoder.PIXELS // (height * width)))
-
-
-def _widest(space: Space) -> Architecture:
-    """The teacher's options but for ResNet layers that may be wider: what a supernet holds most."""
-    return Architecture(
-        {
-            block.name: {
-                slot.path: max(
-                    (option for option in slot.options if not _apart(option)),
-                    key=lambda option: option.cost.params,
-                ).name
-                for slot in block.slots
-            }
-            for block in space.blocks
-        }
-    )
-
-
-def _options(block: BlockSpace) -> list[Option]:
-    return [option for slot in block.slots for option in slot.options]
-
-
-def _extra_bytes(space: Space, names: Collection[str]) -> int:
-    """Weights of these blocks' supernets beside those that a slot's options share."""
-    blocks = [block for block in space.blocks if block.name in names]
-    options = [option for block in blocks for option in _options(block)]
-    return 4 * sum(option.cost.params for option in options if _apart(option))
-
-
-def _apart(option: Option) -> bool:
-    """Whether it has weights of its own: another kernel, a low rank."""
-    edit = option.edit or {}
-    return "rank" in edit or edit.get("kernel", 3) != 3
