@@ -95,17 +95,20 @@ def test_on_a_cpu_what_rests_is_in_the_same_memory(tmp_path):
     assert here["captions"] - there["captions"] == weights(pipeline, ["vae"])
 
 
-def test_threads_hold_their_own_gradients_and_activations(tmp_path, monkeypatch):
-    folder = configs(tiny_pipeline(), tmp_path)
-    params = weight_bytes(tiny_pipeline().unet)
-    found = []
+def test_threads_hold_graphs_and_calls_of_their_own(tmp_path, monkeypatch):
+    folder, found = configs(tiny_pipeline(), tmp_path), []
     for workers in (1, 2):
         monkeypatch.setattr("diffnas.forecast.memory.workers_for", lambda *_, w=workers: w)
         found.append(foretold(folder))
-    one, two = found
-    assert two["retrain"] - one["retrain"] == 2 * params
     for stage in ("supernet", "scores"):
-        assert two[stage] > one[stage]
+        assert found[1][stage] > found[0][stage]
+
+
+def test_a_student_takes_five_times_its_weights_where_batches_are_small(tmp_path):
+    folder, params = configs(tiny_pipeline(), tmp_path), weight_bytes(tiny_pipeline().unet)
+    # Its own, a gradient, two moments, an average; and the teacher's.
+    found = foretold(folder, {"space": {"trunk": 1}, "retrain": {"batch_size": 1}})
+    assert found["retrain"] == pytest.approx(6 * params, rel=0.05)
 
 
 def test_a_narrower_trunk_holds_the_narrowed_teacher_beside_the_whole_one(tmp_path):
@@ -126,6 +129,13 @@ class Attention(torch.nn.Module):
     def forward(self, x):
         x = self.layer(x)
         return F.scaled_dot_product_attention(x, x, x) * 2.0
+
+
+def test_for_the_backward_pass_a_layer_keeps_what_it_was_given_and_no_weights():
+    given = torch.zeros(5, 8, device="meta")
+    with torch.device("meta"):
+        layer = torch.nn.Linear(8, 1000)
+        assert saved_bytes(layer, (given,), {}) == given.numel() * 4
 
 
 def test_for_the_backward_pass_attention_keeps_what_it_was_given_and_gave():

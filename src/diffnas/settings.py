@@ -220,7 +220,7 @@ class Settings(Section):
     device: str = "auto"
     precision: Precision = "fp32"
     teacher_precision: TeacherPrecision = Field(
-        "fp32", description="of the teacher's frozen weights while it teaches"
+        "fp32", description="of the teacher's frozen weights in both trainings"
     )
     max_steps: Positive | None = Field(None, description="cap on the steps of either training")
 

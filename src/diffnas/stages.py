@@ -161,14 +161,13 @@ def _table(job: Job, name: str, made_from: str, make: Callable[..., Scores]) -> 
     found = current_tensors(file, made_from, job.progress.say)
     if found is not None:
         return score_table.from_tensors(found, job.space)
-    with teaching(job.teacher, job.settings.teacher_precision):
-        table = make(
-            settings=job.settings.score,
-            seed=job.settings.seed,
-            checkpoint=checkpoint,
-            fingerprint=made_from,
-            progress=job.progress,
-        )
+    table = make(
+        settings=job.settings.score,
+        seed=job.settings.seed,
+        checkpoint=checkpoint,
+        fingerprint=made_from,
+        progress=job.progress,
+    )
     score_table.save(table, file, made_from)
     checkpoint.unlink(missing_ok=True)
     return table

@@ -77,6 +77,13 @@ def test_a_shorter_retraining_computes_less():
     assert half == pytest.approx(whole / 2, abs=1e-3)
 
 
+def test_memory_of_each_stage_is_foretold_and_measured(tmp_path):
+    run("memory", "--results", tmp_path, "--quick", "--models", "sd")
+    row = json.loads((tmp_path / "memory.json").read_text())["rows"]["sd"]
+    assert list(row) == ["captions", "encode", "supernet", "scores", "retrain", "evaluate"]
+    assert all(cell["measured"] > 0 for cell in row.values())
+
+
 def test_models_of_a_gpus_size_are_measured_row_by_row(tmp_path):
     given = ["--results", tmp_path, "--quick"]
     run("gpu", *given, "--models", "sdxl", "dit", "--rows", "step", "memory", "eager")

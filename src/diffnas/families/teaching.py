@@ -1,7 +1,7 @@
 """A teacher that only teaches: its frozen weights may be in bfloat16, at half the memory.
 
-Nothing else has to know. The denoiser takes and gives float32, as do captured calls
-(:func:`diffnas.blocks.freeze`), and blocks may be given the place of its own.
+Nothing else has to know: the denoiser takes and gives float32, as do captured calls
+(:func:`diffnas.blocks.freeze`).
 """
 
 from collections.abc import Callable, Iterator
@@ -21,27 +21,23 @@ from diffnas.settings import TeacherPrecision
 def teaching(teacher: Teacher, precision: TeacherPrecision) -> Iterator[None]:
     """While active, the denoiser's weights are in that precision; afterwards as they were.
 
-    Until then the weights as loaded rest in the memory of the CPU: a teacher is measured, and a
-    student begins, with these. All of bfloat16's arithmetic is the denoiser's own, whatever the
-    precision of the training around it.
+    Until then the weights as loaded rest in the memory of the CPU. With these a teacher is measured
+    and a student begins, and subnets are scored: of small errors at the output, rounding would be a
+    part. The denoiser computes in bfloat16 whatever the precision of the training around it.
     """
     if precision == "fp32":
         yield
         return
-    denoiser, names = teacher.denoiser, teacher.family.block_names(teacher.denoiser)
+    denoiser = teacher.denoiser
     weights = [*denoiser.parameters(), *denoiser.buffers()]
     loaded = [(each, each.data.to("cpu")) for each in weights if each.is_floating_point()]
     device = teacher.device
     for tensor, _ in loaded:
         tensor.data = tensor.data.bfloat16()
     vars(denoiser)["forward"] = _Door(denoiser.forward, device.type, teacher.family.shared)
-    # What stands in the place of a block may give float32.
-    hooks = [denoiser.get_submodule(name).register_forward_hook(_given) for name in names]
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
         del vars(denoiser)["forward"]
         for tensor, values in loaded:
             tensor.data = values.to(device)
@@ -66,10 +62,6 @@ class _Door:
 def _taken(tensor: Tensor) -> Tensor:
     """One number a row is a timestep or a scale of guidance: bfloat16 has no 999."""
     return tensor.bfloat16() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
-
-
-def _given(_: Any, __: Any, output: Any) -> Any:
-    return map_tensors(lambda each: each.bfloat16(), output)
 
 
 def _whole(tensor: Tensor) -> Tensor:

@@ -18,12 +18,13 @@ def saved_bytes(module: nn.Module, args: Any, kwargs: Any) -> int:
 
     Attention is taken to be a fused kernel's, which keeps no matrix of scores.
     """
-    weights = {id(tensor) for tensor in module.parameters()}
+    # By their storages: what a linear layer keeps is its weights turned, a view.
+    weights = {each.untyped_storage()._cdata for each in module.parameters()}
     seen: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        if id(tensor) not in weights and not isinstance(tensor, nn.Parameter):
-            storage = tensor.untyped_storage()
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
             seen[storage._cdata] = storage.nbytes()
         kept.append(tensor)  # alive, so that no other storage takes its place
         return tensor

@@ -1,17 +1,18 @@
 """Memory: what each stage holds on the device at its peak, counted on the meta device."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from diffnas import embeddings, latents
-from diffnas.architecture import Architecture, BlockSpace, Option, Space
+from diffnas.architecture import BlockSpace, Space
 from diffnas.blocks import Call, capture, recorded, tensors
 from diffnas.defaults import evaluation_batch
 from diffnas.families import Teacher, autoencoder
 from diffnas.forecast.activations import saved_bytes, weight_bytes
+from diffnas.forecast.largest import extra_bytes, options_of, widest
 from diffnas.measure.cost import to_meta
 from diffnas.measure.memory import FusedAttention, activation_bytes, stored_bytes
 from diffnas.parallel import workers_for
@@ -19,8 +20,8 @@ from diffnas.settings import Settings
 from diffnas.supernet_training import groups
 from diffnas.timing import edited
 
-ADAM_STATES = 4
-"""Copies of a trained weight: itself, its gradient, two moments."""
+MOMENTS = 2
+"""AdamW's, each as large as the weights."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def stage_bytes(
 
 def _parts(teacher: Teacher, space: Space, settings: Settings, device: torch.device) -> _Parts:
     meta = to_meta(teacher.denoiser)
-    base = edited(meta, _widest(space), space)
+    base = edited(meta, widest(space), space)
     inputs = teacher.family.example_inputs(meta, 1, torch.device("meta"))
     names = [block.name for block in space.blocks]
     with FusedAttention():
@@ -120,18 +121,26 @@ def _supernet_bytes(parts: _Parts, space: Space, settings: Settings, device: tor
     workers = workers_for(device, space.teacher.macs * size)
     graphs = _graphs(parts)
 
+    def gradients(name: str) -> int:
+        return weight_bytes(parts.base.get_submodule(name)) + extra_bytes(space, [name])
+
     def of_group(group: list[str]) -> int:
-        states = sum(weight_bytes(parts.base.get_submodule(name)) for name in group)
-        states += _extra_bytes(space, group)
+        states = sum(map(gradients, group))
         cut = _call_bytes(parts.calls[name] for name in group)
         taught = _call_bytes(parts.taught[name] for name in group)
         taught += cut if space.trunk is not None else 0
-        trained = cut + workers * max(graphs[name] for name in group)
+        # A block's second graph stands beside the gradients of its first.
+        trained = cut * size // half + workers * max(
+            gradients(name) + graphs[name] * size // half for name in group
+        )
+        taught = taught * size // half
         most = trained + taught if workers > 1 else max(trained, taught)
-        return (ADAM_STATES - 1) * states + size * most // half
+        return MOMENTS * states + most
 
-    return _standing(parts, space, settings) + max(
-        of_group(group) for group in groups(space, settings.supernet.groups)
+    return (
+        _standing(parts, space)
+        + _taught_bytes(parts, settings)
+        + max(of_group(group) for group in groups(space, settings.supernet.groups))
     )
 
 
@@ -143,14 +152,14 @@ def _scores_bytes(parts: _Parts, space: Space, settings: Settings, device: torch
     workers = min(side_by_side, -(-settings.score.images // size))
     taught = _call_bytes(parts.taught.values())
     cut = _call_bytes(parts.calls.values()) if space.trunk is not None else 0
-    options = max(sum(4 * each.cost.params for each in _options(block)) for block in space.blocks)
+    options = max(sum(4 * each.cost.params for each in options_of(block)) for block in space.blocks)
     walked = max(_walk_bytes(parts, block) for block in space.blocks)
     most = options + workers * size * (taught + cut + walked)
     if settings.score.by == "output":
         workers = min(side_by_side, len(space.blocks))
         passes = activation_bytes(parts.meta, kwargs=parts.inputs)
         most = max(most, workers * size * (taught + cut + passes))
-    return _standing(parts, space, settings) + most
+    return _standing(parts, space) + parts.loaded + most
 
 
 def _walk_bytes(parts: _Parts, block: BlockSpace) -> int:
@@ -173,14 +182,14 @@ def _retrain_bytes(parts: _Parts, space: Space, settings: Settings, device: torc
         parts.base.enable_gradient_checkpointing()
         held += max(_graphs(parts).values())
     held += saved_bytes(parts.base, (), parts.inputs)
-    # Threads have gradients of their own, from which the sum is made; and there is an average.
-    copies = ADAM_STATES + (workers if workers > 1 else 0) + 1
+    # Threads have gradients of their own, from which the sum is made. They come as activations go.
+    gradients = (workers + 1 if workers > 1 else 1) * parts.trained
     return (
         parts.near
         + _taught_bytes(parts, settings)
         + _narrowed_bytes(parts, space)
-        + copies * parts.trained
-        + size * held // _half(settings)
+        + (1 + MOMENTS + 1) * parts.trained  # with the average
+        + max(gradients, size * held // _half(settings))
     )
 
 
@@ -203,12 +212,11 @@ def _evaluate_bytes(
     return near + parts.loaded + parts.trained + narrowed + workers * most
 
 
-def _standing(parts: _Parts, space: Space, settings: Settings) -> int:
-    """Weights that are there while the supernet is."""
+def _standing(parts: _Parts, space: Space) -> int:
+    """Weights that are there while the supernet is, but for the teacher's."""
     names = [block.name for block in space.blocks]
-    supernet = parts.trained + _extra_bytes(space, names)
-    frozen = _taught_bytes(parts, settings) + _narrowed_bytes(parts, space)
-    return parts.near + frozen + supernet
+    supernet = parts.trained + extra_bytes(space, names)
+    return parts.near + _narrowed_bytes(parts, space) + supernet
 
 
 def _taught_bytes(parts: _Parts, settings: Settings) -> int:
@@ -242,36 +250,3 @@ def _at_once(teacher: Teacher, count: int) -> int:
     """How many of so many images an autoencoder takes at once."""
     _, height, width = teacher.image_shape
     return min(count, max(1, autoencoder.PIXELS // (height * width)))
-
-
-def _widest(space: Space) -> Architecture:
-    """The teacher's options but for ResNet layers that may be wider: what a supernet holds most."""
-    return Architecture(
-        {
-            block.name: {
-                slot.path: max(
-                    (option for option in slot.options if not _apart(option)),
-                    key=lambda option: option.cost.params,
-                ).name
-                for slot in block.slots
-            }
-            for block in space.blocks
-        }
-    )
-
-
-def _options(block: BlockSpace) -> list[Option]:
-    return [option for slot in block.slots for option in slot.options]
-
-
-def _extra_bytes(space: Space, names: Collection[str]) -> int:
-    """Weights of these blocks' supernets beside those that a slot's options share."""
-    blocks = [block for block in space.blocks if block.name in names]
-    options = [option for block in blocks for option in _options(block)]
-    return 4 * sum(option.cost.params for option in options if _apart(option))
-
-
-def _apart(option: Option) -> bool:
-    """Whether it has weights of its own: another kernel, a low rank."""
-    edit = option.edit or {}
-    return "rank" in edit or edit.get("kernel", 3) != 3
