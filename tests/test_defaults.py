@@ -63,8 +63,13 @@ def test_students_of_distilled_models_follow_their_teacher_alone():
     alone, reasons = resolved(distilled=True)
     assert alone.retrain.task_weight == 0 < alone.retrain.output_weight
     assert "distilled" in reasons["retrain.task_weight"]
-    given = {"retrain": {"task_weight": 0.5}}
-    assert resolved(given, distilled=True)[0].retrain.task_weight == 0.5
+
+
+@pytest.mark.parametrize(("task", "output"), [(0.0, 1.0), (0.5, 0.25)])
+def test_the_teachers_prediction_counts_whole_where_it_is_all(task, output):
+    for distilled in (False, True):
+        found = resolved({"retrain": {"task_weight": task}}, distilled=distilled)[0].retrain
+        assert (found.task_weight, found.output_weight) == (task, output)
 
 
 def test_a_retraining_without_a_goal_is_refused():

@@ -14,7 +14,8 @@ from diffnas.budget import parse_budget
 from diffnas.data import load_data
 from diffnas.errors import UserError
 from diffnas.progress import Progress
-from diffnas.settings import Settings
+from diffnas.settings import RetrainSettings, Settings
+from diffnas.stages import that_counts
 from tests.models import tiny_pipeline
 
 
@@ -101,3 +102,9 @@ def test_decoding_goes_to_the_run_folder_and_tells_its_progress(
     asked = caught.value.args[0]
     assert asked["cache"] == tmp_path / "run" / "data"
     assert asked["progress"] is progress
+
+
+def test_students_from_before_the_task_had_a_weight_stay_current():
+    before = RetrainSettings(steps=5).model_dump(exclude={"task_weight"})
+    assert that_counts(RetrainSettings(steps=5, task_weight=1.0)) == before
+    assert that_counts(RetrainSettings(steps=5, task_weight=0.0))["task_weight"] == 0

@@ -16,7 +16,8 @@ SUPERNET_SHARE = 1 / 8
 WEIGHTS = {"task_weight": 1.0, "output_weight": 0.25}
 """Of what the data ask for and of the teacher's prediction (measured: docs/results.md)."""
 
-WEIGHTS_OF_DISTILLED = {"task_weight": 0.0, "output_weight": 1.0}
+WEIGHTS_ALONE = {"task_weight": 0.0, "output_weight": 1.0}
+"""Where the teacher's prediction is all that a student follows."""
 
 DROPOUT = 0.1
 """Share of conditions left out in training (Ho and Salimans 2022, arXiv 2207.12598: 0.1 to 0.2)."""
@@ -79,12 +80,13 @@ def resolve(
         },
         settings.max_steps,
     )
+    alone = distilled if settings.retrain.task_weight is None else not settings.retrain.task_weight
     weights, weight_reasons = _fill(
         "retrain",
         {key: getattr(settings.retrain, key) for key in WEIGHTS},
         {
-            key: (each, "the model is distilled: its data ask for something else")
-            for key, each in (WEIGHTS_OF_DISTILLED if distilled else WEIGHTS).items()
+            key: (each, "a distilled model's data ask for something else than it predicts")
+            for key, each in (WEIGHTS_ALONE if alone else WEIGHTS).items()
         },
         settings.max_steps,
     )
@@ -116,7 +118,7 @@ def resolve(
     reasons = supernet_reasons | score_reasons | retrain_reasons
     if guidable:
         reasons |= data_reasons
-    return filled, reasons | weight_reasons if distilled else reasons
+    return filled, reasons | weight_reasons if alone else reasons
 
 
 def evaluation_batch(settings: EvaluateSettings, size: tuple[int, int]) -> int:

@@ -28,8 +28,8 @@ def check_dropout(teacher: Teacher, share: float) -> None:
     """Raise UserError if conditions are to be left out of a model that cannot be told nothing."""
     if share and not teacher.guidable:
         raise UserError(
-            f"data.condition_dropout = {share:g}: the model has no condition that stands for none; "
-            "leave it out"
+            f"data.condition_dropout = {share:g}: the model has no condition that stands for none, "
+            "or was distilled and is never told it; leave it out"
         )
 
 

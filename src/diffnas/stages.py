@@ -27,7 +27,7 @@ from diffnas.names import public_name
 from diffnas.progress import Progress
 from diffnas.retrain import fresh_weights, retrain
 from diffnas.scoring import score
-from diffnas.settings import DEFAULT_RULE, Settings
+from diffnas.settings import DEFAULT_RULE, RetrainSettings, Settings
 from diffnas.student.modeling import EditedModel
 from diffnas.student.saving import save_pipeline
 from diffnas.student.stock import as_model, stock_class
@@ -237,6 +237,14 @@ def _losses(table: Scores, judged: Scores, name: str, row: int) -> dict[str, flo
     return found
 
 
+def that_counts(how: RetrainSettings) -> dict[str, Any]:
+    """What of retraining's settings names a student.
+
+    Not a task weight of 1, so that students from before there was one stay current.
+    """
+    return how.model_dump(exclude={"task_weight"} if how.task_weight == 1 else None)
+
+
 def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, Any]) -> str:
     """Build and retrain the student, save it as a pipeline folder; its fingerprint.
 
@@ -244,7 +252,7 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
     """
     settings = job.settings
     made_from = fingerprint(
-        supernet_from, chosen["edits"], settings.retrain.model_dump(), settings.seed
+        supernet_from, chosen["edits"], that_counts(settings.retrain), settings.seed
     )
     folder, note = job.student / "pipeline", job.student / "student.json"
     finished = current_json(note, made_from, job.progress.say)

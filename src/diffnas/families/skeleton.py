@@ -235,7 +235,7 @@ def _text_encoders(source: Origin, index: Index) -> dict[str, Any]:
         with refusing(what), torch.device("meta"):
             encoder = of_kind(of_kind.config_class.from_dict(config))
         stored = config.get("dtype") or config.get("torch_dtype") or "float32"
-        found[name] = encoder.to(getattr(torch, stored)).eval()
+        found[name] = encoder.to(getattr(torch, stored, torch.float32)).eval()
     return found
 
 

@@ -32,13 +32,13 @@ def teaching(teacher: Teacher, precision: TeacherPrecision) -> Iterator[None]:
     weights = [*denoiser.parameters(), *denoiser.buffers()]
     loaded = [(each, each.data.to("cpu")) for each in weights if each.is_floating_point()]
     device = teacher.device
-    for tensor, _ in loaded:
-        tensor.data = tensor.data.bfloat16()
-    vars(denoiser)["forward"] = _Door(denoiser.forward, device.type, teacher.family.shared)
     try:
+        for tensor, _ in loaded:
+            tensor.data = tensor.data.bfloat16()
+        vars(denoiser)["forward"] = _Door(denoiser.forward, device.type, teacher.family.shared)
         yield
     finally:
-        del vars(denoiser)["forward"]
+        vars(denoiser).pop("forward", None)
         for tensor, values in loaded:
             tensor.data = values.to(device)
 
@@ -60,7 +60,10 @@ class _Door:
 
 
 def _taken(tensor: Tensor) -> Tensor:
-    """One number a row is a timestep or a scale of guidance: bfloat16 has no 999."""
+    """All but timesteps and scales of guidance, one number a row: bfloat16 has no 999.
+
+    FLUX rounds its timesteps itself, as it does wherever its weights are in bfloat16.
+    """
     return tensor.bfloat16() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
 
 

@@ -110,7 +110,9 @@ def _captions_bytes(parts: _Parts, teacher: Teacher) -> int | None:
         config: Any = encoder.config
         tokens = min(longest, getattr(config, "max_position_embeddings", longest))
         given = torch.zeros(embeddings.PART, tokens, dtype=torch.long, device="meta")
-        work.append(activation_bytes(encoder, kwargs={"input_ids": given}))
+        # Most pipelines take states from between the layers.
+        asked = {"input_ids": given, "output_hidden_states": True}
+        work.append(activation_bytes(encoder, kwargs=asked))
     awake = sum(map(weight_bytes, teacher.text_encoders))
     return parts.loaded + max(parts.resting, awake) + max(work)
 
