@@ -4,9 +4,8 @@
         --out runs/ablations
     python benchmarks/ablations.py ... --rows "as it is" "single path" --name ablations_paths
 
-Rows that change the search have a supernet of their own, the others share one a seed. A row takes
-about three minutes a seed on one core, so --rows splits a long table. Writes
-benchmarks/results/NAME.json. Resumable.
+Rows that change the search have a supernet of their own, the others share one a seed; --rows splits
+a long table. Writes benchmarks/results/NAME.json. Resumable.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def compare(recipes: Mapping[str, Sequence[str]], args: argparse.Namespace) -> N
             for name, recipe in recipes.items():
                 searched = [each for each in recipe if not each.startswith(SHARED)]
                 found = point(
-                    f"{name.replace('/', ' over ')}-steps-{args.steps}",
+                    f"{name}-steps-{args.steps}",
                     [*common, f"seed={seed}", f"retrain.steps={args.steps}", *recipe],
                     teacher=args.teacher,
                     data=args.data,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from diffnas.data import Data
@@ -14,6 +15,10 @@ from diffnas.student.modeling import trunk_groups
 from diffnas.supernet import Supernet
 from diffnas.trunk import widths
 from tests.models import tiny_inpainting, tiny_pipeline
+
+on_a_gpu = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a CUDA device, and this machine has none"
+)
 
 SMALL_SPACE = SpaceSettings(resnet_widths=(0.5,), attention_heads=(0.5, 0.0), conv_min_share=0.0)
 

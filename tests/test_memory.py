@@ -16,15 +16,17 @@ from diffnas.settings import SpaceSettings, parse
 from diffnas.space import make_space
 from tests.models import (
     tiny_flux,
+    tiny_flux2,
     tiny_latent_pipeline,
     tiny_pipeline,
     tiny_pixart,
     tiny_sd3,
     tiny_stable_diffusion,
+    tiny_text_encoder,
     tiny_xl,
 )
 
-OF_TEXTS = [tiny_stable_diffusion, tiny_xl, tiny_pixart, tiny_sd3, tiny_flux]
+OF_TEXTS = [tiny_stable_diffusion, tiny_xl, tiny_pixart, tiny_sd3, tiny_flux, tiny_flux2]
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
 
@@ -60,6 +62,17 @@ def test_captions_take_the_denoiser_and_all_text_encoders_at_work(make, tmp_path
     assert held + work <= found < held + 100 * work
 
 
+def test_states_between_a_text_encoders_layers_are_all_held(tmp_path):
+    found, layers = [], (2, 10)
+    for count in layers:
+        pipeline = tiny_stable_diffusion()
+        pipeline.text_encoder = tiny_text_encoder(num_hidden_layers=count)
+        captions = foretold(configs(pipeline, tmp_path / str(count)))["captions"]
+        found.append(captions - weight_bytes(pipeline.text_encoder))
+    state = 4 * PART * 77 * pipeline.text_encoder.config.hidden_size
+    assert found[1] - found[0] == (layers[1] - layers[0]) * state
+
+
 def test_text_encoders_weigh_what_their_files_do(tmp_path):
     pipeline = tiny_stable_diffusion()
     whole = foretold(configs(pipeline, tmp_path / "whole"))["captions"]
@@ -93,6 +106,20 @@ def test_on_a_cpu_what_rests_is_in_the_same_memory(tmp_path):
     resting = weights(pipeline, ["text_encoder", "vae"])
     assert here["scores"] - there["scores"] == resting
     assert here["captions"] - there["captions"] == weights(pipeline, ["vae"])
+
+
+@pytest.mark.parametrize(("device", "change"), [("cuda", -2), ("cpu", 2)])
+def test_a_teacher_in_half_precision_takes_half_its_memory_beside_the_cpus(
+    tmp_path, device, change
+):
+    folder = configs(tiny_pipeline(), tmp_path)
+    plain = foretold(folder, device=device)
+    halved = foretold(folder, {"teacher_precision": "bf16"}, device)
+    params = sum(each.numel() for each in tiny_pipeline().unet.parameters())
+    for stage in ("supernet", "retrain"):
+        assert halved[stage] - plain[stage] == change * params
+    for stage in ("scores", "evaluate"):
+        assert halved[stage] == plain[stage]
 
 
 def test_threads_hold_graphs_and_calls_of_their_own(tmp_path, monkeypatch):

@@ -96,15 +96,6 @@ def test_groups_and_gradient_checkpointing_save_memory(configs):
         assert saved["memory_bytes"][stage] < plain["memory_bytes"][stage]
 
 
-def test_a_teacher_in_half_precision_takes_half_its_memory_in_both_trainings(configs):
-    plain = plan(configs)
-    saved = plan(configs, {"teacher_precision": "bf16"})["memory_bytes"]
-    for stage in ("supernet", "retrain"):
-        assert plain["memory_bytes"][stage] - saved[stage] == 2 * plain["teacher"]["params"]
-    for stage in ("scores", "evaluate"):
-        assert plain["memory_bytes"][stage] == saved[stage]
-
-
 def test_groups_cost_a_teacher_pass_each_and_checkpointing_one_of_the_student(configs, steady):
     plain = plan(configs, AS_WIDE)["hours"]
     saving = {"supernet": {"groups": 3}, "retrain": {"gradient_checkpointing": True}}

@@ -335,3 +335,11 @@ def test_one_pixel_levels_can_be_trained():
     supernet = tiny_supernet(sample_size=2)
     fit(supernet, tiny_data(size=2), SETTINGS)
     assert all(torch.isfinite(value).all() for value in supernet.state_dict().values())
+
+
+def test_a_supernet_that_was_emptied_builds_nothing():
+    net = tiny_supernet()
+    chosen = Architecture({block.name: block.teacher for block in net.space.blocks})
+    net.blocks.clear()
+    with pytest.raises(KeyError):
+        net.build(chosen)

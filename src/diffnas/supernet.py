@@ -100,8 +100,8 @@ class Supernet:
         """
         denoiser = copy.deepcopy(self.base)
         apply_edits(denoiser, architecture.slot_edits(self.space))
-        for name, block in self.blocks.items():
-            weights = block.weights(architecture.blocks[name])
+        for name in architecture.blocks:
+            weights = self.blocks[name].weights(architecture.blocks[name])
             plain = denoiser.get_submodule(name)
             plain.load_state_dict({key: value.detach() for key, value in weights.items()})
         return denoiser.eval()

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
@@ -171,7 +172,6 @@ def test_digits_are_named(tmp_path):
 @pytest.fixture
 def saved(tmp_path):
     """A data set saved by `datasets`, whose captions are its pictures' colours."""
-    datasets = pytest.importorskip("datasets")
 
     def save_(**columns):
         photos = [Image.new("L", (8, 8), colour) for colour in range(20)]

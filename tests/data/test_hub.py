@@ -1,11 +1,14 @@
+import zipfile
+
+import datasets
 import numpy as np
 import pytest
+from datasets.exceptions import DatasetsError
+from huggingface_hub.errors import HTTPError
 from PIL import Image
 
 from diffnas.data import load_data
 from diffnas.errors import UserError
-
-datasets = pytest.importorskip("datasets")
 
 
 def saved(folder, **columns):
@@ -75,9 +78,12 @@ def test_column_without_images_is_an_error(tmp_path):
         load(source, image_column="number")
 
 
-def test_unreachable_hub_is_one_line_for_the_user(monkeypatch):
+@pytest.mark.parametrize(
+    "error", [ConnectionError, HTTPError, DatasetsError, zipfile.BadZipFile, RuntimeError]
+)
+def test_what_fails_on_the_hub_is_one_line_for_the_user(monkeypatch, error):
     def refuse(*_, **__):
-        raise ConnectionError("no route to host\nand much more")
+        raise error("no route to host\nand much more")
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(UserError, match=r"someone/photos.*no route to host\)") as caught:
@@ -92,6 +98,13 @@ def test_a_damaged_local_data_set_is_not_taken_for_one_of_the_hub(tmp_path, mark
         load(str(tmp_path))
     assert str(tmp_path) in str(caught.value)
     assert "Hub" not in str(caught.value)
+
+
+def test_a_card_that_cannot_be_read_is_a_damaged_data_set(tmp_path):
+    datasets.Dataset.from_dict({"photo": pictures(3)}).to_parquet(tmp_path / "train.parquet")
+    (tmp_path / "README.md").write_text("---\nconfigs: [a: b\n---\n")
+    with pytest.raises(UserError, match="holds a data set that cannot be read"):
+        load(str(tmp_path))
 
 
 def test_rows_without_a_picture_are_skipped_and_counted(tmp_path):

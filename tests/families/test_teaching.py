@@ -16,6 +16,7 @@ from diffnas.retrain import retrain
 from diffnas.settings import RetrainSettings, SupernetSettings
 from diffnas.supernet_training import BlockTraining
 from tests.engine import assert_same, tiny_data, tiny_supernet, tiny_teacher
+from tests.families import kinds
 
 CPU = torch.device("cpu")
 SUPERNET = SupernetSettings(steps=4, batch_size=4, learning_rate=1e-3)
@@ -130,3 +131,18 @@ def test_a_student_learns_nearly_the_same_from_it(features):
     exact, rounded = student_after("fp32", features), student_after("bf16", features)
     assert rounded.dtype == torch.float32
     assert 0 < distance(exact, rounded) < 0.3
+
+
+def test_positions_are_not_rounded():
+    given = {}
+    model = kinds.teacher("texts, shared modulation")
+    watch = model.denoiser.pos_embed.register_forward_pre_hook(
+        lambda _, ids: given.update(ids=ids[0])
+    )
+    inputs = kinds.inputs_of(model)
+    try:
+        with teaching(model, "bf16"):
+            model.denoiser(**inputs)
+    finally:
+        watch.remove()
+    assert given["ids"].dtype == torch.float32

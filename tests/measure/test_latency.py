@@ -5,6 +5,7 @@ import torch
 
 from diffnas.measure import latency
 from diffnas.measure.latency import latency_ms
+from tests.engine import on_a_gpu
 
 
 def test_a_sleep_takes_as_long_as_it_does() -> None:
@@ -40,7 +41,7 @@ def test_no_graph_is_made() -> None:
     assert not any(made)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="only GPUs work behind Python's back")
+@on_a_gpu  # only these work behind Python's back
 def test_work_on_a_gpu_is_waited_for() -> None:
     large = torch.rand(4096, 4096, device="cuda")
     calls = {"one": lambda: large @ large, "eight": lambda: [large @ large for _ in range(8)]}

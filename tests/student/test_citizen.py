@@ -13,9 +13,11 @@ from diffusers import (
 )
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
 from diffnas.student.modeling import MODULE_NAME, DiffNASUNet2DConditionModel
 from diffnas.student.saving import save_pipeline
+from tests.engine import on_a_gpu
 from tests.models import tiny_condition_unet, tiny_stable_diffusion
 
 EDITS = {
@@ -97,19 +99,13 @@ def test_layers_that_come_only_when_needed_make_the_same_images():
     assert all(weight.is_meta for weight in pipeline.unet.parameters())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="offloads from a GPU to the CPU")
+@on_a_gpu
 @pytest.mark.parametrize("way", ["enable_model_cpu_offload", "enable_sequential_cpu_offload"])
 def test_what_waits_on_the_cpu_makes_the_images_of_a_gpu(way):
     wanted, pipeline = images(student().to("cuda")), student()
     getattr(pipeline, way)()
     assert abs(images(pipeline) - wanted).max() < 1e-4
     assert all(weight.device.type != "cuda" for weight in pipeline.unet.parameters())
-
-
-@pytest.fixture
-def torchao() -> Any:
-    reason = "torchao is not installed; it comes with the extra 'test'"
-    return pytest.importorskip("torchao.quantization", reason=reason)
 
 
 def nearly(made: Any, wanted: Any) -> bool:
@@ -123,24 +119,20 @@ def are_eight_bits(unet: Any) -> bool:
     return bool(layers) and all(layer.weight.qdata.dtype == torch.int8 for layer in layers)
 
 
-def test_weights_in_eight_bits_sample_nearly_the_same(torchao):
+def test_weights_in_eight_bits_sample_nearly_the_same():
     pipeline = student()
     wanted = images(pipeline)
-    torchao.quantize_(pipeline.unet, torchao.Int8WeightOnlyConfig())
+    quantize_(pipeline.unet, Int8WeightOnlyConfig())
     assert are_eight_bits(pipeline.unet)
     assert nearly(images(pipeline), wanted)
 
 
-def test_a_folder_loads_in_eight_bits_and_is_saved_so_with_its_class(
-    torchao, tmp_path, monkeypatch
-):
+def test_a_folder_loads_in_eight_bits_and_is_saved_so_with_its_class(tmp_path, monkeypatch):
     cache = "diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE"
     monkeypatch.setattr(cache, str(tmp_path / "cache"))
     pipeline = student()
     save_pipeline(pipeline, tmp_path / "whole")
-    how = PipelineQuantizationConfig(
-        quant_mapping={"unet": TorchAoConfig(torchao.Int8WeightOnlyConfig())}
-    )
+    how = PipelineQuantizationConfig(quant_mapping={"unet": TorchAoConfig(Int8WeightOnlyConfig())})
     given = {"trust_remote_code": True, "dtype": torch.float32}
     loaded = DiffusionPipeline.from_pretrained(tmp_path / "whole", quantization_config=how, **given)
     assert are_eight_bits(loaded.unet)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 import warnings
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +19,23 @@ from diffnas.errors import RunError
 from diffnas.progress import Progress
 
 LARGE = 2**26  # bytes; more than this goes to a file, where one is allowed
+
+UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    Image.DecompressionBombError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's plugins raise on broken files: also whatever a wrong number trips them over."""
 
 
 def to_array(image: Image.Image, size: tuple[int, int], channels: int) -> np.ndarray:
@@ -124,10 +143,8 @@ def _fill(
     def decode(index: int) -> np.ndarray | None:
         try:
             image = ImageOps.exif_transpose(read(index))
-        except MemoryError:
-            raise
-        except Exception:  # Pillow's plugins let out whatever a broken file trips them over
-            return None  # and one bad picture among many is left out and counted
+        except UNREADABLE:  # one bad picture among many is left out and counted
+            return None
         try:
             return to_array(image, size, channels)
         # Modes that Pillow cannot convert, sizes of nothing, values that are no numbers.

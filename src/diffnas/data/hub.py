@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 from PIL import Image
 
 from diffnas.data.captions import COLUMN
@@ -14,7 +16,7 @@ from diffnas.data.decode import decode_all
 from diffnas.data.folder import pick
 from diffnas.data.loaded import Loaded
 from diffnas.data.streamed import streamed
-from diffnas.errors import RunError, UserError
+from diffnas.errors import UserError
 from diffnas.progress import Progress
 
 if TYPE_CHECKING:
@@ -88,6 +90,8 @@ def is_saved_dataset(folder: Path) -> bool:
 def _open(source: str, streamed_rows: int | None = None, cache: Path | None = None) -> Dataset:
     """The training split; or, where so many rows are asked for, as many of its stream."""
     import datasets
+    import huggingface_hub.errors
+    import pyarrow
 
     folder, streaming = Path(source).expanduser(), streamed_rows is not None
     try:
@@ -103,9 +107,20 @@ def _open(source: str, streamed_rows: int | None = None, cache: Path | None = No
             found = found["train"] if "train" in found else next(iter(found.values()))
         if streaming and streamed_rows is not None:
             found = streamed(found, source, streamed_rows, cache)
-    except RunError:  # a full disk, already said in a line
-        raise
-    except Exception as error:  # of four libraries and the network
+    except (
+        datasets.exceptions.DatasetsError,
+        huggingface_hub.errors.HTTPError,  # type: ignore[attr-defined]  # the HTTP library's own
+        pyarrow.ArrowException,
+        yaml.YAMLError,
+        zipfile.BadZipFile,
+        EOFError,
+        ImportError,  # no package for this kind of file
+        LookupError,
+        OSError,  # of the network too
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         if folder.is_dir():
             raise UserError(
@@ -137,12 +152,13 @@ def _image_column(table: Dataset, named: str | None, source: str) -> str:
 def _with_images(table: Dataset, column: str, source: str) -> Dataset:
     """See that the column gives pictures, also where it holds paths or encoded bytes."""
     import datasets
+    import pyarrow
 
     if isinstance(table.features[column], datasets.Image):
         return table
     try:
         return table.cast_column(column, datasets.Image())
-    except (NotImplementedError, TypeError, ValueError) as error:  # what pyarrow's casts raise
+    except (pyarrow.ArrowException, TypeError, ValueError) as error:
         raise UserError(
             f"image_column: column {column!r} of {source!r} holds no images; name another"
         ) from error

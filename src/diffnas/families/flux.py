@@ -66,7 +66,7 @@ def tokens(denoiser: nn.Module) -> int:
 
 
 def mu(denoiser: nn.Module, config: Mapping[str, Any], _: int) -> float:
-    """A line in the number of tokens."""
+    """A line in the number of tokens (``calculate_shift`` of diffusers' FLUX pipelines)."""
     least, most = config["base_image_seq_len"], config["max_image_seq_len"]
     share = (tokens(denoiser) - least) / (most - least)
     return float(config["base_shift"] + share * (config["max_shift"] - config["base_shift"]))

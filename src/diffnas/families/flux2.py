@@ -24,10 +24,13 @@ TEXTS = "encoder_hidden_states"
 
 FEW = (8.73809524e-05, 1.89833333)
 MANY = (0.00016927, 0.45666666)
-"""The shift for 10 and for 200 steps, as lines (slope, start) in the number of tokens."""
+"""The shift for 10 and for 200 steps, as lines (slope, start) in the number of tokens.
+
+Source: ``compute_empirical_mu`` of diffusers' FLUX.2 pipelines, whose modules take transformers.
+"""
 
 LARGE = 4300
-"""Beyond so many tokens the shift is that for many steps, however many are taken."""
+"""Beyond so many tokens the shift is that for many steps, however many are taken (ibid.)."""
 
 
 def supports(denoiser: Any) -> str | None:

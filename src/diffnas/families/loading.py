@@ -14,6 +14,7 @@ from diffnas.errors import UserError
 from diffnas.families import Teacher, origin
 from diffnas.families.autoencoder import COMPONENTS, autoencoder_of
 from diffnas.families.skeleton import frozen, skeleton
+from diffnas.families.text_encoders import text_encoders
 from diffnas.refusing import refusing
 from diffnas.student import saving
 
@@ -79,7 +80,11 @@ def load_skeleton(
     Raises:
         UserError: no such pipeline, it is incomplete or damaged, or it is not supported.
     """
-    return skeleton(origin.find(model, revision))
+    source = origin.find(model, revision)
+    found = skeleton(source)
+    encoders = text_encoders(source, saving.components(found.pipeline.config))
+    vars(found.pipeline).update(encoders)
+    return found
 
 
 def _sentence_pieces_alone(folder: Path) -> bool:

@@ -1,7 +1,5 @@
 """What a pipeline's configs tell: its denoiser without weights, and whether it is supported."""
 
-import importlib
-import importlib.util
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,8 +45,6 @@ Index = dict[str, tuple[str, str]]
 def skeleton(source: Origin) -> Teacher:
     """A teacher on the meta device; ``pipeline`` holds denoiser, scheduler and autoencoder.
 
-    Text encoders too, as far as their configs are there.
-
     Raises:
         UserError: the pipeline is incomplete, or is not supported.
     """
@@ -76,7 +72,7 @@ def skeleton(source: Origin) -> Teacher:
     parts = {family.component: denoiser}
     if why is None:
         coder = _autoencoder(source, index)
-        parts |= coder | _text_encoders(source, index)
+        parts |= coder
         why = _unfit(family.sample_shape(denoiser)[0], *coder.values())
     scheduler = _scheduler(source, index)
     if scheduler is not None:
@@ -217,26 +213,6 @@ def _autoencoder(source: Origin, index: Index) -> dict[str, Any]:
         with refusing(what), torch.device("meta"):
             return {component: getattr(diffusers, name).from_config(config)}
     return {}
-
-
-def _text_encoders(source: Origin, index: Index) -> dict[str, Any]:
-    """Those whose configs are there, on the meta device in the type of their files, by name."""
-    found: dict[str, Any] = {}
-    if importlib.util.find_spec("transformers") is None:
-        return found
-    for name, (library, kind) in index.items():
-        if library != "transformers" or not name.startswith("text_encoder"):
-            continue
-        of_kind = getattr(importlib.import_module(library), kind, None)
-        config = origin.get_json(source, f"{name}/config.json")
-        if of_kind is None or config is None:
-            continue
-        what = f"model {source.model}: its {name} cannot be made from its config"
-        with refusing(what), torch.device("meta"):
-            encoder = of_kind(of_kind.config_class.from_dict(config))
-        stored = config.get("dtype") or config.get("torch_dtype") or "float32"
-        found[name] = encoder.to(getattr(torch, stored, torch.float32)).eval()
-    return found
 
 
 def _unfit(channels: int, coder: Any = None) -> str | None:

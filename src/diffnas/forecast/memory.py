@@ -29,6 +29,8 @@ class _Parts:
     """The teacher and its largest student on the meta device, and their calls of one image.
 
     ``calls``: the student's; ``taught``: the teacher's, the same where streams stay as they are.
+    Bytes of weights: ``loaded``, the teacher's; ``trained``, the student's; ``resting``, what is on
+    the device's side though not in use; ``near``, the same in a training, with what it uses itself.
     """
 
     meta: Any
@@ -141,7 +143,7 @@ def _supernet_bytes(parts: _Parts, space: Space, settings: Settings, device: tor
 
     return (
         _standing(parts, space)
-        + _taught_bytes(parts, settings)
+        + _taught_bytes(parts, settings, device)
         + max(of_group(group) for group in groups(space, settings.supernet.groups))
     )
 
@@ -188,7 +190,7 @@ def _retrain_bytes(parts: _Parts, space: Space, settings: Settings, device: torc
     gradients = (workers + 1 if workers > 1 else 1) * parts.trained
     return (
         parts.near
-        + _taught_bytes(parts, settings)
+        + _taught_bytes(parts, settings, device)
         + _narrowed_bytes(parts, space)
         + (1 + MOMENTS + 1) * parts.trained  # with the average
         + max(gradients, size * held // _half(settings))
@@ -221,9 +223,11 @@ def _standing(parts: _Parts, space: Space) -> int:
     return parts.near + _narrowed_bytes(parts, space) + supernet
 
 
-def _taught_bytes(parts: _Parts, settings: Settings) -> int:
-    """Weights of the teacher while it teaches."""
-    return parts.loaded // (1 if settings.teacher_precision == "fp32" else 2)
+def _taught_bytes(parts: _Parts, settings: Settings, device: torch.device) -> int:
+    """Weights of the teacher while it teaches, and on the CPU as loaded, if that is the device."""
+    if settings.teacher_precision == "fp32":
+        return parts.loaded
+    return parts.loaded // 2 + (parts.loaded if device.type == "cpu" else 0)
 
 
 def _narrowed_bytes(parts: _Parts, space: Space) -> int:

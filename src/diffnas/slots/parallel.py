@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from diffnas.architecture import Edit
 from diffnas.settings import SpaceSettings
-from diffnas.slots import attention, feed_forward, parts
+from diffnas.slots import attention, beside
 
 KIND = "parallel"
 
@@ -24,15 +24,8 @@ def matches(module: Any) -> bool:
 
 
 def edits(module: Any, settings: SpaceSettings) -> Iterator[tuple[str, Edit | None]]:
-    """Options by name: each share of either part with each of the other.
-
-    Some heads always stay: through them alone the image sees the text.
-    """
-    shares = {
-        "heads": attention.some(module.attn.heads, settings),
-        "width": feed_forward.narrower(module.attn.mlp_hidden_dim, settings),
-    }
-    yield from parts.options(KIND, parts.combinations(shares), settings)
+    """Options by name."""
+    return beside.edits(KIND, module.attn.heads, module.attn.mlp_hidden_dim, settings)
 
 
 class SharedWeights(nn.Module):

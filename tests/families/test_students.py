@@ -1,0 +1,113 @@
+"""What every family promises: its students are what the search trained."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from diffnas import slots
+from diffnas.architecture import Architecture, joined
+from diffnas.blocks import capture
+from diffnas.families import Teacher
+from diffnas.measure.cost import to_meta
+from diffnas.settings import SpaceSettings
+from diffnas.space import make_space
+from diffnas.student.modeling import edit_module
+from diffnas.student.stock import as_model, stock_class
+from diffnas.supernet import Supernet
+from tests.families.kinds import KINDS, inputs_of, teacher
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_shared_forward_of_every_option_is_the_plain_modules(kind):
+    model = teacher(kind)
+    space = make_space(model.denoiser, model.family, SpaceSettings(max_subnets=10**9))
+    found = {joined(block.name, slot.path): slot for block in space.blocks for slot in block.slots}
+    _, calls = capture(model.denoiser, list(found), inputs_of(model))
+    for path, slot in found.items():
+        module, call = model.denoiser.get_submodule(path), calls[path]
+        shared = slots.SharedSlot(module, to_meta(module), slot)
+        given = shared(*call.args, **call.kwargs)
+        torch.testing.assert_close(given, call.output, msg=path)
+        for option in slot.options[1:]:
+            plain = edit_module(module, option.edit)
+            plain.load_state_dict(shared.weights(option.name))
+            shared.active = option.name
+            torch.testing.assert_close(
+                shared(*call.args, **call.kwargs),
+                plain(*call.args, **call.kwargs),
+                msg=f"{path} {option.name}",
+            )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_student_is_its_supernets_subnet(kind, tmp_path):
+    model = teacher(kind)
+    space = make_space(model.denoiser, model.family, SpaceSettings())
+    net = Supernet(model, space)
+    random = np.random.default_rng(0)
+    chosen = Architecture(
+        {
+            block.name: {slot.path: random.choice(slot.options).name for slot in block.slots}
+            for block in space.blocks
+        }
+    )
+    built = net.build(chosen)
+    denoiser: Any = model.denoiser
+    made = as_model(denoiser.config, chosen.edits(space), built.state_dict(), stock_class(denoiser))
+    made.save_pretrained(tmp_path)
+    again = type(made).from_pretrained(tmp_path)
+    inputs = inputs_of(model)
+    expected = model.family.prediction(built(**inputs))
+    torch.testing.assert_close(model.family.prediction(again(**inputs)), expected)
+    assert sum(p.numel() for p in again.parameters()) == chosen_cost(space, chosen)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_students_student_has_the_edits_of_both(kind):
+    first = teacher(kind)
+    for generation in range(2):
+        space = make_space(first.denoiser, first.family, SpaceSettings())
+        net = Supernet(first, space)
+        # The first lesser option everywhere that changes a part, and then the next.
+        chosen = Architecture(
+            {
+                block.name: {slot.path: part_of(slot, generation) for slot in block.slots}
+                for block in space.blocks
+            }
+        )
+        built = net.build(chosen)
+        denoiser: Any = first.denoiser
+        edits = chosen.edits(space)
+        made = as_model(denoiser.config, edits, built.state_dict(), stock_class(denoiser))
+        inputs = inputs_of(first)
+        given, expected = made(**inputs), built(**inputs)
+        torch.testing.assert_close(
+            first.family.prediction(given), first.family.prediction(expected)
+        )
+        first = Teacher(kind, first.pipeline, made, first.family)
+
+
+def part_of(slot: Any, generation: int) -> str:
+    """An option that changes heads alone, then one that changes widths alone."""
+    wanted = ("heads=1", "width=")[generation]
+    names = [option.name for option in slot.options if " " not in option.name]
+    return next((name for name in names if name.startswith(wanted)), slot.options[0].name)
+
+
+def chosen_cost(space: Any, chosen: Architecture) -> int:
+    total = space.base
+    for block in space.blocks:
+        total = total + block.cost_of(chosen.blocks[block.name]) - block.cost
+    return int(total.params)
+
+
+def test_a_transformers_first_layer_cannot_be_left_out_as_the_head_uses_it():
+    model = teacher("classes, transformer")
+    first, *others = make_space(model.denoiser, model.family, SpaceSettings()).blocks
+    assert "skip" not in [option.name for option in first.slots[0].options]
+    assert all("skip" in [o.name for o in block.slots[0].options] for block in others)
