@@ -100,6 +100,9 @@ class SpaceSettings(Section):
     feed_forward_widths: tuple[Ratio, ...] = Field(
         (0.5, 0.25), description="inner width of a transformer's feed-forwards over the teacher's"
     )
+    modulation_ranks: tuple[Ratio, ...] = Field(
+        (0.25,), description="what a transformer layer's norms are told, of this rank"
+    )
     transformer_layers: tuple[Ratio, ...] = Field(
         (0.5,), description="share of its layers that a UNet's transformer keeps"
     )

@@ -70,7 +70,7 @@ def test_a_student_is_its_supernets_subnet(kind, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_students_student_has_the_edits_of_both(kind):
     first = teacher(kind)
-    for generation in range(2):
+    for generation in range(3):
         space = make_space(first.denoiser, first.family, SpaceSettings())
         net = Supernet(first, space)
         # The first lesser option everywhere that changes a part, and then the next.
@@ -93,8 +93,8 @@ def test_a_students_student_has_the_edits_of_both(kind):
 
 
 def part_of(slot: Any, generation: int) -> str:
-    """An option that changes heads alone, then one that changes widths alone."""
-    wanted = ("heads=1", "width=")[generation]
+    """An option that changes modulation alone, then one of heads alone, then one of widths."""
+    wanted = ("modulation=", "heads=1", "width=")[generation]
     names = [option.name for option in slot.options if " " not in option.name]
     return next((name for name in names if name.startswith(wanted)), slot.options[0].name)
 
@@ -104,6 +104,20 @@ def chosen_cost(space: Any, chosen: Architecture) -> int:
     for block in space.blocks:
         total = total + block.cost_of(chosen.blocks[block.name]) - block.cost
     return int(total.params)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_with_projections_of_their_own_for_modulation_have_options_of_it(kind):
+    model = teacher(kind)
+    space = make_space(model.denoiser, model.family, SpaceSettings())
+    having = {
+        block.name
+        for block in space.blocks
+        for slot in block.slots
+        if any("modulation=" in option.name for option in slot.options)
+    }
+    own = model.family.name in ("dit", "sd3", "flux")
+    assert having == ({block.name for block in space.blocks} if own else set())
 
 
 def test_a_transformers_first_layer_cannot_be_left_out_as_the_head_uses_it():

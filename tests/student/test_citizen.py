@@ -15,10 +15,14 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
-from diffnas.student.modeling import MODULE_NAME, DiffNASUNet2DConditionModel
+from diffnas.student.modeling import (
+    MODULE_NAME,
+    DiffNASFluxTransformer2DModel,
+    DiffNASUNet2DConditionModel,
+)
 from diffnas.student.saving import save_pipeline
 from tests.engine import on_a_gpu
-from tests.models import tiny_condition_unet, tiny_stable_diffusion
+from tests.models import tiny_condition_unet, tiny_flux, tiny_stable_diffusion
 
 EDITS = {
     "mid_block.attentions.0": {"kind": "skip"},
@@ -70,6 +74,20 @@ def test_an_adapter_of_layers_that_a_student_kept_loads(tmp_path):
     save_adapter(tiny_stable_diffusion(), tmp_path)
     narrow = {"kind": "resnet", "width": 8, "groups": 2, "kernel": 3}
     student({"mid_block.resnets.0": narrow}).load_lora_weights(tmp_path)
+
+
+def test_an_adapter_of_what_a_product_stands_for_is_refused():
+    less = {"transformer_blocks.0": {"kind": "joint", "modulation": 2}}
+    whole = tiny_flux().transformer
+    made = DiffNASFluxTransformer2DModel.from_config(whole.config, edits=less)
+    rows, columns = whole.transformer_blocks[0].norm1.linear.weight.shape
+    path = "transformer.transformer_blocks.0.norm1.linear"
+    adapter = {
+        f"{path}.lora_A.weight": torch.zeros(2, columns),
+        f"{path}.lora_B.weight": torch.zeros(rows, 2),
+    }
+    with pytest.raises(ValueError, match="1 of 1 layers are not in this student"):
+        made.load_lora_adapter(adapter)
 
 
 def test_another_scheduler_can_take_its_place():

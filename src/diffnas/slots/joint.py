@@ -1,4 +1,7 @@
-"""A transformer layer of two streams, image and text (MMDiT): heads, feed-forwards, or left out."""
+"""A transformer layer of two streams, image and text (MMDiT): heads, feed-forwards, or left out.
+
+What its norms are told, too, where the layer has projections of its own for that.
+"""
 
 import copy
 from collections.abc import Iterator
@@ -11,7 +14,7 @@ from torch import Tensor, nn
 
 from diffnas.architecture import Edit
 from diffnas.settings import SpaceSettings
-from diffnas.slots import attention, feed_forward, parts
+from diffnas.slots import attention, feed_forward, modulation, parts
 
 KIND = "joint"
 
@@ -41,6 +44,7 @@ def edits(module: Any, settings: SpaceSettings) -> Iterator[tuple[str, Edit | No
         "heads": attention.some(module.attn.heads, settings),
         "width": feed_forward.widths(module.ff, settings),
         "context_width": [] if context is None else feed_forward.widths(context, settings),
+        "modulation": modulation.ranks(module, settings),
     }
     yield from parts.options(KIND, parts.combinations(shares), settings)
 
@@ -56,6 +60,7 @@ class SharedWeights(nn.Module):
         self.module.ff = feed_forward.ordered(self.module.ff)
         if self.module.ff_context is not None:
             self.module.ff_context = feed_forward.ordered(self.module.ff_context)
+        self.factors = modulation.Factors(module, options)
 
     def weights(self, edit: Edit | None) -> dict[str, Tensor]:
         """Views into the shared weights, named as in the option's plain module."""
@@ -70,4 +75,5 @@ class SharedWeights(nn.Module):
         found["ff"] = feed_forward.views(module.ff, edit.get("width"))
         if module.ff_context is not None:
             found["ff_context"] = feed_forward.views(module.ff_context, edit.get("context_width"))
+        found |= self.factors.views(module, edit.get("modulation"))
         return parts.views(module, found)

@@ -25,7 +25,7 @@ def matches(module: Any) -> bool:
 
 def edits(module: Any, settings: SpaceSettings) -> Iterator[tuple[str, Edit | None]]:
     """Options by name."""
-    return beside.edits(KIND, module.attn.heads, module.attn.mlp_hidden_dim, settings)
+    return beside.edits(KIND, module, module.attn.heads, module.attn.mlp_hidden_dim, settings)
 
 
 class SharedWeights(nn.Module):

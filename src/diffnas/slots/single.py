@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from diffnas.architecture import Edit
 from diffnas.settings import SpaceSettings
-from diffnas.slots import attention, beside, parts
+from diffnas.slots import attention, beside, modulation, parts
 
 KIND = "single"
 
@@ -25,7 +25,7 @@ def matches(module: Any) -> bool:
 
 def edits(module: Any, settings: SpaceSettings) -> Iterator[tuple[str, Edit | None]]:
     """Options by name."""
-    return beside.edits(KIND, module.attn.heads, module.mlp_hidden_dim, settings)
+    return beside.edits(KIND, module, module.attn.heads, module.mlp_hidden_dim, settings)
 
 
 class SharedWeights(nn.Module):
@@ -34,6 +34,7 @@ class SharedWeights(nn.Module):
     def __init__(self, module: Any, options: list[Edit | None]) -> None:
         super().__init__()
         self.module = ordered(module)
+        self.factors = modulation.Factors(module, options)
 
     def weights(self, edit: Edit | None) -> dict[str, Tensor]:
         """Views into the shared weights, one a copy, named as in the option's plain module."""
@@ -43,7 +44,8 @@ class SharedWeights(nn.Module):
         attn, out = self.module.attn, self.module.proj_out
         width = edit.get("width", self.module.mlp_hidden_dim)
         heads = edit.get("heads", attn.heads)
-        found = parts.views(self.module, {"attn": attention.views(attn, heads)})
+        less = self.factors.views(self.module, edit.get("modulation"))
+        found = parts.views(self.module, {"attn": attention.views(attn, heads), **less})
         for name in ("proj_mlp.weight", "proj_mlp.bias"):
             found[name] = found[name][:width]
         inner = heads * (attn.inner_dim // attn.heads)

@@ -1,5 +1,7 @@
 """A transformer's layer, or a UNet's transformer: heads, feed-forwards, fewer layers, or none.
 
+Of a layer with modulated norms their projection, too.
+
 Of a UNet's transformer all layers are changed alike.
 One slot for the whole, because what it leaves out together, projections, norms and modulation too,
 no slots of its parts could.
@@ -7,7 +9,7 @@ no slots of its parts could.
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers.models.attention import BasicTransformerBlock
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 
 from diffnas.architecture import Edit
 from diffnas.settings import SpaceSettings
-from diffnas.slots import attention, feed_forward, parts
+from diffnas.slots import attention, feed_forward, modulation, parts
 
 KIND = "transformer"
 
@@ -67,6 +69,7 @@ def edits(module: Any, settings: SpaceSettings) -> Iterator[tuple[str, Edit | No
             "heads": attention.fewer(heads, settings.attention_heads),
             "cross_heads": attention.fewer(cross, settings.attention_heads) if cross else [],
             "width": feed_forward.widths(layers[0].ff, settings),
+            "modulation": modulation.ranks(layers[0], settings),
         }
         first = {part: each[0] for part, each in shares.items() if each}
         reduced = [*parts.combinations(shares), *kept, *({**first, **each} for each in kept)]
@@ -89,6 +92,8 @@ class SharedWeights(nn.Module):
             if layer.attn2 is not None:
                 layer.attn2 = attention.ordered(layer.attn2)
             layer.ff = feed_forward.ordered(layer.ff)
+        layers = layers_of(self.module)
+        self.factors = nn.ModuleList(modulation.Factors(layer, options) for layer in layers)
 
     def weights(self, edit: Edit | None) -> dict[str, Tensor]:
         """Views into the shared weights, named as in the option's plain module."""
@@ -97,23 +102,25 @@ class SharedWeights(nn.Module):
             return {}
         layers = layers_of(self.module)
         if layers == [self.module]:
-            return _views(self.module, edit)
+            return self._views(0, edit)
         own: dict[str, Tensor] = {
             name: value
             for name, value in self.module.named_parameters()
             if not name.startswith("transformer_blocks.")
         }
         for place, index in enumerate(edit.get("layers", range(len(layers)))):
-            for name, value in _views(layers[index], edit).items():
+            for name, value in self._views(index, edit).items():
                 own[f"transformer_blocks.{place}.{name}"] = value
         return own
 
-
-def _views(layer: Any, edit: Edit) -> dict[str, Tensor]:
-    found = {
-        "attn1": attention.views(layer.attn1, edit.get("heads")),
-        "ff": feed_forward.views(layer.ff, edit.get("width")),
-    }
-    if layer.attn2 is not None:
-        found["attn2"] = attention.views(layer.attn2, edit.get("cross_heads"))
-    return parts.views(layer, found)
+    def _views(self, index: int, edit: Edit) -> dict[str, Tensor]:
+        layer = layers_of(self.module)[index]
+        factors = cast(modulation.Factors, self.factors[index])
+        found = {
+            "attn1": attention.views(layer.attn1, edit.get("heads")),
+            "ff": feed_forward.views(layer.ff, edit.get("width")),
+            **factors.views(layer, edit.get("modulation")),
+        }
+        if layer.attn2 is not None:
+            found["attn2"] = attention.views(layer.attn2, edit.get("cross_heads"))
+        return parts.views(layer, found)

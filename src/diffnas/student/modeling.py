@@ -13,7 +13,8 @@ An edit is a plain dict; its ``kind`` names the module type it applies to:
 - ``{"kind": "transformer", "heads": 2, "cross_heads": 0, "width": 64, "layers": [0, 2]}``: a
   ``Transformer2DModel`` or ``BasicTransformerBlock`` with so many heads of self- and
   cross-attention (0: without it), such feed-forwards, and those of its layers alone; what is not
-  named stays,
+  named stays. ``"modulation": 4``: what timestep and condition tell its norms goes through so many
+  channels, in these layers and in those of the next two kinds,
 - ``{"kind": "conv", "rank": 16}`` or ``{"kind": "conv", "kernel": 1}``: a ``Conv2d`` as the product
   of a k x k one with that many outputs and a 1 x 1 one, or with another kernel size,
 - ``{"kind": "joint", "heads": 2, "width": 64, "context_width": 32}``: a ``JointTransformerBlock``,
@@ -58,6 +59,12 @@ from diffusers.models.attention import (
 )
 from diffusers.models.attention_processor import Attention
 from diffusers.models.downsampling import Downsample2D
+from diffusers.models.normalization import (
+    AdaLayerNormContinuous,
+    AdaLayerNormZero,
+    AdaLayerNormZeroSingle,
+    SD35AdaLayerNormZeroX,
+)
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.transformers.transformer_flux import (
@@ -72,7 +79,7 @@ from diffusers.models.transformers.transformer_flux2 import (
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
-EDITS_FORMAT = 2
+EDITS_FORMAT = 3
 """Raised when the meaning of an edit changes, so that an older reader refuses instead of erring."""
 
 _SOURCE = Path(__file__).read_bytes()
@@ -100,6 +107,15 @@ TWO_STREAMS = JOINT | FluxSingleTransformerBlock
 LAYERS = Transformer2DModel | BasicTransformerBlock | TWO_STREAMS | Flux2SingleTransformerBlock
 RESIDUAL = ResnetBlock2D | Attention | FeedForward | LAYERS
 """Modules that can be left out."""
+
+
+MODULATED = (
+    AdaLayerNormContinuous,
+    AdaLayerNormZero,
+    AdaLayerNormZeroSingle,
+    SD35AdaLayerNormZeroX,
+)
+"""Norms that timestep and condition tell, through a linear layer, how far to shift and to scale."""
 
 
 class Skip(nn.Module):
@@ -362,6 +378,22 @@ def _feed_forward(layer: Any, width: int) -> nn.Module:
     return new
 
 
+def modulated(layer: nn.Module) -> list[str]:
+    """Names of a transformer layer's modulated norms, but for those whose layer is factored."""
+    norms = ((name, each) for name, each in layer.named_children() if isinstance(each, MODULATED))
+    return [name for name, norm in norms if isinstance(norm.linear, nn.Linear)]
+
+
+def _modulate(layer: nn.Module, edit: Mapping[str, Any]) -> None:
+    """In place."""
+    if (rank := edit.get("modulation")) is None:
+        return
+    for norm in map(layer.get_submodule, modulated(layer)):
+        old: Any = norm.linear
+        first = nn.Linear(old.in_features, rank, bias=False, **_like(old.weight))
+        norm.linear = nn.Sequential(first, _linear(old, columns=rank))
+
+
 def _transformer(layer: Any, edit: Mapping[str, Any]) -> nn.Module:
     new = copy.deepcopy(layer)
     if "layers" in edit:
@@ -369,6 +401,7 @@ def _transformer(layer: Any, edit: Mapping[str, Any]) -> nn.Module:
             [new.transformer_blocks[index] for index in edit["layers"]]
         )
     for block in getattr(new, "transformer_blocks", [new]):
+        _modulate(block, edit)
         for name, setting in (("attn1", "heads"), ("attn2", "cross_heads")):
             if (heads := edit.get(setting)) is not None:
                 old = getattr(block, name)
@@ -380,6 +413,7 @@ def _transformer(layer: Any, edit: Mapping[str, Any]) -> nn.Module:
 
 def _joint(layer: Any, edit: Mapping[str, Any]) -> nn.Module:
     new = copy.deepcopy(layer)
+    _modulate(new, edit)
     if (heads := edit.get("heads")) is not None:
         new.attn = _attention(layer.attn, heads)
         if getattr(layer, "attn2", None) is not None:
@@ -392,6 +426,7 @@ def _joint(layer: Any, edit: Mapping[str, Any]) -> nn.Module:
 
 def _single(layer: Any, edit: Mapping[str, Any]) -> nn.Module:
     new = copy.deepcopy(layer)
+    _modulate(new, edit)
     if (heads := edit.get("heads")) is not None:
         new.attn = _attention(layer.attn, heads)
     if (width := edit.get("width")) is not None:
@@ -529,7 +564,10 @@ def _check_adapter(model: nn.Module, adapter: Mapping[str, Tensor], prefix: str)
             unfit.append(path)
             continue
         outward = adapter.get(name.replace(".lora_A.", ".lora_B."))
-        weight = getattr(layer, "base_layer", layer).weight
+        weight = getattr(getattr(layer, "base_layer", layer), "weight", None)
+        if weight is None:  # a product of two layers stands there
+            unfit.append(path)
+            continue
         rows = weight.shape[0] if outward is None else outward.shape[0]
         if (weight.shape[0], weight.shape[1]) != (rows, value.shape[1]):
             unfit.append(path)
