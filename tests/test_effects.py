@@ -114,6 +114,12 @@ def test_only_so_many_images_are_taken():
     )
 
 
+def test_of_batches_as_many_are_taken_as_hold_so_many_images():
+    more = errors(SETTINGS.model_copy(update={"output_images": 5}))
+    for name, block in errors().blocks.items():
+        np.testing.assert_array_equal(more.blocks[name].losses, block.losses)
+
+
 def test_the_supernet_is_left_as_it_was():
     net = supernet()
     before = {name: value.clone() for name, value in net.state_dict().items()}

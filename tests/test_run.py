@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+import diffnas
 from diffnas import run
 from diffnas.budget import parse_budget
 from diffnas.data import load_data
@@ -108,3 +109,28 @@ def test_students_from_before_the_task_had_a_weight_stay_current():
     before = RetrainSettings(steps=5).model_dump(exclude={"task_weight"})
     assert that_counts(RetrainSettings(steps=5, task_weight=1.0)) == before
     assert that_counts(RetrainSettings(steps=5, task_weight=0.0))["task_weight"] == 0
+
+
+def test_a_student_of_another_choice_than_the_present_one_is_not_handed_out(tmp_path):
+    student = run.Student(tmp_path)
+    with pytest.raises(UserError, match="is not made yet; give"):
+        student.metrics()
+    (tmp_path / "student.json").write_text(json.dumps({"edits": {"a": {"kind": "skip"}}}))
+    (tmp_path / "architecture.json").write_text(json.dumps({"edits": {}}))
+    for ask in (student.pipeline, student.metrics):
+        with pytest.raises(UserError, match="is made of another choice than the present one"):
+            ask()
+
+
+def test_a_path_is_a_folder_whatever_it_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "compress", lambda model, **given: (model, given["data"]))
+    asked = [
+        diffnas.compress(model, data=data, out=tmp_path / "run")
+        for model, data in ((Path("digits"), Path("teacher")), ("digits", "teacher"))
+    ]
+    assert asked == [
+        (str(Path("digits").absolute()), str(Path("teacher").absolute())),
+        ("digits", "teacher"),
+    ]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from diffnas import run as runs
+from diffnas.alone import alone_in
 from diffnas.budget import Written, check_alone, parse_budget
 from diffnas.names import folder_name
 from diffnas.progress import Progress
@@ -52,9 +53,10 @@ def compress(
         chosen = parse(settings or {})
     else:
         chosen = load_settings(Path(settings))
+    folder = Path(out) if out is not None else Path("runs") / folder_name(str(model))
     given: dict[str, Any] = {
-        "data": str(data),
-        "out": Path(out) if out is not None else Path("runs") / folder_name(str(model)),
+        "data": _named(data),
+        "out": folder,
         "settings": chosen,
         "revision": revision,
         "variant": variant,
@@ -62,6 +64,13 @@ def compress(
         "progress": progress,
     }
     if smallest:
-        return compress_smallest(str(model), **given)
+        with alone_in(folder):
+            return compress_smallest(_named(model), **given)
     budget = parse_budget(**limits, tolerance=tolerance)
-    return runs.compress(str(model), budget=budget, until=until, **given)
+    with alone_in(folder):
+        return runs.compress(_named(model), budget=budget, until=until, **given)
+
+
+def _named(source: str | Path) -> str:
+    """A path is a folder, also if it is called 'digits' or 'teacher'."""
+    return str(source.absolute()) if isinstance(source, Path) else source

@@ -1,7 +1,7 @@
 """Whether a file that a stage left is there, whole, and made from what it would be now."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,14 @@ from diffnas.checkpoint import load_state
 from diffnas.errors import UserError
 
 Say = Callable[[str], None]
+
+
+def of_another_choice(made: Mapping[str, Any], chosen: Mapping[str, Any]) -> bool:
+    """Whether a student, by its student.json, is not the one that architecture.json has chosen.
+
+    A search that was changed, or asked for no more than its choice, leaves them so.
+    """
+    return "edits" in made and made["edits"] != chosen.get("edits")
 
 
 def current_tensors(file: Path, made_from: str, say: Say) -> dict[str, Tensor] | None:

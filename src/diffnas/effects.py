@@ -59,7 +59,7 @@ def output_errors(
     chosen = {each.name: near_fronts(each, table.blocks[each.name], settings) for each in blocks}
     assert settings.batch_size is not None
     parts = validation_parts(supernet, data, settings, seed)
-    parts = parts[: max(1, settings.output_images // settings.batch_size)]
+    parts = parts[: -(-settings.output_images // settings.batch_size)]
     batches = [noisy(supernet, data, part) for part in parts]
     macs = supernet.space.teacher.macs * settings.batch_size
     workers = min(workers_for(supernet.teacher.device, macs), len(blocks))

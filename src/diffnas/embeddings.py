@@ -39,7 +39,7 @@ def with_embeddings(
     """The data with the encoded captions, kept in ``folder``; as they are for a model without text.
 
     Equal captions are encoded once. All tensors of a caption are a row, in half precision, or in
-    single where the encoders' first states show that they outgrow half: language models' do.
+    single where the encoders' states outgrow half: language models' do.
 
     Raises:
         RunError: the disk is full.
@@ -49,30 +49,36 @@ def with_embeddings(
     texts, of = np.unique(np.array(data.captions, dtype=object), return_inverse=True)
     nothing = teacher.nothing()
     example = teacher.told([texts[0]]) if nothing is None else nothing
-    kind = np.float16 if np.abs(_rows(example, np.float32)).max() < HALF else np.float32
 
-    def encoded(first: int, last: int) -> npt.NDArray[Any]:
-        return _rows(teacher.told(list(texts[first:last])), kind)
-
-    with awake(teacher.text_encoders, teacher.device):
-        kept = filled(
+    def stored(kind: type[np.floating[Any]]) -> npt.NDArray[Any]:
+        return filled(
             folder / "captions.npy",
             (len(texts), sum(each[0].numel() for each in example.values())),
             kind,
-            encoded,
+            lambda first, last: _rows(teacher.told(list(texts[first:last])), kind),
             part=PART,
             made_from=fingerprint(of_texts(teacher), list(texts)),
             stage="captions",
             progress=progress or Progress(),
         )
+
+    kind: type[np.floating[Any]] = np.float16
+    with awake(teacher.text_encoders, teacher.device):
+        try:
+            _rows(example, kind)  # which says so at once, as a rule
+            kept = stored(kind)
+        except OverflowError:
+            kept = stored(kind := np.float32)
     none = {} if nothing is None else _by_name(_rows(nothing, kind), nothing)
     return replace(data, embeddings=Embeddings(_by_name(kept, example), none, of.astype(np.int64)))
 
 
 def _rows(condition: Condition, kind: type[np.floating[Any]]) -> npt.NDArray[Any]:
-    """All tensors of each row, one behind the other."""
-    rows = [each.reshape(len(each), -1).float() for each in condition.values()]
-    return torch.cat(rows, 1).cpu().numpy().astype(kind)
+    """All tensors of each row, one behind the other; OverflowError if that is too small a kind."""
+    rows = torch.cat([each.reshape(len(each), -1).float() for each in condition.values()], 1)
+    if kind is np.float16 and rows.abs().max() >= HALF:
+        raise OverflowError
+    return rows.cpu().numpy().astype(kind)
 
 
 def _by_name(rows: npt.NDArray[Any], example: Condition) -> dict[str, npt.NDArray[Any]]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from safetensors import SafetensorError
 
 from diffnas.errors import UserError
@@ -13,6 +14,8 @@ def refusing(what: str) -> Iterator[None]:
     """Turn whatever a pipeline's contents make diffusers raise into a UserError about them."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except (
         AttributeError,
         ImportError,

@@ -10,7 +10,7 @@ import yaml
 
 from diffnas import judging, stages
 from diffnas.architecture import FORMAT, space_to_json
-from diffnas.artifacts import check_format, read_json
+from diffnas.artifacts import check_format, of_another_choice, read_json
 from diffnas.budget import Budget
 from diffnas.checkpoint import write_json, write_text
 from diffnas.data import load_data
@@ -43,13 +43,36 @@ class Student:
     path: Path
 
     def pipeline(self) -> Any:
-        """The student as a diffusers pipeline."""
+        """The student as a diffusers pipeline.
+
+        Raises:
+            UserError: it is not made yet, or was of a choice before the present one.
+        """
+        self._check_made()
         return load(self.path / "pipeline")
 
     def metrics(self) -> dict[str, Any]:
-        """What was measured of teacher and student."""
-        content: dict[str, Any] = json.loads((self.path / "metrics.json").read_text("utf-8"))
-        return content
+        """What was measured of teacher and student.
+
+        Raises:
+            UserError: nothing was yet, or of a choice before the present one.
+        """
+        self._check_made()
+        found = read_json(self.path / "metrics.json")
+        if found is None:
+            raise UserError(
+                f"{self.path}: not measured yet; give the same 'diffnas compress' again"
+            )
+        return found
+
+    def _check_made(self) -> None:
+        made = read_json(self.path / "student.json")
+        chosen = read_json(self.path / "architecture.json") or {}
+        if made is None or of_another_choice(made, chosen):
+            what = "not made yet" if made is None else "made of another choice than the present one"
+            raise UserError(
+                f"{self.path}: the student is {what}; give the same 'diffnas compress' again"
+            )
 
 
 @dataclass(frozen=True)

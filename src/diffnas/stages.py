@@ -284,6 +284,7 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
     content = {
         "format": FORMAT,
         "fingerprint": made_from,
+        "edits": chosen["edits"],  # architecture.json may get another choice, not made yet
         "seconds": round(seconds, 1),
         # The run's settings.yaml is of its last command, which may have made another student.
         "settings": {

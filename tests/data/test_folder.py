@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from diffnas.data import decode, load_data
+from diffnas.data.folder import image_files
 from diffnas.errors import RunError, UserError
 from diffnas.progress import Progress
 
@@ -278,3 +279,17 @@ def test_cache_notices_changed_files(tmp_path, monkeypatch):
     load(pictures, cache=cache)
     save(pictures / "b.png", "L", colour=2)
     assert len(load(pictures, cache=cache).images) == 2
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
+    elsewhere, photos = tmp_path / "elsewhere", tmp_path / "photos"
+    for folder in (elsewhere, photos / "cat"):
+        folder.mkdir(parents=True)
+        save(folder / "a.png")
+    (photos / "dog").symlink_to(elsewhere)
+    (photos / "cat" / "again").symlink_to(photos)
+    (elsewhere / "back").symlink_to(photos / "cat")
+    (photos / "cat" / "forth").symlink_to(elsewhere)
+    found = [file.as_posix() for file in image_files(photos)]
+    assert found == ["cat/a.png", "cat/forth/a.png", "dog/a.png", "dog/back/a.png"]
+    assert load(photos, label_column="class").labels.tolist() == [0, 0, 1, 1]

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from diffnas.export.graph import flat, graphs
-from diffnas.families import Family, Teacher, flux, sd3, unet2d_condition
-from tests.models import tiny_flux, tiny_sd3, tiny_stable_diffusion, tiny_xl
+from diffnas.families import Family, Teacher, flux, sd3, unet2d, unet2d_condition
+from tests.models import tiny_flux, tiny_pipeline, tiny_sd3, tiny_stable_diffusion, tiny_xl
 
 
 def teacher(pipeline: Any, family: Family) -> Teacher:
@@ -35,3 +35,9 @@ def test_conditions_are_inputs_by_their_own_names(pipeline, family, names):
     given = [dict(flat(inputs))[name] for name in graph.example]
     with torch.no_grad():
         assert torch.equal(graph(*given), model.denoiser(**inputs).sample)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_model_of_two_classes_can_be_called(batch_size):
+    graph = graphs(teacher(tiny_pipeline(num_class_embeds=2), unet2d.FAMILY))["unet"]
+    assert len(graph(*graph.random_inputs(batch_size).values())) == batch_size

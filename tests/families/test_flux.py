@@ -1,6 +1,7 @@
 """FLUX.1: packed latents, their size, and guidance that is told."""
 
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,9 @@ from diffnas.families import Teacher
 from diffnas.families.batches import training_batch
 from diffnas.families.conditions import GUIDANCE
 from diffnas.families.flux import FAMILY
+from diffnas.families.loading import load_teacher
 from diffnas.student.modeling import DiffNASFluxTransformer2DModel
+from tests.families.folders import edit_json
 from tests.models import tiny_flux
 
 
@@ -149,3 +152,10 @@ def test_samples_depend_on_the_guidance():
         for guidance in (1.0, 30.0)
     )
     assert not np.array_equal(one, other)
+
+
+def test_a_pipeline_that_edits_images_is_refused(tmp_path: Path) -> None:
+    tiny_flux().save_pretrained(tmp_path)
+    edit_json(tmp_path / "model_index.json", _class_name="FluxKontextPipeline")
+    with pytest.raises(UserError, match="FluxKontextPipeline does more than make images"):
+        load_teacher(str(tmp_path))

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from diffnas.families import Teacher, origin
 from diffnas.families.loading import load_skeleton, load_teacher
+from diffnas.student.modeling import DiffNASUNet2DModel
 from tests.families.folders import WEIGHTS, flatten, refused
 from tests.models import tiny_latent_pipeline, tiny_pipeline, tiny_stable_diffusion
 
@@ -45,6 +46,7 @@ def test_half_precision_weights_become_single(tmp_path: Path) -> None:
 def test_a_student_is_a_teacher_too(student: Path, trust_remote_code: bool) -> None:
     teacher = load_teacher(str(student), trust_remote_code=trust_remote_code)
     assert teacher.denoiser.config.edits
+    assert type(teacher.denoiser) is DiffNASUNet2DModel
     assert_frozen(teacher)
 
 
@@ -53,6 +55,18 @@ def test_pipelines_with_all_files_in_one_folder_are_loaded(folder: Path) -> None
     flatten(folder)
     weights = load_teacher(str(folder)).denoiser.state_dict()
     assert all(torch.equal(expected[name], value) for name, value in weights.items())
+
+
+def test_of_what_has_no_such_variant_the_plain_weights_are_loaded(tmp_path: Path) -> None:
+    pipeline = tiny_stable_diffusion()
+    pipeline.save_pretrained(tmp_path)
+    for file in (tmp_path / "unet").glob("*.safetensors"):
+        file.unlink()
+    pipeline.unet.half().save_pretrained(tmp_path / "unet", variant="fp16")
+    teacher = load_teacher(str(tmp_path), variant="fp16")
+    weights = load_file(next((tmp_path / "vae").glob("*.safetensors")))
+    coder = teacher.pipeline.vae.state_dict()
+    assert all(torch.equal(coder[name], each) for name, each in weights.items())
 
 
 def test_a_variant_is_loaded_by_its_name(tmp_path: Path) -> None:

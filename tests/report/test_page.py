@@ -292,3 +292,13 @@ def test_the_supernets_curves_are_of_all_groups_of_blocks(tmp_path):
     ]
     (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert [each["loss"] for each in read_run(run).supernet] == [1.0, 2.0, 3.0]
+
+
+def test_a_student_of_another_choice_than_the_present_one_is_not_shown(tmp_path):
+    run = make_run(tmp_path)
+    student = run / "students" / "macs-0.5"
+    for edits, shown in ({}, True), ({"mid_block": {"kind": "skip"}}, False):
+        (student / "student.json").write_text(json.dumps({"format": 1, "edits": edits}))
+        (files,) = read_run(run).students
+        assert files.architecture
+        assert (bool(files.metrics), files.samples is not None) == (shown, shown)

@@ -57,6 +57,8 @@ def test_a_measure_has_its_unit_and_three_digits(key, measure, text):
         (None, 2, ""),
         (1, None, ""),
         (1, 0, ""),
+        (0.5, -0.1, ""),  # unbiased estimates may be below zero
+        (-0.1, 0.5, ""),
     ],
 )
 def test_a_ratio_is_student_over_teacher_where_both_are_known(student, teacher, text):

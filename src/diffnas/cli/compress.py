@@ -105,6 +105,7 @@ def run_and_show(
     """
     options.check_folder("--out", out)
     # Only now: usage errors must not wait for torch.
+    from diffnas.alone import alone_in
     from diffnas.device import resolve_device
 
     resolve_device(settings.device)
@@ -112,7 +113,7 @@ def run_and_show(
     from diffnas.run import compress as compress_
     from diffnas.smallest import compress_smallest
 
-    with show_progress() as progress:
+    with alone_in(out), show_progress() as progress:
         given = {"data": data, "out": out, "settings": settings, "progress": progress, **further}
         if budget is None:
             run = compress_smallest(model, **given)
@@ -126,5 +127,5 @@ def run_and_show(
     print_table(closing_table(student.metrics(), title=run.name))
     print_result(f"\npipeline  {student.path / 'pipeline'}")
     print_result(f"samples   {student.path / 'samples.png'}")
-    if (run.path / "report.html").exists():
+    if last == "report":
         print_result(f"report    {run.path / 'report.html'}")

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from diffnas.data.walk import files_below
 from diffnas.errors import UserError
 
 FILE = "metadata.jsonl"
@@ -24,8 +25,7 @@ def read_captions(folder: Path, files: Sequence[Path], column: str | None) -> li
         UserError: there is no metadata.jsonl, it is damaged, or a file is not in it, or twice.
     """
     name = column or COLUMN
-    visible = (table.relative_to(folder) for table in folder.rglob(FILE))
-    tables = sorted(t for t in visible if not any(part.startswith(".") for part in t.parts))
+    tables = sorted(file for file in files_below(folder) if file.name == FILE)
     if not tables:
         raise UserError(
             f"data: no captions in {str(folder)!r}, but the model takes text; add a {FILE} with "

@@ -11,6 +11,7 @@ from PIL import Image
 from diffnas.data.captions import read_captions
 from diffnas.data.decode import decode_all
 from diffnas.data.loaded import Loaded
+from diffnas.data.walk import files_below
 from diffnas.errors import UserError
 from diffnas.progress import Progress
 
@@ -67,9 +68,8 @@ def image_files(folder: Path) -> list[Path]:
     """Paths relative to the folder of all files that Pillow knows by suffix, sorted."""
     Image.init()
     suffixes = {s for s, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    found = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
-    visible = (f for f in found if not any(part.startswith(".") for part in f.parts))
-    return sorted((f for f in visible if f.suffix.lower() in suffixes), key=Path.as_posix)
+    found = (file for file in files_below(folder) if (folder / file).is_file())
+    return sorted((f for f in found if f.suffix.lower() in suffixes), key=Path.as_posix)
 
 
 def pick(count: int, limit: int | None) -> np.ndarray:

@@ -28,12 +28,12 @@ class Graph(nn.Module):
         return self.result(**dict(zip(self.example, inputs, strict=True)))
 
     def random_inputs(self, batch_size: int) -> dict[str, Tensor]:
-        """Normal numbers, and small whole ones where the example has such, always the same."""
+        """Normal numbers, 0 and 1 in turn where the example has whole ones; always the same."""
         random = torch.Generator().manual_seed(batch_size)
         return {
             name: torch.randn(batch_size, *each.shape[1:], generator=random)
             if each.is_floating_point()
-            else torch.arange(batch_size)
+            else torch.arange(batch_size) % 2  # a model may have no more classes than two
             for name, each in self.example.items()
         }
 

@@ -154,6 +154,7 @@ FAMILY = Family(
     ),
     captions=through(encoded)["captions"],  # there is no negative prompt
     shared=("txt_ids", "img_ids"),
+    pipelines=("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline"),
     mu=mu,
     levels=levels,
     distilled=lambda _: True,

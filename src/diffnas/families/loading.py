@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from diffusers import DiffusionPipeline
 
@@ -125,17 +124,19 @@ def _load(
     given |= saving.text_encoders(folder, saving.components(index), variant)
     with refusing(f"model {known.source} cannot be loaded"):
         for name in (component, *COMPONENTS):
-            kind = type(getattr(known.pipeline, name, None))
-            stock: Any = getattr(diffusers, kind.__name__, None)
-            if stock is not None and issubclass(kind, stock):
-                # diffusers leaves layers without stored weights at random, with a warning.
-                given[name], report = stock.from_pretrained(
-                    inner if name == component else folder / name,
-                    use_safetensors=True,
-                    variant=variant,
-                    output_loading_info=True,
-                )
-                saving.check_fit(report, known.source)
+            if (part := getattr(known.pipeline, name, None)) is None:
+                continue
+            # A student's class is our own, whatever code its folder brings.
+            place = inner if name == component else folder / name
+            # diffusers leaves layers without stored weights at random, with a warning.
+            given[name], report = type(part).from_pretrained(
+                place,
+                use_safetensors=True,
+                variant=saving.stored_variant(place, variant),
+                output_loading_info=True,
+            )
+            saving.check_fit(report, known.source)
+        saving.know_our_modules(index)
         return DiffusionPipeline.from_pretrained(
             folder,
             use_safetensors=True,

@@ -87,11 +87,16 @@ def read_run(run: Path) -> RunFiles:
 
 
 def _read_student(folder: Path) -> StudentFiles:
+    from diffnas.artifacts import of_another_choice
+
     samples = folder / "samples.png"
+    chosen, made = _read_json(folder / "architecture.json"), _read_json(folder / "student.json")
+    if of_another_choice(made, chosen):
+        return StudentFiles(folder.name, chosen, made={}, metrics={}, samples=None)
     return StudentFiles(
         name=folder.name,
-        architecture=_read_json(folder / "architecture.json"),
-        made=_read_json(folder / "student.json"),
+        architecture=chosen,
+        made=made,
         metrics=_read_json(folder / "metrics.json"),
         samples=samples.read_bytes() if samples.exists() else None,
     )

@@ -102,9 +102,11 @@ def mean(measure: Any) -> float | None:
 
 
 def ratio_text(student: Measure, teacher: Measure) -> str:
-    """Student over teacher: ``0.50``."""
+    """Student over teacher: ``0.50``; of what may be negative, as unbiased estimates, nothing."""
     above, below = mean(student), mean(teacher)
-    return "" if above is None or not below else f"{above / below:.2f}"
+    if above is None or below is None or above < 0 or below <= 0:
+        return ""
+    return f"{above / below:.2f}"
 
 
 def measure_text(key: str, measure: Measure) -> str:

@@ -51,6 +51,7 @@ def load(folder: str | Path) -> Any:
         _check_weights(file)
     models = {name: _load_model(folder / name, kind) for name, kind in classes.items() if kind}
     models |= text_encoders(folder, index)
+    know_our_modules(read_json(folder / "model_index.json"))
     absent = left_out(read_json(folder / "model_index.json"))
     with refusing(f"{folder} cannot be loaded"):
         return DiffusionPipeline.from_pretrained(folder, use_safetensors=True, **models, **absent)
@@ -114,10 +115,12 @@ def text_encoders(
         if library != "transformers" or not name.startswith("text_encoder"):
             continue
         kind = getattr(importlib.import_module("transformers"), class_name)
-        varied = variant if any((folder / name).glob(f"*.{variant}*.safetensors")) else None
         with refusing(f"{folder / name} cannot be loaded"):
             model, report = kind.from_pretrained(
-                folder / name, use_safetensors=True, variant=varied, output_loading_info=True
+                folder / name,
+                use_safetensors=True,
+                variant=stored_variant(folder / name, variant),
+                output_loading_info=True,
             )
         for complaint in ("missing", "mismatched"):
             if keys := sorted(map(str, report[f"{complaint}_keys"])):
@@ -127,6 +130,18 @@ def text_encoders(
                 )
         found[name] = model.eval()
     return found
+
+
+def stored_variant(folder: Path, variant: str | None) -> str | None:
+    """The variant, if a component has its weights in it; else its plain ones are meant."""
+    return variant if any(folder.glob(f"*.{variant}*.safetensors")) else None
+
+
+def know_our_modules(model_index: Mapping[str, Any]) -> None:
+    """Let diffusers find the classes of students under whichever module names an index has."""
+    for library, _ in components(model_index).values():
+        if _OUR_MODULE.fullmatch(library):
+            sys.modules.setdefault(library, modeling)
 
 
 def left_out(model_index: Mapping[str, Any]) -> dict[str, None]:
@@ -167,8 +182,6 @@ def _class(folder: Path, name: str, library: str, class_name: str) -> Any:
                 f"pipeline {folder}: {name} is a {class_name}, which this version of DiffNAS does"
                 " not know; upgrade diffnas"
             )
-        # diffusers looks up a passed component's module, under whichever name the index has.
-        sys.modules.setdefault(library, modeling)
         return kind
     if (folder / name / f"{library}.py").is_file():
         raise UserError(
