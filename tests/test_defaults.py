@@ -82,3 +82,9 @@ def test_max_steps_caps_both_trainings():
     settings, reasons = resolved({"max_steps": 5})
     assert (settings.supernet.steps, settings.retrain.steps) == (5, 5)
     assert "max_steps" in reasons["retrain.steps"]
+
+
+def test_why_a_student_follows_its_teacher_alone_is_said():
+    assert "distilled" in resolved(distilled=True)[1]["retrain.output_weight"]
+    asked = resolved({"retrain": {"task_weight": 0.0}})[1]
+    assert asked["retrain.output_weight"].endswith("as retrain.task_weight is 0")

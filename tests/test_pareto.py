@@ -2,14 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
 
 import diffnas
 from diffnas import score_table
-from diffnas.architecture import space_to_json
+from diffnas.architecture import BlockScores, Scores, space_to_json
 from diffnas.budget import parse_budget
 from diffnas.checkpoint import write_json
 from diffnas.cli import main
+from diffnas.pareto import read_scores
 from diffnas.select import select
 from tests.select.tables import three_blocks
 
@@ -87,3 +89,16 @@ def test_a_folder_without_scores_says_how_to_get_them(run, capsys):
     (run / "plan.json").unlink()
     assert main(["front", str(run)]) == 2
     assert "no run folder; name the --out of a 'diffnas compress'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("by", "factor"), [("output", 2), ("block", 1)])
+def test_it_goes_by_what_the_run_selects_by(run, by, factor):
+    table = three_blocks()
+    errors = {
+        name: BlockScores(each.choices, 2 * each.losses) for name, each in table.blocks.items()
+    }
+    score_table.save(Scores(table.space, errors), run / "output-errors.safetensors", "made up")
+    (run / "settings.yaml").write_text(f"score:\n  by: {by}\n")
+    (found,) = read_scores(run)
+    for name, each in table.blocks.items():
+        np.testing.assert_allclose(found.blocks[name].losses, factor * each.losses, rtol=1e-6)

@@ -16,11 +16,12 @@ from diffnas.families.batches import training_batch
 from diffnas.forecast.activations import saved_bytes
 from diffnas.losses import block_loss, block_target
 from diffnas.optimizer import Optimizer
-from diffnas.retrain import losses_of, retrain, split
+from diffnas.retrain import fresh_weights, losses_of, retrain, split
 from diffnas.rng import generator
 from diffnas.settings import RetrainSettings
 from diffnas.student.stock import as_model
 from tests.engine import assert_same, scramble, tiny_data, tiny_supernet
+from tests.models import tiny_pixart, tiny_sd3
 
 SETTINGS = RetrainSettings(
     steps=6, batch_size=16, learning_rate=1e-3, ema_decay=0.9, task_weight=1.0, output_weight=0.25
@@ -296,3 +297,15 @@ def test_a_batch_is_cut_along_its_images(count, parts, sizes):
     assert torch.equal(torch.cat([part.inputs["sample"] for part in found]), sample)
     assert torch.equal(torch.cat([part.inputs["timestep"] for part in found]), torch.arange(count))
     assert all(part.inputs["guidance"] is shared and part.inputs["x"] is None for part in found)
+
+
+@pytest.mark.parametrize("make", [tiny_pixart, tiny_sd3])
+def test_fresh_weights_are_those_a_class_begins_with(make):
+    model = make().transformer
+    kind, config = type(model), model.config
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+    fresh_weights(model, 3)
+    torch.manual_seed(3)
+    assert_same(model.state_dict(), kind.from_config(config).state_dict())

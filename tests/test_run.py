@@ -15,7 +15,8 @@ from diffnas.budget import parse_budget
 from diffnas.data import load_data
 from diffnas.errors import UserError
 from diffnas.progress import Progress
-from diffnas.settings import RetrainSettings, Settings
+from diffnas.select import check_tolerance
+from diffnas.settings import DEFAULT_RULE, RetrainSettings, Settings
 from diffnas.stages import that_counts
 from tests.models import tiny_pipeline
 
@@ -134,3 +135,14 @@ def test_a_path_is_a_folder_whatever_it_is_called(
         (str(Path("digits").absolute()), str(Path("teacher").absolute())),
         ("digits", "teacher"),
     ]
+
+
+@pytest.mark.parametrize(("rule", "refused"), [("random", True), ("local", False)])
+def test_a_tolerance_is_the_local_rules(rule: str, refused: bool) -> None:
+    budget = parse_budget(tolerance=2.0)
+    if refused:
+        with pytest.raises(UserError, match=r"--tolerance 2: is the local rule's, --rule random"):
+            check_tolerance(budget, rule)
+    else:
+        check_tolerance(budget, rule)
+        check_tolerance(budget, DEFAULT_RULE)

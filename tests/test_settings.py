@@ -167,3 +167,7 @@ def test_the_only_member_of_a_list_may_be_given_as_it_is():
     assert settings.space.include == ("mid_block.*",)
     assert settings.space.resnet_widths == (0.5,)
     assert settings.evaluate.seeds == (3,)
+
+
+def test_an_assignment_into_an_empty_section_fills_it(write):
+    assert load(write("retrain:\n"), ("retrain.steps=5",)).retrain.steps == 5

@@ -1,10 +1,23 @@
+from itertools import product
+
 import numpy as np
 import pytest
 
-from diffnas.architecture import BlockSpace, Cost, space_from_json, space_to_json
+from diffnas.architecture import (
+    Architecture,
+    BlockSpace,
+    Cost,
+    space_from_json,
+    space_to_json,
+    subnet_at,
+)
 from diffnas.budget import parse_budget
+from diffnas.families.unet2d import FAMILY
 from diffnas.select import RULES, select
-from diffnas.ties import architectures, sharing, tied, together
+from diffnas.settings import SpaceSettings
+from diffnas.space import make_space, smallest_cost
+from diffnas.ties import architectures, sharing, smallest, tied, together
+from tests.models import tiny_unet
 from tests.select.tables import block, scores
 
 
@@ -127,3 +140,22 @@ def test_no_rows_but_the_teachers_always_go_together():
     blocks = tied_scores().space.blocks[:2]
     rows = together(blocks, {each.name: each.choices()[:1] for each in blocks})
     assert np.array_equal(rows, [[0, 0]])
+
+
+@pytest.mark.parametrize("patterns", [(), ("up_blocks.0.*",), ("down_blocks.1.*",)])
+@pytest.mark.parametrize("metric", ["macs", "params"])
+def test_the_smallest_of_a_stock_space_is_the_least_of_what_goes_together(patterns, metric):
+    unet = tiny_unet(layers_per_block=2)
+    space = make_space(unet, FAMILY, SpaceSettings(preset="stock", exclude=patterns))
+    costs = []
+    groups = tied(space.blocks)
+    rows = [together(g, {b.name: b.choices() for b in g}) for g in groups]
+    for picked in product(*rows):
+        subnets = {
+            block.name: subnet_at(block, block.choices()[row])
+            for group, each in zip(groups, picked, strict=True)
+            for block, row in zip(group, each, strict=True)
+        }
+        costs.append(getattr(space.cost_of(Architecture(subnets)), metric))
+    assert getattr(smallest_cost(space, metric), metric) == min(costs)
+    assert getattr(space.cost_of(smallest(space.blocks, metric)), metric) == min(costs)

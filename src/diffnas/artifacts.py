@@ -76,9 +76,18 @@ def check_format(file: Path, content: Any) -> None:
 
 
 def whole_pipeline(folder: Path) -> bool:
-    """Whether a pipeline folder is there and none of its weight files is cut short."""
+    """Whether a pipeline folder is there, its models have weights, and no file is cut short."""
     weights = list(folder.glob("*/*.safetensors"))
     if not weights or not (folder / "model_index.json").exists():
+        return False
+    # What has a config.json is a model: schedulers and tokenizers have others.
+    models = {file.parent for file in folder.glob("*/config.json")}
+    shards = [
+        file.with_name(name)
+        for file in folder.glob("*/*.safetensors.index.json")
+        for name in (read_json(file) or {}).get("weight_map", {}).values()
+    ]
+    if models - {file.parent for file in weights} or not all(map(Path.exists, shards)):
         return False
     try:
         for file in weights:

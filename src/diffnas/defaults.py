@@ -81,13 +81,15 @@ def resolve(
         settings.max_steps,
     )
     alone = distilled if settings.retrain.task_weight is None else not settings.retrain.task_weight
+    why_alone = (
+        "a distilled model's data ask for something else than it predicts"
+        if distilled
+        else "as retrain.task_weight is 0"
+    )
     weights, weight_reasons = _fill(
         "retrain",
         {key: getattr(settings.retrain, key) for key in WEIGHTS},
-        {
-            key: (each, "a distilled model's data ask for something else than it predicts")
-            for key, each in (WEIGHTS_ALONE if alone else WEIGHTS).items()
-        },
+        {key: (each, why_alone) for key, each in (WEIGHTS_ALONE if alone else WEIGHTS).items()},
         settings.max_steps,
     )
     if not any(weights.values()):

@@ -14,8 +14,8 @@ from diffnas.architecture import Architecture, Cost, Scores
 from diffnas.budget import Amount, Budget
 from diffnas.errors import UserError
 from diffnas.select import select
-from diffnas.settings import DEFAULT_RULE
-from diffnas.space import smallest_cost
+from diffnas.select.table import make_table
+from diffnas.settings import DEFAULT_RULE, saved_settings
 from diffnas.trunk_width import aimed_at
 
 METRICS = ("macs", "params")
@@ -70,8 +70,7 @@ def front(
     if points < 2:
         raise UserError(f"--points {points}: a front needs 2 or more")
     tables = read_scores(Path(run))
-    teacher = getattr(tables[0].space.teacher, metric)
-    least = [getattr(smallest_cost(scores.space), metric) / teacher for scores in tables]
+    least = [make_table(scores, {}).smallest(metric) for scores in tables]
     found: list[Point] = []
     for share in np.linspace(1.0, min(least), points):
         scores = min(
@@ -87,14 +86,16 @@ def front(
 
 
 def read_scores(run: Path) -> list[Scores]:
-    """The score tables of a run folder, one for each trunk.
+    """The score tables of a run folder, one for each trunk: those that its settings select by.
 
     Raises:
         UserError: none there, or one of a newer format.
     """
     tables = []
+    by_block = saved_settings(run / "settings.yaml").get("score", {}).get("by") == "block"
+    names = JUDGED_BY[by_block:]
     for folder in (run, *sorted(run.glob("trunk-*"))):
-        read = (score_table.read(folder / f"{name}.safetensors") for name in JUDGED_BY)
+        read = (score_table.read(folder / f"{name}.safetensors") for name in names)
         tables += [table for table in read if table is not None][:1]
     if tables:
         return tables

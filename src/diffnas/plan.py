@@ -21,7 +21,7 @@ from diffnas.measure.cost import call_cost, to_meta
 from diffnas.select import check_reachable, check_rule
 from diffnas.settings import Settings
 from diffnas.space import smallest_cost
-from diffnas.ties import architectures
+from diffnas.ties import architectures, smallest
 from diffnas.timing import edited
 from diffnas.trunk_width import space_for
 
@@ -81,7 +81,7 @@ def describe(
     return {
         "teacher": asdict(space.teacher),
         "smallest": asdict(smallest_cost(space)),
-        "largest": asdict(_cost_at(space, "macs", max)),
+        "largest": asdict(_largest_cost(space)),
         "subnets": architectures(space.blocks),
         "blocks": [_block(block, space.teacher) for block in space.blocks],
         "left": left_as_they_are(teacher, space),
@@ -175,23 +175,22 @@ def _smallest(teacher: Teacher, space: Space, budget: Budget) -> dict[str, float
     found = {}
     for kind in budget.limits():
         if kind in ("macs", "params"):
-            found[kind] = float(getattr(_cost_at(space, kind, min), kind))
+            found[kind] = float(getattr(smallest_cost(space, kind), kind))
         elif kind == "memory":
-            least = Architecture({block.name: block.smallest for block in space.blocks})
-            found[kind] = memory_of(teacher, space)[1](least)
+            found[kind] = memory_of(teacher, space)[1](smallest(space.blocks))
     return found
 
 
-def _cost_at(space: Space, kind: str, extreme: Any) -> Cost:
-    """The whole's cost with every slot at its least or most in that metric."""
-    total = space.base
-    for block in space.blocks:
-        subnet = {
-            slot.path: extreme(slot.options, key=lambda option: getattr(option.cost, kind)).name
+def _largest_cost(space: Space) -> Cost:
+    """The whole's cost with every slot at its most MACs: the teacher's own, if none has more."""
+    most = {
+        block.name: {
+            slot.path: max(slot.options, key=lambda option: option.cost.macs).name
             for slot in block.slots
         }
-        total = total + block.cost_of(subnet) - block.cost
-    return total
+        for block in space.blocks
+    }
+    return space.cost_of(Architecture(most))
 
 
 def _whole(teacher: Teacher, space: Space, kind: str) -> float:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import ModelMixin
@@ -165,17 +166,12 @@ def retrain(
     return seconds
 
 
-def fresh_weights(model: nn.Module, seed: int) -> None:
-    """Give every layer the random weights of its class, the same on every device."""
-    device = next(model.parameters()).device
-    model.to("cpu")
+def fresh_weights(model: Any, seed: int) -> None:
+    """Give a model the random weights that its class begins with, the same on every device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for module in model.modules():
-            reset = getattr(module, "reset_parameters", None)
-            if callable(reset):
-                reset()
-    model.to(device)
+        fresh = type(model).from_config(model.config)
+    model.load_state_dict(fresh.state_dict())
 
 
 def losses_of(

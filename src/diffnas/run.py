@@ -29,8 +29,8 @@ from diffnas.own_samples import own_samples
 from diffnas.plan import check_budget, describe
 from diffnas.progress import Progress
 from diffnas.report import write_report
-from diffnas.select import check_rule
-from diffnas.settings import Settings
+from diffnas.select import check_rule, check_tolerance
+from diffnas.settings import Settings, saved_settings
 from diffnas.stages import Job
 from diffnas.student.saving import load
 from diffnas.trunk_width import space_for
@@ -112,6 +112,7 @@ def compress(
         RunError: training diverged or the disk is full; the last good checkpoint is kept.
     """
     check_rule(settings.select.rule)
+    check_tolerance(budget, settings.select.rule)
     if until is not None and until not in STAGES:
         raise UserError(f"until {until!r}: no such stage; one of {', '.join(STAGES)}")
     device = resolve_device(settings.device)
@@ -231,7 +232,7 @@ def _note_settings(file: Path, settings: Settings, progress: Progress) -> None:
     """Write the settings; say which differ from those written before."""
     values = settings.model_dump(mode="json")
     if file.exists():
-        before = _read_yaml(file)
+        before = saved_settings(file)
         old, new = _flat(before), _flat(values)
         changed = [
             f"{key} {old[key]} -> {value}"
@@ -241,15 +242,6 @@ def _note_settings(file: Path, settings: Settings, progress: Progress) -> None:
         if changed:
             progress.say(f"settings changed: {', '.join(changed)}")
     write_text(file, yaml.safe_dump(values, sort_keys=False))
-
-
-def _read_yaml(file: Path) -> dict[str, Any]:
-    """The file's settings; none if it is damaged, since it is written again."""
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        return {}
-    return values if isinstance(values, dict) else {}
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -256,7 +256,9 @@ def load(path: Path | None = None, assignments: tuple[str, ...] = ()) -> Setting
         *sections, name = key.split(".")
         target = values
         for section in sections:
-            inner = target.setdefault(section, {})
+            if target.get(section) is None:  # a section of a file that is empty
+                target[section] = {}
+            inner = target[section]
             if not isinstance(inner, dict):
                 raise UserError(f"--set {assignment}: {section} is a value, not a section")
             target = inner
@@ -308,3 +310,12 @@ def known_names() -> list[str]:
         else:
             names.append(key)
     return names
+
+
+def saved_settings(file: Path) -> dict[str, Any]:
+    """A run's own note of its settings; none if it is not there or damaged."""
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, yaml.YAMLError, UnicodeDecodeError):
+        return {}
+    return values if isinstance(values, dict) else {}

@@ -20,7 +20,7 @@ from diffnas.settings import SpaceSettings
 from diffnas.student.modeling import edit_module, layers_on_streams, narrow_trunk, trunk_groups
 from diffnas.student.needs import needs
 from diffnas.student.stock import STOCK, stock_class
-from diffnas.ties import sharing
+from diffnas.ties import sharing, smallest
 
 Known = dict[str, list[Option]]
 """Options that were counted already, by module, inputs and edits, in words."""
@@ -252,9 +252,6 @@ def _saving(slot: SlotSpace) -> int:
     return slot.options[0].cost.macs - slot.options[-1].cost.macs
 
 
-def smallest_cost(space: Space) -> Cost:
-    """Cost of the denoiser when every slot takes its cheapest option."""
-    total = space.base
-    for block in space.blocks:
-        total = total + block.cost_of(block.smallest) - block.cost
-    return total
+def smallest_cost(space: Space, metric: str = "macs") -> Cost:
+    """Cost of the architecture of least MACs, or least parameters."""
+    return space.cost_of(smallest(space.blocks, metric))

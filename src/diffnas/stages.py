@@ -139,7 +139,8 @@ def scores(job: Job, net: Supernet, supernet_from: str) -> tuple[Scores, str]:
 
     def make(**given: Any) -> Scores:
         # Nobody may take the errors that earlier scores led to for these scores'.
-        (job.search / "output-errors.safetensors").unlink(missing_ok=True)
+        for end in ("", "-checkpoint"):
+            (job.search / f"output-errors{end}.safetensors").unlink(missing_ok=True)
         return score(net, job.data, kind=job.settings.supernet.block_loss, **given)
 
     return _table(job, "scores", made_from, make), made_from
@@ -279,6 +280,7 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
             progress=job.progress,
             log={"student": job.student.name},
         )
+    note.unlink(missing_ok=True)  # of whatever student was there
     card = model_card(chosen, own_class=isinstance(model, EditedModel))
     save_pipeline(_pipeline(job.teacher, model), folder, card)
     content = {

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from diffnas.architecture import BlockSpace
+from diffnas.architecture import Architecture, BlockSpace, Subnet, subnet_at
 
 Needs = Mapping[str, Any]
 
@@ -67,6 +67,34 @@ def together(
             if all(before.get(name, each) == each for name, each in own.items())
         ]
     return np.array([picked for picked, _ in found], dtype=np.int64)
+
+
+def smallest(blocks: Sequence[BlockSpace], metric: str = "macs") -> Architecture:
+    """The architecture of least MACs or parameters, of blocks that are tied as they go together."""
+    found: dict[str, Subnet] = {}
+    for members in tied(blocks):
+        if len(members) == 1 and members[0].only is None:
+            block = members[0]
+            found[block.name] = {
+                slot.path: min(
+                    reversed(slot.options), key=lambda option: getattr(option.cost, metric)
+                ).name
+                for slot in block.slots
+            }
+            continue
+        choices = {block.name: block.choices() for block in members}
+        rows = together(members, choices)
+        costs = sum(
+            np.array([getattr(block.cost_of(subnet_at(block, each)), metric) for each in own])[
+                rows[:, column]
+            ]
+            for column, block in enumerate(members)
+            for own in [choices[block.name]]
+        )
+        least = rows[int(np.argmin(costs))]
+        for block, row in zip(members, least, strict=True):
+            found[block.name] = subnet_at(block, choices[block.name][row])
+    return Architecture({block.name: found[block.name] for block in blocks})
 
 
 def architectures(blocks: Sequence[BlockSpace]) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from diffnas.architecture import Architecture, Space
+from diffnas.architecture import Space
 from diffnas.budget import Budget
 from diffnas.errors import UserError
 from diffnas.families import Family
@@ -17,6 +17,7 @@ from diffnas.measure.memory import memory_bytes
 from diffnas.settings import Settings
 from diffnas.space import make_space, smallest_cost, trunk_size
 from diffnas.student.modeling import apply_edits
+from diffnas.ties import smallest
 
 EXPONENT = 1 / 2
 """The trunk's width is the budget's share to this power; slots do the rest.
@@ -115,12 +116,11 @@ def _least(meta: nn.Module, inputs: Mapping[str, Any], space: Space, kind: str) 
     Memory takes a trace of the whole, so it is only looked at where it is asked for.
     """
     if kind in ("macs", "params"):
-        return float(getattr(smallest_cost(space), kind) / getattr(space.teacher, kind))
+        return float(getattr(smallest_cost(space, kind), kind) / getattr(space.teacher, kind))
     if kind != "memory":
         return None
     model = copy.deepcopy(meta)
-    cheapest = Architecture({block.name: block.smallest for block in space.blocks})
-    apply_edits(model, cheapest.edits(space))
+    apply_edits(model, smallest(space.blocks).edits(space))
     return memory_bytes(model, inputs) / memory_bytes(meta, inputs)
 
 

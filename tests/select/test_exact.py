@@ -75,3 +75,11 @@ def test_memory_which_is_no_sum_over_blocks_is_held_too():
 
 def share(table, architecture):
     return table.space.cost_of(architecture).macs / table.space.teacher.macs
+
+
+@pytest.mark.parametrize("tiny", [0.0, 1e-20])
+def test_a_loss_of_nearly_nothing_keeps_the_others_apart(tiny):
+    one, other = (block(name, [(10, 10), (6, 6), (2, 2)]) for name in "ab")
+    table = scores(one, other, losses={"a": [tiny, 0.3, 1.0], "b": [0.1, 0.2, 2.0]})
+    chosen = select(table, parse_budget(macs=0.8), "global-exact")
+    assert sum_of_losses(table, chosen) == best_of_all(table, macs=0.8)

@@ -206,3 +206,15 @@ def test_a_layer_in_training_mode_hands_its_mode_on_to_no_option():
     for subnet in (space.blocks[2].teacher, space.blocks[2].smallest):
         block.activate(subnet)
         assert torch.equal(block(sample, time), block(sample, time))
+
+
+def test_ranks_are_multiples_too():
+    settings = EVERYTHING.model_copy(update={"multiple_of": 8, "conv_ranks": (0.3,)})
+    ranks = {
+        option.edit["rank"]
+        for *_, slot, _ in slots_of("as it is", settings)
+        for option in slot.options
+        if option.edit and "rank" in option.edit
+    }
+    assert ranks
+    assert all(rank % 8 == 0 for rank in ranks)

@@ -99,6 +99,15 @@ def select(
     return Selection(architecture, cost, tolerance, table.own_rows(rows), predicted)
 
 
+def check_tolerance(budget: Budget, rule: str) -> None:
+    """Raise UserError for a tolerance beside another rule than the local one, whose it is."""
+    if budget.tolerance is not None and rule not in ("local", DEFAULT_RULE):
+        raise UserError(
+            f"--tolerance {budget.tolerance:g}: is the local rule's, --rule {rule} has none; "
+            "leave one of them out"
+        )
+
+
 def written(limits: Mapping[str, Amount]) -> str:
     """The limits as they are given on the command line."""
     return " ".join(

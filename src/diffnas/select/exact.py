@@ -49,8 +49,12 @@ def _solve(table: Table, limits: Limits) -> Rows | None:
             costs: Floats = np.concatenate([table.costs[metric][name] for name in names])
             rest = limit * ROUNDING - table.fixed[metric]
             constraints.append(LinearConstraint(costs[None], -np.inf, rest))
+    objective = np.concatenate(losses)
+    positive = objective[objective > 0]
+    # In units of the least, that the solver's tolerances may not blur it; but not of a mere zero.
+    unit = max(positive.min(), 1e-12 * positive.max()) if len(positive) else 1.0
     solved = milp(
-        np.concatenate(losses) / min(float(values.min()) or 1.0 for values in losses),
+        objective / unit,
         constraints=constraints,
         integrality=np.ones(starts[-1]),
         bounds=Bounds(0, 1),

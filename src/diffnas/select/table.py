@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from diffnas.architecture import Architecture, BlockSpace, Scores, subnet_at
-from diffnas.ties import tied, together
+from diffnas.ties import smallest, tied, together
 
 Floats = npt.NDArray[np.float64]
 Rows = dict[str, int]
@@ -111,10 +111,7 @@ class Table:
     def smallest(self, metric: str) -> float:
         """The least share of that metric that any architecture reaches."""
         if metric in self.whole:
-            blocks = self.scores.space.blocks
-            return self.whole[metric](
-                Architecture({block.name: block.smallest for block in blocks})
-            )
+            return self.whole[metric](smallest(self.scores.space.blocks))
         return self.fixed[metric] + sum(float(v.min()) for v in self.costs[metric].values())
 
 

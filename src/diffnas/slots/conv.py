@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from diffnas.architecture import TEACHER, Edit
 from diffnas.settings import SpaceSettings
+from diffnas.slots import parts
 
 KIND = "conv"
 
@@ -29,11 +30,8 @@ def edits(conv: nn.Conv2d, settings: SpaceSettings) -> Iterator[tuple[str, Edit 
     if settings.preset != "full":
         return
     full = min(conv.out_channels, conv.weight[0].numel())
-    seen = set()
-    for ratio in sorted(settings.conv_ranks, reverse=True):
-        rank = max(1, round(conv.out_channels * ratio))
-        if rank <= full and rank not in seen:
-            seen.add(rank)
+    for rank in parts.multiples(conv.out_channels, settings.conv_ranks, settings.multiple_of):
+        if rank <= full:
             yield f"rank={rank}", {"kind": KIND, "rank": rank}
     same_size = tuple(2 * int(pad) + 1 for pad in conv.padding) == conv.kernel_size
     if conv.stride == (1, 1) and same_size:

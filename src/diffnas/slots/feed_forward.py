@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from diffnas.architecture import TEACHER, Edit
 from diffnas.settings import SpaceSettings
+from diffnas.slots import parts
 
 KIND = "feed_forward"
 
@@ -44,11 +45,9 @@ def widths(layer: Any, settings: SpaceSettings) -> list[int]:
 
 def narrower(full: int, settings: SpaceSettings) -> list[int]:
     """The shares of a width that settings ask for, in multiples, falling."""
-    step = settings.multiple_of
     wanted = settings.feed_forward_widths if settings.preset == "full" else ()
-    ratios = sorted(wanted, reverse=True)
-    found = (max(step, round(full * ratio / step) * step) for ratio in ratios)
-    return [width for width in dict.fromkeys(found) if width < full]
+    found = parts.multiples(full, wanted, settings.multiple_of)
+    return [width for width in found if width < full]
 
 
 class SharedWeights(nn.Module):

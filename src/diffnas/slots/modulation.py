@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from diffnas.architecture import Edit
 from diffnas.settings import SpaceSettings
+from diffnas.slots import parts
 from diffnas.student.modeling import modulated
 
 
@@ -21,8 +22,7 @@ def ranks(layer: nn.Module, settings: SpaceSettings) -> list[int]:
     if not shapes or settings.preset != "full":
         return []
     inputs = min(columns for _, columns in shapes)
-    wanted = sorted(settings.modulation_ranks, reverse=True)
-    found = dict.fromkeys(max(1, round(inputs * ratio)) for ratio in wanted)
+    found = parts.multiples(inputs, settings.modulation_ranks, settings.multiple_of)
     whole = sum(rows * columns for rows, columns in shapes)
     return [rank for rank in found if rank * sum(map(sum, shapes)) < whole]
 

@@ -32,6 +32,12 @@ def combinations(shares: Mapping[str, Sequence[Any]]) -> list[Edit]:
     return [edit for edit in found if edit]
 
 
+def multiples(full: int, ratios: Iterable[float], step: int) -> list[int]:
+    """Those shares of a width in multiples of ``step``, one at least; falling, each once."""
+    falling = sorted(ratios, reverse=True)
+    return list(dict.fromkeys(max(step, round(full * ratio / step) * step) for ratio in falling))
+
+
 def name(edit: Edit) -> str:
     """Of an option: ``heads=2 width=64``; of a list, its length."""
     shown = {part: len(share) if isinstance(share, list) else share for part, share in edit.items()}
