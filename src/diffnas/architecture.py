@@ -110,8 +110,12 @@ class BlockSpace:
     @property
     def smallest(self) -> Subnet:
         """The subnet of the options with fewest MACs; of equal ones, the last."""
+        return self.least("macs")
+
+    def least(self, metric: str) -> Subnet:
+        """The subnet of the options with the least of a metric; of equal ones, the last."""
         return {
-            slot.path: min(reversed(slot.options), key=lambda option: option.cost.macs).name
+            slot.path: min(reversed(slot.options), key=lambda o: getattr(o.cost, metric)).name
             for slot in self.slots
         }
 

@@ -92,8 +92,8 @@ def read_scores(run: Path) -> list[Scores]:
         UserError: none there, or one of a newer format.
     """
     tables = []
-    by_block = saved_settings(run / "settings.yaml").get("score", {}).get("by") == "block"
-    names = JUDGED_BY[by_block:]
+    how = saved_settings(run / "settings.yaml").get("score") or {}
+    names = JUDGED_BY[how.get("by") == "block" :]
     for folder in (run, *sorted(run.glob("trunk-*"))):
         read = (score_table.read(folder / f"{name}.safetensors") for name in names)
         tables += [table for table in read if table is not None][:1]

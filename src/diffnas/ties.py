@@ -74,24 +74,17 @@ def smallest(blocks: Sequence[BlockSpace], metric: str = "macs") -> Architecture
     found: dict[str, Subnet] = {}
     for members in tied(blocks):
         if len(members) == 1 and members[0].only is None:
-            block = members[0]
-            found[block.name] = {
-                slot.path: min(
-                    reversed(slot.options), key=lambda option: getattr(option.cost, metric)
-                ).name
-                for slot in block.slots
-            }
+            found[members[0].name] = members[0].least(metric)
             continue
         choices = {block.name: block.choices() for block in members}
         rows = together(members, choices)
-        costs = sum(
+        costs = [
             np.array([getattr(block.cost_of(subnet_at(block, each)), metric) for each in own])[
-                rows[:, column]
+                picks
             ]
-            for column, block in enumerate(members)
-            for own in [choices[block.name]]
-        )
-        least = rows[int(np.argmin(costs))]
+            for block, own, picks in zip(members, choices.values(), rows.T, strict=True)
+        ]
+        least = rows[int(np.argmin(np.sum(costs, axis=0)))]
         for block, row in zip(members, least, strict=True):
             found[block.name] = subnet_at(block, choices[block.name][row])
     return Architecture({block.name: found[block.name] for block in blocks})
