@@ -145,8 +145,10 @@ def test_joined_budgets_all_hold(run, teacher):
     assert shares["memory_bytes"] <= 0.95
 
 
-def test_a_tolerance_is_the_local_rules_whatever_rule_is_set(run, teacher):
-    assert compress(teacher, run, "--tolerance", "50", "--rule", "random") == 0
+def test_a_tolerance_is_the_local_rules(run, teacher, capsys):
+    assert compress(teacher, run, "--tolerance", "50", "--rule", "random") == 2
+    assert "--rule random has none" in capsys.readouterr().err
+    assert compress(teacher, run, "--tolerance", "50") == 0
     made = json.loads((run / "students" / "tolerance-50" / "architecture.json").read_text())
     assert (made["rule"], made["tolerance"]) == ("local", 50)
 
