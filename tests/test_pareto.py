@@ -46,7 +46,7 @@ def test_it_goes_from_the_teacher_to_the_smallest_and_dearer_points_have_less_lo
 def test_a_point_is_what_the_budget_alone_would_give(run, rule):
     chosen = select(three_blocks(), parse_budget(params=0.5), rule)
     point = min(
-        diffnas.front(run, metric="params", rule=rule, points=2000),
+        diffnas.front(run, metric="params", rule=rule, points=400),
         key=lambda point: (abs(point.params - chosen.cost.params / 431), point.loss),
     )
     assert point.cost == chosen.cost

@@ -35,14 +35,15 @@ def calls(count=2):
 def test_shared_prefixes_change_no_score(name, conv_min_share):
     block, given = supernet(conv_min_share).blocks[name], [call[name] for call in calls()]
     table = score_block(block, given, "residual")
-    expected = np.zeros(len(table.choices))
+    some = np.random.default_rng(0).permutation(len(table.choices))[:100]
+    expected = np.zeros(len(some))
     with torch.no_grad():
         for call in given:
             target = block_target(call, "residual")
-            for row, choice in enumerate(table.choices):
+            for place, choice in enumerate(table.choices[some]):
                 block.activate(subnet_at(block.space, choice))
-                expected[row] += float(block_loss(block(*call.args, **call.kwargs), target)) / 2
-    np.testing.assert_allclose(table.losses, expected, rtol=1e-5, atol=1e-12)
+                expected[place] += float(block_loss(block(*call.args, **call.kwargs), target)) / 2
+    np.testing.assert_allclose(table.losses[some], expected, rtol=1e-5, atol=1e-12)
 
 
 def test_every_subnet_is_scored_once_and_the_first_row_is_the_teachers():
