@@ -92,12 +92,15 @@ def test_states_that_outgrow_half_precision_are_kept_in_single(tmp_path):
 
 
 def test_so_are_they_if_one_caption_alone_does(tmp_path):
-    teacher, _ = listening()
-    known = with_embeddings(teacher, captioned("0.25", "20000"), tmp_path)
-    assert teacher.condition(known, np.arange(2))["grid"].tolist() == [
-        [[0.25, 0.5, 1.0]],
-        [[2e4, 4e4, 8e4]],
-    ]
+    teacher, heard = listening()
+    for times in (1, 0):  # and are read by a second call
+        heard.clear()
+        known = with_embeddings(teacher, captioned("0.25", "20000"), tmp_path)
+        assert ("0.25" in heard) == (times > 0)
+        assert teacher.condition(known, np.arange(2))["grid"].tolist() == [
+            [[0.25, 0.5, 1.0]],
+            [[2e4, 4e4, 8e4]],
+        ]
 
 
 def test_a_model_without_text_has_none(tmp_path):

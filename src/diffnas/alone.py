@@ -26,12 +26,10 @@ def alone_in(out: Path) -> Iterator[None]:
     name = f"diffnas-{hashlib.sha256(whose.encode()).hexdigest()[:16]}.lock"
     lock = FileLock(Path(tempfile.gettempdir()) / name, timeout=0)
     try:
-        lock.acquire()
+        held = lock.acquire()
     except Timeout:
         raise UserError(
             f"--out {out}: another diffnas is at work in it; wait for it, or give another folder"
         ) from None
-    try:
+    with held:
         yield
-    finally:
-        lock.release()

@@ -63,11 +63,10 @@ def compress(
         "trust_remote_code": trust_remote_code,
         "progress": progress,
     }
-    if smallest:
-        with alone_in(folder):
-            return compress_smallest(_named(model), **given)
-    budget = parse_budget(**limits, tolerance=tolerance)
     with alone_in(folder):
+        if smallest:
+            return compress_smallest(_named(model), **given)
+        budget = parse_budget(**limits, tolerance=tolerance)
         return runs.compress(_named(model), budget=budget, until=until, **given)
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from diffnas.data import Data, Embeddings
-from diffnas.data.filled import filled
+from diffnas.data.filled import filled, rows_done
 from diffnas.errors import UserError
 from diffnas.families import Teacher
 from diffnas.families.conditions import Condition
@@ -49,20 +49,24 @@ def with_embeddings(
     texts, of = np.unique(np.array(data.captions, dtype=object), return_inverse=True)
     nothing = teacher.nothing()
     example = teacher.told([texts[0]]) if nothing is None else nothing
+    file, made_from = folder / "captions.npy", fingerprint(of_texts(teacher), list(texts))
+    shape = (len(texts), sum(each[0].numel() for each in example.values()))
 
     def stored(kind: type[np.floating[Any]]) -> npt.NDArray[Any]:
         return filled(
-            folder / "captions.npy",
-            (len(texts), sum(each[0].numel() for each in example.values())),
+            file,
+            shape,
             kind,
             lambda first, last: _rows(teacher.told(list(texts[first:last])), kind),
             part=PART,
-            made_from=fingerprint(of_texts(teacher), list(texts)),
+            made_from=made_from,
             stage="captions",
             progress=progress or Progress(),
         )
 
-    kind: type[np.floating[Any]] = np.float16
+    # An earlier call may have seen that they outgrow half.
+    single = rows_done(file, shape, np.float32, made_from) > 0
+    kind: type[np.floating[Any]] = np.float32 if single else np.float16
     with awake(teacher.text_encoders, teacher.device):
         try:
             _rows(example, kind)  # which says so at once, as a rule

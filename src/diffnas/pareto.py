@@ -93,7 +93,7 @@ def read_scores(run: Path) -> list[Scores]:
     """
     tables = []
     how = saved_settings(run / "settings.yaml").get("score") or {}
-    names = JUDGED_BY[how.get("by") == "block" :]
+    names = ("scores",) if how.get("by") == "block" else JUDGED_BY
     for folder in (run, *sorted(run.glob("trunk-*"))):
         read = (score_table.read(folder / f"{name}.safetensors") for name in names)
         tables += [table for table in read if table is not None][:1]

@@ -78,13 +78,11 @@ def smallest(blocks: Sequence[BlockSpace], metric: str = "macs") -> Architecture
             continue
         choices = {block.name: block.choices() for block in members}
         rows = together(members, choices)
-        costs = [
-            np.array([getattr(block.cost_of(subnet_at(block, each)), metric) for each in own])[
-                picks
-            ]
-            for block, own, picks in zip(members, choices.values(), rows.T, strict=True)
-        ]
-        least = rows[int(np.argmin(np.sum(costs, axis=0)))]
+        costs = np.zeros(len(rows))
+        for block, picks in zip(members, rows.T, strict=True):
+            subnets = [block.cost_of(subnet_at(block, each)) for each in choices[block.name]]
+            costs += np.array([getattr(cost, metric) for cost in subnets])[picks]
+        least = rows[int(costs.argmin())]
         for block, row in zip(members, least, strict=True):
             found[block.name] = subnet_at(block, choices[block.name][row])
     return Architecture({block.name: found[block.name] for block in blocks})

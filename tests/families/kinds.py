@@ -35,7 +35,6 @@ from tests.models import (
 
 CPU = torch.device("cpu")
 
-
 KINDS: dict[str, tuple[Callable[[], Any], Family]] = {
     "pixels": (tiny_pipeline, unet2d.FAMILY),
     "texts": (tiny_stable_diffusion, unet2d_condition.FAMILY),
@@ -51,9 +50,7 @@ KINDS: dict[str, tuple[Callable[[], Any], Family]] = {
     "texts, few steps": (lambda: tiny_flux2(distilled=True), flux2.FAMILY),
 }
 
-
 OF_TEXTS = [kind for kind, (_, family) in KINDS.items() if family.captions is not None]
-
 
 WITH_STREAMS = [kind for kind, (_, family) in KINDS.items() if family.streams is not None]
 

@@ -15,13 +15,11 @@ from tests.families.kinds import CPU, KINDS, OF_TEXTS, teacher, told
 NOT_GUIDED = ["texts, few steps"]
 """Though their family can be."""
 
-
 TOLD = [
     kind
     for kind, (_, family) in KINDS.items()
     if family.nothing is not None and kind not in NOT_GUIDED
 ]
-
 
 OWN_CALL: dict[str, Any] = {
     "pixart": {"use_resolution_binning": False},

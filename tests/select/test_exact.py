@@ -83,3 +83,15 @@ def test_a_loss_of_nearly_nothing_keeps_the_others_apart(tiny):
     table = scores(one, other, losses={"a": [tiny, 0.3, 1.0], "b": [0.1, 0.2, 2.0]})
     chosen = select(table, parse_budget(macs=0.8), "global-exact")
     assert sum_of_losses(table, chosen) == best_of_all(table, macs=0.8)
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+def test_the_choice_does_not_depend_on_the_unit_of_losses(unit):
+    one, other = (block(name, [(10, 10), (6, 6), (2, 2)]) for name in "ab")
+    losses = {"a": [0.01, 0.3, 1.0], "b": [0.1, 0.2, 2.0]}
+    scaled = {name: [unit * loss for loss in each] for name, each in losses.items()}
+    picked = [
+        select(scores(one, other, losses=each), parse_budget(macs=0.8), "global-exact").rows
+        for each in (losses, scaled)
+    ]
+    assert picked[0] == picked[1]

@@ -67,9 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILURE
     except (KeyboardInterrupt, typer.Abort):
         return _fail(*explain(KeyboardInterrupt()))
-    except Exception as error:
-        # Broad on purpose, the one place that is: nothing is behind it but the shell, and whatever
-        # comes out a user gets as a line. Nothing goes on after it, and --debug shows the rest.
+    except Exception as error:  # broad, as the last: a user gets a line and a status, whatever
         if debug:
             raise
         return _fail(*explain(error))

@@ -37,7 +37,7 @@ def filled(
         RunError: the disk is full.
     """
     note = file.with_suffix(".json")
-    done = _done(file, note, made_from, shape, dtype)
+    done = rows_done(file, shape, dtype, made_from)
     if done < shape[0]:
         array = _opened(file, note, shape, dtype, fresh=done == 0)
         last = time.monotonic()
@@ -56,11 +56,9 @@ def filled(
     return kept
 
 
-def _done(
-    file: Path, note: Path, made_from: str, shape: tuple[int, ...], dtype: type[np.generic]
-) -> int:
+def rows_done(file: Path, shape: tuple[int, ...], dtype: type[np.generic], made_from: str) -> int:
     """How many rows an earlier call has left; 0 if they are of something else or damaged."""
-    said = read_json(note) or {}
+    said = read_json(file.with_suffix(".json")) or {}
     try:
         kept = np.load(file, mmap_mode="r")
     except (FileNotFoundError, EOFError, ValueError):

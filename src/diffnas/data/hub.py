@@ -90,7 +90,6 @@ def is_saved_dataset(folder: Path) -> bool:
 def _open(source: str, streamed_rows: int | None = None, cache: Path | None = None) -> Dataset:
     """The training split; or, where so many rows are asked for, as many of its stream."""
     import datasets
-    import huggingface_hub.errors
     import pyarrow
 
     folder, streaming = Path(source).expanduser(), streamed_rows is not None
@@ -109,14 +108,13 @@ def _open(source: str, streamed_rows: int | None = None, cache: Path | None = No
             found = streamed(found, source, streamed_rows, cache)
     except (
         datasets.exceptions.DatasetsError,
-        huggingface_hub.errors.HTTPError,  # type: ignore[attr-defined]  # the HTTP library's own
         pyarrow.ArrowException,
         yaml.YAMLError,
         zipfile.BadZipFile,
         EOFError,
         ImportError,  # no package for this kind of file
         LookupError,
-        OSError,  # of the network too
+        OSError,  # of the network and the Hub too
         RuntimeError,
         TypeError,
         ValueError,

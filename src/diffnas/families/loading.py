@@ -121,7 +121,8 @@ def _load(
     if inner != folder and variant is None and not trust_remote_code:
         return saving.load(folder)
     given: dict[str, Any] = dict(saving.left_out(index))
-    given |= saving.text_encoders(folder, saving.components(index), variant)
+    parts = saving.components(index)
+    given |= saving.text_encoders(folder, parts, variant)
     with refusing(f"model {known.source} cannot be loaded"):
         for name in (component, *COMPONENTS):
             if (part := getattr(known.pipeline, name, None)) is None:
@@ -136,7 +137,7 @@ def _load(
                 output_loading_info=True,
             )
             saving.check_fit(report, known.source)
-        saving.know_our_modules(index)
+        saving.know_our_modules(parts)
         return DiffusionPipeline.from_pretrained(
             folder,
             use_safetensors=True,

@@ -1,7 +1,7 @@
 """A part of transformer layers: what timestep and condition tell their norms, of lower rank.
 
 A projection of its own in every layer (adaLN-Zero: Peebles and Xie, arXiv 2212.09748), for one
-vector an image: hardly any MACs, but 30 % of the parameters of DiT-XL/2, and 27 % of FLUX.1's.
+vector an image: hardly any MACs, but of a layer of width d 6 d^2 of 18 d^2 parameters.
 """
 
 from collections.abc import Iterable

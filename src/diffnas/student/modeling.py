@@ -385,7 +385,7 @@ def modulated(layer: nn.Module) -> list[str]:
 
 
 def _modulate(layer: nn.Module, edit: Mapping[str, Any]) -> None:
-    """In place."""
+    """Let its norms be told through so many channels, in place."""
     if (rank := edit.get("modulation")) is None:
         return
     for norm in map(layer.get_submodule, modulated(layer)):

@@ -51,7 +51,7 @@ def load(folder: str | Path) -> Any:
         _check_weights(file)
     models = {name: _load_model(folder / name, kind) for name, kind in classes.items() if kind}
     models |= text_encoders(folder, index)
-    know_our_modules(read_json(folder / "model_index.json"))
+    know_our_modules(index)
     absent = left_out(read_json(folder / "model_index.json"))
     with refusing(f"{folder} cannot be loaded"):
         return DiffusionPipeline.from_pretrained(folder, use_safetensors=True, **models, **absent)
@@ -137,9 +137,9 @@ def stored_variant(folder: Path, variant: str | None) -> str | None:
     return variant if any(folder.glob(f"*.{variant}*.safetensors")) else None
 
 
-def know_our_modules(model_index: Mapping[str, Any]) -> None:
+def know_our_modules(index: Mapping[str, tuple[str, str]]) -> None:
     """Let diffusers find the classes of students under whichever module names an index has."""
-    for library, _ in components(model_index).values():
+    for library, _ in index.values():
         if _OUR_MODULE.fullmatch(library):
             sys.modules.setdefault(library, modeling)
 
