@@ -47,6 +47,19 @@ def test_equal_captions_are_encoded_once(tmp_path):
     assert sorted(heard) == ["0.25", "0.5"]
 
 
+def test_images_in_buckets_are_told_theirs(tmp_path):
+    teacher, heard = listening()
+    data = captioned("0.5", "0.25", "0.125", "0.5")
+    parts = tuple(
+        replace(data, captions=tuple(data.captions[row] for row in rows), images=data.images[rows])
+        for rows in ([0, 2], [3, 1])
+    )
+    known = with_embeddings(teacher, replace(data, buckets=parts), tmp_path)
+    assert len(heard) == 3
+    told = [teacher.condition(part, np.arange(2))["value"] for part in known.buckets]
+    assert [each.flatten().tolist() for each in told] == [[0.5, 0.125], [0.5, 0.25]]
+
+
 def test_nothing_is_kept_too(tmp_path):
     teacher, _ = listening()
     known = with_embeddings(teacher, captioned("0.5"), tmp_path)

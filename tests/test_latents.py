@@ -66,6 +66,20 @@ def test_training_draws_both_versions(teacher, data, tmp_path):
     assert noisy.inputs["sample"].shape == (4, 3, 8, 8)
 
 
+def test_those_of_other_shapes_are_encoded_in_theirs(teacher, data, tmp_path):
+    wide = replace(data, images=np.ascontiguousarray(data.images[:9, :, :8]), seen=np.arange(9))
+    made = with_latents(teacher, replace(data, buckets=(data, wide)), tmp_path)
+    own, other = (part.latents for part in made.buckets)
+    assert own is made.latents
+    assert other.shape == (2, 9, 3, 4, 8)
+    rows = np.array([2, 7])
+    expected = teacher.clean(wide, rows)
+    torch.testing.assert_close(torch.tensor(other[0][rows]).float(), expected, rtol=1e-3, atol=1e-3)
+    seen = Seen()
+    with_latents(teacher, replace(data, buckets=(data, wide)), tmp_path, seen)
+    assert not seen.began
+
+
 def test_a_model_of_pixels_has_none(data, tmp_path):
     assert with_latents(tiny_teacher(), data, tmp_path) is data
     assert not list(tmp_path.iterdir())

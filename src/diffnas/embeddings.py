@@ -46,7 +46,7 @@ def with_embeddings(
     """
     if teacher.family.captions is None or data.captions is None:
         return data
-    texts, of = np.unique(np.array(data.captions, dtype=object), return_inverse=True)
+    texts, of = np.unique(_objects(data), return_inverse=True)
     nothing = teacher.nothing()
     example = teacher.told([texts[0]]) if nothing is None else nothing
     file, made_from = folder / "captions.npy", fingerprint(of_texts(teacher), list(texts))
@@ -74,7 +74,17 @@ def with_embeddings(
         except OverflowError:
             kept = stored(kind := np.float32)
     none = {} if nothing is None else _by_name(_rows(nothing, kind), nothing)
-    return replace(data, embeddings=Embeddings(_by_name(kept, example), none, of.astype(np.int64)))
+    made = Embeddings(_by_name(kept, example), none, of.astype(np.int64))
+    parts = [
+        replace(part, embeddings=replace(made, of=np.searchsorted(texts, _objects(part))))
+        for part in data.buckets
+    ]
+    return replace(data, embeddings=made, buckets=tuple(parts))
+
+
+def _objects(data: Data) -> npt.NDArray[Any]:
+    """Captions of any length."""
+    return np.array(data.captions, dtype=object)
 
 
 def _rows(condition: Condition, kind: type[np.floating[Any]]) -> npt.NDArray[Any]:

@@ -71,7 +71,8 @@ def of_data(data: Data) -> str:
     digest.update(data.seen.tobytes())
     if data.labels is not None:
         digest.update(data.labels.tobytes())
-    told = [part for part in (data.captions, data.condition_dropout) if part]
+    told: list[Any] = [part for part in (data.captions, data.condition_dropout) if part]
+    told += [(of_images(part), part.seen.tolist()) for part in data.buckets]
     return fingerprint(digest.hexdigest(), data.images.shape, data.augment, *told)
 
 

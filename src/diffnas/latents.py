@@ -16,6 +16,7 @@ from torch import nn
 from diffnas.data import Data, mirrored
 from diffnas.data.filled import filled
 from diffnas.families import Teacher
+from diffnas.families.autoencoder import shrinking
 from diffnas.families.resting import awake
 from diffnas.fingerprint import fingerprint, of_images, of_module
 from diffnas.progress import Progress
@@ -47,23 +48,40 @@ def with_latents(
     coder = teacher.coder
     if coder is None or data.augment not in VERSIONS:
         return data
+    progress = progress or Progress()
+    with awake([coder], teacher.device):
+        kept = _encoded(teacher, data, folder / "latents.npy", progress)
+        parts = []
+        for part in data.buckets:
+            if part.images is data.images:
+                parts.append(replace(part, latents=kept))
+                continue
+            height, width = part.images.shape[2:]
+            file = folder / f"latents-{height}x{width}.npy"
+            parts.append(replace(part, latents=_encoded(teacher, part, file, progress)))
+    return replace(data, latents=kept, buckets=tuple(parts))
+
+
+def _encoded(teacher: Teacher, data: Data, file: Path, progress: Progress) -> npt.NDArray[Any]:
+    """Float16 (versions, N, c, h, w)."""
     versions, count = VERSIONS[data.augment], len(data.images)
-    sample = teacher.family.sample_shape(teacher.denoiser)
+    channels = teacher.family.sample_shape(teacher.denoiser)[0]
+    factor = shrinking(teacher.coder)
+    shape = (versions, count, channels, *(side // factor for side in data.images.shape[2:]))
 
     def encoded(first: int, last: int) -> npt.NDArray[Any]:
         rows = np.arange(first, last)
         images = mirrored(data, rows % count, torch.from_numpy(rows >= count))
         return teacher.encode(images).to(torch.float16).cpu().numpy()
 
-    with awake([coder], teacher.device):
-        kept = filled(
-            folder / "latents.npy",
-            (versions * count, *sample),
-            np.float16,
-            encoded,
-            part=PART,
-            made_from=fingerprint(of_module(coder), of_images(data)),
-            stage="encode",
-            progress=progress or Progress(),
-        )
-    return replace(data, latents=kept.reshape(versions, count, *sample))
+    kept = filled(
+        file,
+        (versions * count, *shape[2:]),
+        np.float16,
+        encoded,
+        part=PART,
+        made_from=fingerprint(of_module(teacher.coder), of_images(data)),
+        stage="encode",
+        progress=progress,
+    )
+    return kept.reshape(shape)

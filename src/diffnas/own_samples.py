@@ -40,13 +40,16 @@ def own_samples(
     Nothing is augmented unless asked for: what may be mirrored is not known.
 
     Raises:
-        UserError: the sampler does not fit the teacher, the split is to be by folders, there are
-            no prompts for a model of texts, or the teacher fills holes in images.
+        UserError: the sampler does not fit the teacher, they are to be split by folders or to be of
+            several shapes, there are no prompts for a model of texts, or the teacher fills holes in
+            images.
         RunError: the disk is full, or samples are not finite.
     """
     how, judged = settings.data, settings.evaluate
     if how.split_by == "folder":
         raise UserError("data.split_by = folder: the teacher's own samples have none; use file")
+    if how.crop == "buckets":
+        raise UserError("data.crop = buckets: the teacher's own samples have one shape; use centre")
     if teacher.inpaints:
         raise UserError(
             f"data = {OWN_SAMPLES}: the model fills holes in images, and there are none; "

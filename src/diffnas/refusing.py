@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from safetensors import SafetensorError
 
-from diffnas.errors import UserError
+from diffnas.errors import UserError, is_out_of_memory
 
 
 @contextmanager
@@ -14,8 +13,6 @@ def refusing(what: str) -> Iterator[None]:
     """Turn whatever a pipeline's contents make diffusers raise into a UserError about them."""
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except (
         AttributeError,
         ImportError,
@@ -26,6 +23,8 @@ def refusing(what: str) -> Iterator[None]:
         TypeError,
         ValueError,
     ) as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(
             f"{what}: {first_sentence(error)}; copy or save the pipeline again"
         ) from error

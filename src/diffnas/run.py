@@ -131,6 +131,7 @@ def compress(
     check_dropout(teacher, settings.data.condition_dropout or 0.0)
     of_this = of_teacher(teacher)
     _check_same_teacher(out, teacher.source, of_this)
+    shapes = teacher.shapes() if settings.data.crop == "buckets" else []
     channels, height, width = teacher.image_shape
     images = (
         own_samples(teacher, settings, out / "data", progress)
@@ -142,6 +143,7 @@ def compress(
             cache=out / "data",
             progress=progress,
             captioned=teacher.family.captions is not None,
+            shapes=shapes,
             **settings.data.loading(),
         )
     )

@@ -52,6 +52,9 @@ class DataSettings(Section):
     split_by: Literal["file", "folder"] = Field(
         "file", description="'folder' keeps all files of one folder on one side of the split"
     )
+    crop: Literal["centre", "buckets"] = Field(
+        "centre", description="'buckets': images are trained on in the shape nearest to their own"
+    )
     augment: Literal["auto", "none", "flip", "digits"] = Field(
         "auto", description="'auto': 'digits' for the built-in digits, 'flip' otherwise"
     )
@@ -73,7 +76,7 @@ class DataSettings(Section):
 
     def loading(self) -> dict[str, Any]:
         """What :func:`diffnas.data.load_data` takes of these."""
-        return self.model_dump(exclude={"prompts", "condition_dropout"})
+        return self.model_dump(exclude={"crop", "prompts", "condition_dropout"})
 
 
 class SpaceSettings(Section):

@@ -50,9 +50,11 @@ def picture(seed: int, size: tuple[int, int] = (16, 16)) -> Image.Image:
     return Image.fromarray(np.where(inside[..., None], disc, ground).astype(np.uint8))
 
 
-def captioned(folder: Path, count: int = 200) -> Path:
-    """:func:`pictures` with a caption each, of seven different ones."""
+def captioned(folder: Path, count: int = 200, *, wide: bool = False) -> Path:
+    """:func:`pictures` with a caption each, of seven different ones; every other may be wide."""
     pictures(folder, count)
+    for index in range(1, count if wide else 0, 2):
+        picture(index, (32, 18)).save(folder / f"{index:03}.png")
     lines = (
         json.dumps({"file_name": f"{index:03}.png", "text": f"a disc of kind {index % 7}"})
         for index in range(count)

@@ -47,10 +47,11 @@ print(type(pipeline).__name__)
 """A clean process without DiffNAS: the student samples by its pipeline's own call."""
 
 
-def made(pipeline, folder: Path, *flags: str, data: Path | str) -> Path:
+def made(pipeline, folder: Path, *flags: str, data: Path | str, **settings: str) -> Path:
     """The only student's pipeline folder of a whole run."""
     pipeline.save_pretrained(folder / "teacher")
-    assert compress(folder / "teacher", folder / "run", *flags, data=data, **FEW) == 0
+    chosen = FEW | settings
+    assert compress(folder / "teacher", folder / "run", *flags, data=data, **chosen) == 0
     (student,) = (folder / "run" / "students").iterdir()
     return student
 
@@ -65,16 +66,18 @@ def samples_elsewhere(student: Path, call: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("pipeline", "kind"),
+    ("pipeline", "kind", "crop"),
     [
-        (lambda: tiny_stable_diffusion("v_prediction"), "StableDiffusionPipeline"),
-        (tiny_xl, "StableDiffusionXLPipeline"),
+        (lambda: tiny_stable_diffusion("v_prediction"), "StableDiffusionPipeline", "centre"),
+        (tiny_xl, "StableDiffusionXLPipeline", "buckets"),
     ],
     ids=["stable diffusion", "xl"],
 )
-def test_models_of_texts_become_smaller_from_a_folder_with_captions(pipeline, kind, tmp_path):
-    data = captioned(tmp_path / "images")
-    student = made(pipeline(), tmp_path, "--macs", "0.6", data=data)
+def test_models_of_texts_become_smaller_from_a_folder_with_captions(pipeline, kind, crop, tmp_path):
+    data = captioned(tmp_path / "images", wide=crop == "buckets")
+    student = made(pipeline(), tmp_path, "--macs", "0.6", data=data, data__crop=crop)
+    wide = list((tmp_path / "run" / "data").glob("latents-*x*.npy"))
+    assert [file.stem for file in wide] == (["latents-12x20"] if crop == "buckets" else [])
     assert samples_elsewhere(student, '["a disc", "none"]') == kind
     metrics = json.loads((student / "metrics.json").read_text())
     assert metrics["student"]["macs"] <= 0.6 * metrics["teacher"]["macs"]

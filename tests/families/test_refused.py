@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from diffnas.families import origin
 from diffnas.families.loading import load_skeleton, load_teacher
+from diffnas.refusing import refusing
 from tests.families.folders import WEIGHTS, edit_json, flatten, refused
 from tests.models import tiny_latent_pipeline, tiny_pipeline, tiny_stable_diffusion, tiny_xl
 
@@ -244,3 +245,11 @@ def test_a_model_of_two_text_encoders_without_one_of_them_is_refused(
         pipeline.register_modules(**{name: None})
         pipeline.save_pretrained(tmp_path / name)
         assert f"it has no {name}," in refused(tmp_path / name, load)
+
+
+def test_too_little_memory_is_not_the_pipelines_fault():
+    with (
+        pytest.raises(RuntimeError, match="can't allocate"),
+        refusing("model x cannot be loaded"),
+    ):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")

@@ -2,7 +2,7 @@
 
 import errno
 
-from diffnas.errors import RunError, UserError
+from diffnas.errors import RunError, UserError, is_out_of_memory
 
 FAILURE, MISTAKE, INTERRUPTED = 1, 2, 130
 
@@ -34,10 +34,7 @@ def explain(error: BaseException) -> tuple[str, int]:
             return _missing_package(error.name or "?"), MISTAKE
         case OSError():
             return _operating_system(error)
-        case MemoryError():
-            return _OUT_OF_MEMORY, FAILURE
-    # By name and text: importing torch to compare types would slow every mistake down.
-    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         return _OUT_OF_MEMORY, FAILURE
     kind = type(error).__name__
     return f"{kind}: {one_line(error)} (--debug shows where; please report it)", FAILURE

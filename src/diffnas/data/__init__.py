@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from diffnas.data.augment import AUGMENTATIONS
+from diffnas.data.buckets import Bucket
 from diffnas.data.digits import load_digits
 from diffnas.data.folder import load_folder, pick
 from diffnas.data.hub import is_saved_dataset, load_hub
@@ -50,6 +51,8 @@ class Data:
     captions: tuple[str, ...] | None = None  # of each image
     embeddings: Embeddings | None = None  # of the captions; None: not computed beforehand
     condition_dropout: float = 0.0  # share of training images without their condition
+    # What is trained on, a part for every shape, where shapes differ; else what is seen, as it is.
+    buckets: tuple[Data, ...] = ()
 
     @property
     def remark(self) -> str | None:
@@ -74,6 +77,7 @@ def load_data(
     cache: Path | None = None,
     limit: int | None = None,
     streaming: bool = False,
+    shapes: Sequence[tuple[int, int]] = (),
     progress: Progress | None = None,
 ) -> Data:
     """Load 'digits', a folder of images, or a data set of the Hugging Face Hub.
@@ -84,6 +88,7 @@ def load_data(
     captioned: whether every image must have a caption, from a folder's metadata.jsonl or a column.
     cache: where large sets are kept decoded. limit: use at most so many images.
     streaming: of a Hub data set fetch no more than these.
+    shapes: for training, further ones (H, W), ``size`` among them; a picture gets the nearest.
     progress: told how many pictures are decoded.
 
     Raises:
@@ -105,6 +110,7 @@ def load_data(
             caption_column=caption_column,
             cache=cache,
             limit=limit,
+            shapes=shapes,
             progress=progress,
         )
     elif folder.exists() or not _looks_like_path(source):
@@ -119,6 +125,7 @@ def load_data(
             cache=cache,
             limit=limit,
             streaming=streaming,
+            shapes=shapes,
             progress=progress,
         )
     else:
@@ -133,9 +140,31 @@ def load_data(
     if augment == "auto":
         augment = "digits" if source == "digits" else "flip"
     captions = found.captions if captioned else None
-    return Data(
+    whole = Data(
         source, found.images, found.labels, seen, out, augment, found.skipped, captions=captions
     )
+    return replace(whole, buckets=_parts(whole, found.buckets))
+
+
+def _parts(whole: Data, buckets: Sequence[Bucket]) -> tuple[Data, ...]:
+    """Data of each shape, none without seen images; nothing if all are of one."""
+    if not buckets:
+        return ()
+    nothing = np.empty(0, np.int64)
+    elsewhere = np.concatenate([bucket.rows for bucket in buckets])
+    parts = [replace(whole, seen=np.setdiff1d(whole.seen, elsewhere), held_out=nothing)]
+    for bucket in buckets:
+        parts.append(
+            replace(
+                whole,
+                images=bucket.images,
+                labels=None if whole.labels is None else whole.labels[bucket.rows],
+                captions=whole.captions and tuple(whole.captions[row] for row in bucket.rows),
+                seen=np.flatnonzero(np.isin(bucket.rows, whole.seen)),
+                held_out=nothing,
+            )
+        )
+    return tuple(part for part in parts if len(part.seen))
 
 
 def _picked(found: Loaded, limit: int | None) -> Loaded:
@@ -181,6 +210,15 @@ def mirrored(data: Data, rows: np.ndarray, where: Tensor) -> Tensor:
     """These images, float32 (B, C, H, W) in [-1, 1]; mirrored where ``where`` (B,) says so."""
     images = to_float(data.images[rows])
     return torch.where(where[:, None, None, None], images.flip(-1), images)
+
+
+def of_one_shape(data: Data, generator: torch.Generator) -> Data:
+    """The data, or of their buckets one at random, with as much chance as it has images."""
+    if not data.buckets:
+        return data
+    ends = np.cumsum([len(part.seen) for part in data.buckets])
+    drawn = int(torch.randint(int(ends[-1]), (), generator=generator))
+    return data.buckets[int(np.searchsorted(ends, drawn, side="right"))]
 
 
 def batch(

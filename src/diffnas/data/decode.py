@@ -7,8 +7,9 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -62,16 +63,29 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((values.clip(0) * (255 / full)).round().astype(np.uint8))
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """Those of some pictures that could be read.
+
+    ``images``: uint8 (K, channels, H, W); ``kept``: int64 (K,), which they are, in ascending order;
+    ``ratios``: float64 (K,), of their own width to their height.
+    """
+
+    images: np.ndarray
+    kept: np.ndarray
+    ratios: np.ndarray
+
+
 def decode_all(
-    count: int,
+    wanted: Sequence[int],
     read: Callable[[int], Image.Image],
     size: tuple[int, int],
     channels: int,
     *,
     file: Path | None = None,
     progress: Progress | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Decode pictures 0..count-1: images (K, channels, H, W) and the K indices that were readable.
+) -> Pictures:
+    """Decode the pictures of these numbers, in ascending order, to one size (H, W).
 
     A large set is decoded once into `file`, if given, and mapped from there afterwards; damaged
     ones are made again.
@@ -79,43 +93,46 @@ def decode_all(
     Raises:
         RunError: the disk is full, or does not keep what is written.
     """
-    shape = (count, channels, *size)
+    shape = (len(wanted), channels, *size)
     progress = progress or Progress()
     if file is None or np.prod(shape) < LARGE:
         images = np.empty(shape, np.uint8)
-        kept = _fill(images, read, size, channels, progress)
-        return images[: len(kept)], kept
-    kept_file = file.with_suffix(".kept.npy")
+        kept, ratios = _fill(images, wanted, read, progress)
+        return Pictures(images[: len(kept)], kept, ratios)
+    kept_file, ratios_file = (file.with_suffix(f".{name}.npy") for name in ("kept", "ratios"))
     sweep(file)  # what killed runs left of it can be as large as the set
 
     def write(temporary: Path) -> None:
         images = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
         allocate(temporary)
-        kept = _fill(images, read, size, channels, progress)
+        kept, ratios = _fill(images, wanted, read, progress)
         images.flush()
         np.save(kept_file, kept)
+        np.save(ratios_file, ratios)
 
-    found = _mapped(file, kept_file, shape)
+    found = _mapped(file, kept_file, ratios_file, shape)
     if found is None:
         write_atomically(file, write)  # its presence says that all is done
-        found = _mapped(file, kept_file, shape)
+        found = _mapped(file, kept_file, ratios_file, shape)
     if found is None:
         raise RunError(f"{file}: damaged as soon as it was written; check the disk")
     return found
 
 
 def _mapped(
-    file: Path, kept_file: Path, shape: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray] | None:
+    file: Path, kept_file: Path, ratios_file: Path, shape: tuple[int, ...]
+) -> Pictures | None:
     """What an earlier run decoded; None if there is nothing, or it is damaged."""
     try:
-        kept = np.load(kept_file)
+        kept, ratios = np.load(kept_file), np.load(ratios_file)
         images = np.load(file, mmap_mode="r")
     except (FileNotFoundError, EOFError, ValueError):
         return None
-    if images.shape != shape or images.dtype != np.uint8 or kept.dtype != np.int64:
+    if images.shape != shape or images.dtype != np.uint8:
         return None
-    return images[: len(kept)], kept
+    if kept.dtype != np.int64 or ratios.shape != kept.shape:
+        return None
+    return Pictures(images[: len(kept)], kept, ratios)
 
 
 def allocate(file: Path) -> None:
@@ -133,32 +150,34 @@ def allocate(file: Path) -> None:
 
 def _fill(
     images: np.ndarray,
+    wanted: Sequence[int],
     read: Callable[[int], Image.Image],
-    size: tuple[int, int],
-    channels: int,
     progress: Progress,
-) -> np.ndarray:
-    """Write the readable pictures to the front of `images`; their indices, int64."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Write the readable pictures to the front of `images`; their numbers and ratios."""
+    _, channels, height, width = images.shape
 
-    def decode(index: int) -> np.ndarray | None:
+    def decode(number: int) -> tuple[np.ndarray, float] | None:
         try:
-            image = ImageOps.exif_transpose(read(index))
+            image = ImageOps.exif_transpose(read(number))
         except UNREADABLE:  # one bad picture among many is left out and counted
             return None
         try:
-            return to_array(image, size, channels)
+            return to_array(image, (height, width), channels), image.width / image.height
         # Modes that Pillow cannot convert, sizes of nothing, values that are no numbers.
         except (ArithmeticError, LookupError, OSError, StopIteration, ValueError):
             return None
 
     kept: list[int] = []
-    progress.start("decode", len(images))
+    ratios: list[float] = []
+    progress.start("decode", len(wanted))
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata, thread-wide
-        for index, array in enumerate(pool.map(decode, range(len(images)))):
-            if array is not None:
-                images[len(kept)] = array
-                kept.append(index)
-            progress.update(index + 1)
+        for done, found in enumerate(pool.map(decode, wanted)):
+            if found is not None:
+                images[len(kept)], ratio = found
+                kept.append(wanted[done])
+                ratios.append(ratio)
+            progress.update(done + 1)
     progress.stop()
-    return np.array(kept, dtype=np.int64)
+    return np.array(kept, dtype=np.int64), np.array(ratios)

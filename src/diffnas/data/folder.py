@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from diffnas.data.buckets import bucketed
 from diffnas.data.captions import read_captions
 from diffnas.data.decode import decode_all
 from diffnas.data.loaded import Loaded
@@ -26,9 +28,12 @@ def load_folder(
     caption_column: str | None = None,
     cache: Path | None = None,
     limit: int | None = None,
+    shapes: Sequence[tuple[int, int]] = (),
     progress: Progress | None = None,
 ) -> Loaded:
     """A folder's pictures in the order of their paths, with classes or captions if asked for.
+
+    ``shapes``: further ones, (H, W), for pictures that these are nearer to.
 
     Raises:
         UserError: there are none, or none can be read; or what was asked for is not there.
@@ -41,26 +46,24 @@ def load_folder(
     files = [files[i] for i in pick(len(files), limit)]
     captions = read_captions(folder, files, caption_column) if captioned else None
     target = None if cache is None else cache / f"{_key(folder, files, size, channels)}.npy"
-    images, kept = decode_all(
-        len(files),
-        lambda i: _open(folder / files[i]),
-        size,
-        channels,
-        file=target,
-        progress=progress,
-    )
-    if not len(kept):
+
+    def read(index: int) -> Image.Image:
+        return _open(folder / files[index])
+
+    found = decode_all(range(len(files)), read, size, channels, file=target, progress=progress)
+    if not len(found.kept):
         raise UserError(
             f"data: none of the {len(files)} images in {str(folder)!r} can be read; "
             "check that they are intact"
         )
-    read = [files[i] for i in kept]
+    kept = [files[i] for i in found.kept]
     return Loaded(
-        images,
-        None if numbers is None else np.array([numbers[f.parts[0]] for f in read], np.int64),
-        None if captions is None else tuple(captions[i] for i in kept),
-        _numbers([str(file.parent) for file in read]),
-        len(files) - len(read),
+        found.images,
+        None if numbers is None else np.array([numbers[f.parts[0]] for f in kept], np.int64),
+        None if captions is None else tuple(captions[i] for i in found.kept),
+        _numbers([str(file.parent) for file in kept]),
+        len(files) - len(kept),
+        bucketed(read, found, shapes, channels, file=target, progress=progress),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from diffnas.data.buckets import bucketed
 from diffnas.data.captions import COLUMN
 from diffnas.data.decode import decode_all
 from diffnas.data.folder import pick
@@ -35,12 +37,13 @@ def load_hub(
     cache: Path | None = None,
     limit: int | None = None,
     streaming: bool = False,
+    shapes: Sequence[tuple[int, int]] = (),
     progress: Progress | None = None,
 ) -> Loaded:
     """Load 'owner/name', 'owner/name:configuration' or a local folder written by `datasets`.
 
     Classes come if a column is named for them. Only the training split is used, and split again.
-    With ``streaming`` no more is fetched than ``limit`` rows take.
+    With ``streaming`` no more is fetched than ``limit`` rows take. ``shapes``: as of a folder.
 
     Raises:
         UserError: it cannot be loaded, or has not the columns that are needed.
@@ -66,18 +69,19 @@ def load_hub(
         image: Image.Image = pictures[index][column]
         return image
 
-    images, kept = decode_all(len(table), read, size, channels, file=target, progress=progress)
-    if not len(kept):
+    found = decode_all(range(len(table)), read, size, channels, file=target, progress=progress)
+    if not len(found.kept):
         raise UserError(
             f"image_column: no image of column {column!r} in {source!r} can be read; "
             "name a column of images"
         )
-    rows = picked[kept]
+    rows = picked[found.kept]
     return Loaded(
-        images,
+        found.images,
         None if labels is None else labels[rows],
         None if texts is None else tuple(texts[row] for row in rows),
-        skipped=len(table) - len(kept),
+        skipped=len(table) - len(rows),
+        buckets=bucketed(read, found, shapes, channels, file=target, progress=progress),
     )
 
 

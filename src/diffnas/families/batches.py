@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from diffnas.data import Data, batch, mirrored, to_float
+from diffnas.data import Data, batch, mirrored, of_one_shape, to_float
 from diffnas.families import conditions
 from diffnas.families.conditions import Condition
 from diffnas.families.family import Batch
@@ -42,16 +42,20 @@ def training_batch(
 def random_batch(teacher: Teacher, data: Data, size: int, random: torch.Generator) -> Batch:
     """Seen images, augmented, at uniform timesteps, made noisy.
 
-    Of a share of them the condition is left out, so that guidance stays possible.
+    Of a share of them the condition is left out, so that guidance stays possible. Where the data
+    are in buckets, all are of one shape.
     """
-    drawn, rows, flipped = batch(data, size, random)
+    part = of_one_shape(data, random)
+    drawn, rows, flipped = batch(part, size, random)
     clean = teacher.encode(drawn) if flipped is None else drawn
-    condition = teacher.condition(data, rows)
+    condition = teacher.condition(part, rows)
     if data.condition_dropout and (nothing := teacher.nothing(data)) is not None:
         out = torch.rand(size, generator=random) < data.condition_dropout
         condition = conditions.replaced(condition, nothing, out)
+    if data.buckets and teacher.family.sized is not None:
+        condition = teacher.family.sized(condition, part.images.shape[2:])
     if teacher.inpaints:
-        images = drawn if flipped is None else mirrored(data, rows, flipped)
+        images = drawn if flipped is None else mirrored(part, rows, flipped)
         condition |= teacher.shown(images, [random] * size)
     return training_batch(teacher, clean, condition, random)
 

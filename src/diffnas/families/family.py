@@ -91,6 +91,9 @@ class Family:
     ``shared``: names of inputs that are of no image, but the same for all, such as positions.
     ``mu``: (denoiser, its scheduler's config, number of steps) -> how far the scheduler shifts the
     noise, where that may follow the size of the image.
+    ``sides``: denoiser -> heights and widths that it takes, in pixels or latents; None if it is for
+    its own size alone.
+    ``sized``: (condition, (H, W) of images) -> the condition for that size, where it tells one.
     ``levels``: where its pipelines start their steps, if they do not leave that to the scheduler.
     """
 
@@ -114,6 +117,8 @@ class Family:
     pipelines: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
     mu: Callable[[nn.Module, Mapping[str, Any], int], float] | None = None
+    sides: Callable[[nn.Module], range] | None = None
+    sized: Callable[[Condition, tuple[int, int]], Condition] | None = None
     levels: Levels | None = None
 
     def scheduler(self, denoiser: nn.Module, given: Any, steps: int = STEPS) -> Any:

@@ -56,6 +56,22 @@ def encoded(pipeline: Any, texts: list[str], negative: bool) -> Condition:
     return found
 
 
+def sides(denoiser: nn.Module) -> range:
+    """Heights and widths of whole tokens; it has positions for any."""
+    transformer: Any = denoiser
+    return range(transformer.config.patch_size, 2**31, transformer.config.patch_size)
+
+
+def sized(condition: Condition, size: tuple[int, int]) -> Condition:
+    """Of that height and width, where the model is told them."""
+    if "resolution" not in condition:
+        return condition
+    told = torch.tensor([size]).to(condition["resolution"])
+    ratio = told[:, :1] / told[:, 1:]
+    changed = {"resolution": told, "aspect_ratio": ratio}
+    return condition | {name: each.expand_as(condition[name]) for name, each in changed.items()}
+
+
 FAMILY = Family(
     name="pixart",
     component="transformer",
@@ -63,6 +79,8 @@ FAMILY = Family(
     supports=dit.supports,
     block_names=dit.block_names,
     sample_shape=dit.sample_shape,
+    sides=sides,
+    sized=sized,
     example_condition=example_condition,
     inputs=inputs,
     beside=("text_encoder", "tokenizer"),

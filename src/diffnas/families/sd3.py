@@ -39,6 +39,13 @@ def encoded(pipeline: Any, texts: list[str], negative: bool) -> Condition:
     return {TEXTS: told, POOLED: pooled}
 
 
+def sides(denoiser: nn.Module) -> range:
+    """Heights and widths of whole tokens, up to as many as it has positions for."""
+    transformer: Any = denoiser
+    patch = transformer.config.patch_size
+    return range(patch, patch * transformer.config.pos_embed_max_size + 1, patch)
+
+
 FAMILY = Family(
     name="sd3",
     component="transformer",
@@ -46,6 +53,7 @@ FAMILY = Family(
     supports=dit.supports,
     block_names=dit.block_names,
     sample_shape=dit.sample_shape,
+    sides=sides,
     example_condition=example_condition,
     inputs=dit.inputs,
     beside=(

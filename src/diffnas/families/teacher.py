@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffnas.data import Data, to_float, to_latents
+from diffnas.data.buckets import shapes
 from diffnas.errors import UserError
 from diffnas.families import autoencoder, conditions, holes
 from diffnas.families.conditions import Condition, Shows
@@ -84,6 +85,21 @@ class Teacher:
         factor = autoencoder.shrinking(self.coder)
         return self.coder.config.in_channels, factor * height, factor * width
 
+    def shapes(self) -> list[tuple[int, int]]:
+        """(H, W) of images, those that its samples are and of other shapes, on which it can train.
+
+        Raises:
+            UserError: it takes one size alone.
+        """
+        if self.family.sides is None:
+            raise UserError(
+                f"data.crop = buckets: model {self.source} takes images of one size alone; "
+                "leave it out"
+            )
+        sides, size = self.family.sides(self.denoiser), self.image_shape[1:]
+        factor = 1 if self.coder is None else autoencoder.shrinking(self.coder)
+        return shapes(size, range(factor * sides.start, factor * sides.stop, factor * sides.step))
+
     @property
     def text_encoders(self) -> list[nn.Module]:
         """Those that the pipeline has."""
@@ -118,11 +134,11 @@ class Teacher:
         """
         if not self.inpaints:
             return {}
-        _, *size = self.family.sample_shape(self.denoiser)
-        _, height, width = self.image_shape
+        height, width = images.shape[2:]
         mask = holes.masks((height, width), randoms)
         masked = self.encode(images * (1 - mask))
-        return {conditions.MASK: F.interpolate(mask, size), conditions.MASKED: masked}
+        mask = F.interpolate(mask, masked.shape[2:])
+        return {conditions.MASK: mask, conditions.MASKED: masked}
 
     def told(self, captions: list[str]) -> Condition:
         """These captions as the model's text encoders see them, (B, ...)."""

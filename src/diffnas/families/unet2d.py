@@ -107,6 +107,12 @@ def sample_shape(denoiser: nn.Module) -> tuple[int, int, int]:
     return config.out_channels, height, width
 
 
+def sides(denoiser: nn.Module) -> range:
+    """Heights and widths that can be halved on every level but the lowest."""
+    least = 2 ** (len(_unet(denoiser).config.block_out_channels) - 1)
+    return range(least, 2**31, least)
+
+
 def class_count(denoiser: nn.Module) -> int | None:
     """How many classes the denoiser takes; None if it takes none."""
     classes: int | None = _unet(denoiser).config.num_class_embeds
@@ -139,6 +145,7 @@ FAMILY = Family(
     block_names=block_names,
     streams=streams,
     sample_shape=sample_shape,
+    sides=sides,
     class_count=class_count,
     example_condition=example_condition,
     inputs=inputs,

@@ -152,6 +152,16 @@ def _time_ids(pipeline: Any, negative: bool) -> Tensor:
     return torch.tensor([[*size, 0, 0, *last]], dtype=torch.float32)
 
 
+def sized(condition: Condition, size: tuple[int, int]) -> Condition:
+    """Whole images of that size; the refiner is not told which one is made."""
+    if (ids := condition.get("time_ids")) is None:
+        return condition
+    ids = ids.clone()
+    for first in (0, 4)[: 1 + (ids.shape[1] == TIME_IDS)]:
+        ids[:, first : first + 2] = torch.tensor(size)
+    return {**condition, "time_ids": ids}
+
+
 FAMILY = Family(
     name="unet2d_condition",
     component="unet",
@@ -160,6 +170,8 @@ FAMILY = Family(
     block_names=unet2d.block_names,
     streams=unet2d.streams,
     sample_shape=unet2d.sample_shape,
+    sides=unet2d.sides,
+    sized=sized,
     example_condition=example_condition,
     inputs=inputs,
     beside=(
