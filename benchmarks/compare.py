@@ -4,10 +4,10 @@
 
 Searched rows (DiffNAS's rules) share one run folder, its supernet and scores, a training seed. All
 others start from what `rivals/` makes of the teacher and are retrained with the same steps, batch,
-learning rate, averaging, images and noise. `--equal-compute` gives these as many steps as fit in
-the seconds that DiffNAS took altogether. A rival whose form cannot meet the budget closely shows
-its own cost. Rows are kept in OUT as they are found, so the same command goes on. Writes
-benchmarks/results/NAME.json and prints the table.
+learning rate, averaging, images and noise. `--equal-compute` gives these as many steps as compute
+what DiffNAS does altogether, in MACs (`compute.py`; pruning itself is left out). A rival whose form
+cannot meet the budget closely shows its own cost. Rows are kept in OUT as they are found, so the
+same command goes on. Writes benchmarks/results/NAME.json and prints the table.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from compute import compression, step_macs
 from points import point, row
 from protocol import COLUMNS, arguments, assignments, spread, value
 from rivals import cached, pruned, stock
@@ -101,7 +102,7 @@ UNTRAINED = {"fewer steps": fewer_steps, "deep-cache": deep_cache}
 
 
 def searched(name: str, on: Bench, args: argparse.Namespace, progress: Progress) -> Row:
-    """A row that a run folder makes, and the seconds of all of it."""
+    """A row that a run folder makes."""
     seed = on.settings.seed
     found = point(
         f"{slug(name)}-{args.macs}-steps-{args.steps}",
@@ -113,11 +114,11 @@ def searched(name: str, on: Bench, args: argparse.Namespace, progress: Progress)
         out=args.out / f"seed-{seed}",
         progress=progress,
     )
-    return {**row(found), "steps": args.steps, "seconds": sum(found["seconds"].values())}
+    return {**row(found), "steps": args.steps}
 
 
 def rival(name: str, on: Bench, steps: int, args: argparse.Namespace, progress: Progress) -> Row:
-    """A row that starts from what `rivals/` makes, and the seconds of its retraining."""
+    """A row that starts from what `rivals/` makes."""
     each, seed = RIVALS[name], on.settings.seed
     macs = args.macs if each.sized else 1.0
     given = [*args.common, f"seed={seed}", f"retrain.steps={steps}"]
@@ -137,7 +138,6 @@ def rival(name: str, on: Bench, steps: int, args: argparse.Namespace, progress: 
         "params": round(found["params"] / whole_params, 4),
         **{key: value(found[key]) for key in COLUMNS},
         "steps": steps,
-        "seconds": found["seconds"]["retrain"],
     }
 
 
@@ -207,13 +207,20 @@ def retrained(name: str, on: Bench, args: argparse.Namespace, progress: Progress
     """A trained row, at equal steps or at equal compute."""
     if name in SEARCHED:
         return searched(name, on, args, progress)
-    found = rival(name, on, args.steps, args, progress)
-    if not args.equal_compute:
-        return found
-    # Steps differ in price: without a teacher, or of another model.
-    seconds = searched("diffnas", on, args, progress)["seconds"]
-    steps = round(args.steps * seconds / found["seconds"])
+    steps = equal_steps(name, on, args) if args.equal_compute else args.steps
     return rival(name, on, steps, args, progress)
+
+
+def equal_steps(name: str, on: Bench, args: argparse.Namespace) -> int:
+    """Steps of a rival's retraining that compute as much as all that DiffNAS does."""
+    each = RIVALS[name]
+    macs = args.macs if each.sized else 1.0
+    given = all_settings.load(None, (*args.common, f"retrain.steps={args.steps}"))
+    stages, _ = compression(on.teacher, given, parse_budget(macs=args.macs))
+    model, _ = on.costs(each.start(on.teacher, on.data, macs, on.settings.seed))
+    whole, _ = on.costs(on.teacher.denoiser)
+    how = on.settings.retrain.model_copy(update=dict(each.changes))
+    return round(sum(stages.values()) / step_macs(model, whole, how))
 
 
 def summary(found: list[Row]) -> Row:

@@ -14,11 +14,32 @@ from __future__ import annotations
 import argparse
 
 from diffnas import settings as all_settings
-from diffnas.budget import parse_budget
+from diffnas.budget import Budget, parse_budget
 from diffnas.defaults import resolve
+from diffnas.families import Teacher
 from diffnas.families.loading import load_skeleton
-from diffnas.forecast.hours import BACKWARD, stage_macs
+from diffnas.forecast.hours import BACKWARD, asked_share, stage_macs
+from diffnas.settings import RetrainSettings, Settings
 from diffnas.trunk_width import space_for
+
+
+def compression(
+    teacher: Teacher, given: Settings, budget: Budget
+) -> tuple[dict[str, float], float]:
+    """MACs of a compression's stages, and of one step of the teacher's own training."""
+    given, space, _ = space_for(given, teacher.denoiser, teacher.family, budget)
+    _, height, width = teacher.family.sample_shape(teacher.denoiser)
+    resolved, _ = resolve(given, params=space.teacher.params, size=(height, width))
+    assert resolved.retrain.batch_size is not None
+    macs = stage_macs(teacher, space, budget, resolved)
+    training = (1 + BACKWARD) * space.teacher.macs * resolved.retrain.batch_size
+    return {stage: macs[stage] for stage in ("supernet", "scores", "retrain")}, training
+
+
+def step_macs(macs: float, whole: float, how: RetrainSettings) -> float:
+    """MACs of a retraining step of a model of ``macs`` a call, its teacher's being ``whole``."""
+    assert how.batch_size is not None
+    return how.batch_size * ((1 + BACKWARD) * macs + asked_share(how) * whole)
 
 
 def main() -> None:
@@ -30,15 +51,8 @@ def main() -> None:
     args = parser.parse_args()
     budget = parse_budget(macs=args.macs)
     teacher = load_skeleton(args.teacher)
-    given = all_settings.load(None, tuple(args.assignments))
-    given, space, _ = space_for(given, teacher.denoiser, teacher.family, budget)
-    _, height, width = teacher.family.sample_shape(teacher.denoiser)
-    resolved, _ = resolve(given, params=space.teacher.params, size=(height, width))
-    assert resolved.retrain.batch_size is not None
-    macs = stage_macs(teacher, space, budget, resolved)
-    images = args.teacher_steps * resolved.retrain.batch_size
-    training = (1 + BACKWARD) * space.teacher.macs * images
-    shares = {stage: macs[stage] / training for stage in ("supernet", "scores", "retrain")}
+    macs, step = compression(teacher, all_settings.load(None, tuple(args.assignments)), budget)
+    shares = {stage: each / (args.teacher_steps * step) for stage, each in macs.items()}
     parts = ", ".join(f"{stage} {share:.3f}" for stage, share in shares.items())
     print(f"{args.teacher} at {args.macs}: {sum(shares.values()):.3f} ({parts})")
 
