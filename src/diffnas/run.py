@@ -23,7 +23,7 @@ from diffnas.families.resting import awake
 from diffnas.fingerprint import fingerprint, of_data, of_teacher
 from diffnas.latents import encoding_on, with_latents
 from diffnas.measure.protocol import check as check_evaluation
-from diffnas.measure.references import features_of
+from diffnas.measure.references import check_samples, features_of
 from diffnas.names import OWN_SAMPLES, STAGES
 from diffnas.own_samples import own_samples
 from diffnas.plan import check_budget, describe
@@ -113,6 +113,11 @@ def compress(
     """
     check_rule(settings.select.rule)
     check_tolerance(budget, settings.select.rule)
+    if settings.data.prompts is not None and data != OWN_SAMPLES:
+        raise UserError(
+            f"data.prompts = {settings.data.prompts}: only '--data {OWN_SAMPLES}' draws samples of "
+            "prompts; leave it out"
+        )
     if until is not None and until not in STAGES:
         raise UserError(f"until {until!r}: no such stage; one of {', '.join(STAGES)}")
     device = resolve_device(settings.device)
@@ -129,6 +134,7 @@ def compress(
     check_budget(teacher, space, budget)
     teacher.guidance(settings.evaluate.guidance)  # refused where it cannot be
     check_dropout(teacher, settings.data.condition_dropout or 0.0)
+    check_samples(data, settings.evaluate)
     of_this = of_teacher(teacher)
     _check_same_teacher(out, teacher.source, of_this)
     shapes = teacher.shapes() if settings.data.crop == "buckets" else []
@@ -160,7 +166,7 @@ def compress(
     )
     images = replace(images, condition_dropout=resolved.data.condition_dropout or 0.0)
     # By name, so that what 'auto' finds on another day cannot mix two kinds of features.
-    named = features_of(images, settings.evaluate)
+    named = features_of(images.name, settings.evaluate)
     resolved = resolved.model_copy(
         update={"evaluate": settings.evaluate.model_copy(update={"features": named})}
     )

@@ -1,6 +1,7 @@
 """What goes wrong in a run: one line with value and remedy, a status, nothing half-written."""
 
 import errno
+import importlib.util
 import json
 import re
 import shutil
@@ -19,7 +20,7 @@ from diffnas.checkpoint import load_state
 from diffnas.families import origin
 from tests.end_to_end.pictures import pictures
 from tests.end_to_end.runs import SEARCH, compress
-from tests.models import tiny_pipeline
+from tests.models import tiny_dit, tiny_pipeline
 
 FOLDER = {"data__held_out": "0.5", "evaluate__samples": "100"}
 FULL = "No space left on device"
@@ -148,20 +149,20 @@ class TestOfTheModel:
 @pytest.mark.usefixtures("untouched")
 class TestOfTheData:
     def test_a_folder_that_is_not_there(self, refused, teacher, tmp_path):
-        told = refused(teacher, data=tmp_path / "none")
+        told = refused(teacher, data=tmp_path / "none", **FOLDER)
         assert f"there is no folder '{tmp_path}/none'; give an existing one" in told
 
     def test_a_folder_without_pictures(self, refused, teacher, tmp_path):
         (tmp_path / "empty").mkdir()
         (tmp_path / "empty" / "notes.txt").write_text("none")
-        told = refused(teacher, data=tmp_path / "empty")
+        told = refused(teacher, data=tmp_path / "empty", **FOLDER)
         assert f"no images in '{tmp_path}/empty'; give a folder that holds some" in told
 
     def test_a_folder_of_damaged_pictures(self, refused, teacher, tmp_path):
         folder = pictures(tmp_path / "damaged", 3)
         for file in folder.iterdir():
             file.write_bytes(b"none")
-        told = refused(teacher, data=folder)
+        told = refused(teacher, data=folder, **FOLDER)
         assert f"none of the 3 images in '{folder}' can be read; check" in told
 
     def test_fewer_pictures_than_features(self, refused, teacher, tmp_path):
@@ -177,6 +178,26 @@ class TestOfTheData:
         told = refused(teacher, evaluate__samples="32")
         assert "evaluate.samples = 32: too few for 64 features" in told
         assert "need 65; raise it" in told
+
+    def test_features_whose_package_is_missing(self, refused, teacher, tmp_path, monkeypatch):
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        # Before any image is looked at: there may be millions.
+        told = refused(teacher, data=tmp_path / "none", evaluate__features="inception")
+        assert "install DiffNAS with its extra 'fid'" in told
+
+    def test_prompts_beside_images(self, refused, teacher):
+        told = refused(teacher, data__prompts="captions.txt")
+        assert "data.prompts = captions.txt: only '--data teacher' draws samples" in told
+
+    def test_other_shapes_of_a_model_of_squares(self, refused, tmp_path):
+        tiny_dit().save_pretrained(tmp_path / "dit")
+        told = refused(tmp_path / "dit", data=tmp_path / "none", data__crop="buckets", **FOLDER)
+        assert "data.crop = buckets: model" in told
+        assert "takes images of one size alone; leave it out" in told
+
+    def test_other_shapes_of_the_teachers_own_samples(self, refused, teacher):
+        told = refused(teacher, data="teacher", data__crop="buckets", **FOLDER)
+        assert "data.crop = buckets: the teacher's own samples have one shape" in told
 
     def test_no_classes_for_a_model_of_classes(self, refused, tmp_path):
         tiny_pipeline(num_class_embeds=3).save_pretrained(tmp_path / "classes")

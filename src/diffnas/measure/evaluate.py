@@ -117,7 +117,7 @@ def quality_row(
     check(pipeline, data, settings)
     progress = progress or Progress()
     held_out, seen = references(data)
-    name, device = features_of(data, settings), feature_device(pipeline.device)
+    name, device = features_of(data.name, settings), feature_device(pipeline.device)
     loss = denoising_loss(pipeline, data, batch_size(pipeline, settings))
     shrunk = shrink(seen)
     kept = None if checkpoint is None else current_json(checkpoint, fingerprint, progress.say)

@@ -72,7 +72,7 @@ def protocol(
     check_counts(data, settings)
     device = torch.device(device)
     held_out, seen = references(data)
-    name = features_of(data, settings)
+    name = features_of(data.name, settings)
     real = quality(spread(seen, len(held_out)), held_out, name, device=feature_device(device))
     cuda = device.type == "cuda"
     return {

@@ -21,16 +21,30 @@ NEAREST_SIDE = 32
 """Larger images are shrunk to this side before the nearest seen one is looked for."""
 
 
+def check_samples(source: str, settings: EvaluateSettings) -> None:
+    """Refuse what can be refused before the images of that source are loaded.
+
+    Raises:
+        UserError: samples are too few for the features, or these need a package that is not there.
+    """
+    least, words = extractors.least_images(features_of(source, settings))
+    if settings.samples < least:
+        raise UserError(
+            f"evaluate.samples = {settings.samples}: too few for {words}, which need {least}; "
+            "raise it"
+        )
+
+
 def check_counts(data: Data, settings: EvaluateSettings) -> None:
     """Refuse counts at which a Fréchet distance is noise: no more images than features.
 
     Raises:
         UserError: samples, held-out or seen images are too few.
     """
-    least, words = extractors.least_images(features_of(data, settings))
+    check_samples(data.name, settings)
+    least, words = extractors.least_images(features_of(data.name, settings))
     total = f"of the {len(data.seen) + len(data.held_out)} images of {data.name}"
     for what, count, remedy in (
-        (f"evaluate.samples = {settings.samples}: too few", settings.samples, "raise it"),
         (
             f"data.held_out holds out {len(data.held_out)} {total}: too few",
             len(data.held_out),
@@ -54,10 +68,10 @@ def references(data: Data) -> tuple[Images, Images]:
     )
 
 
-def features_of(data: Data, settings: EvaluateSettings) -> str:
-    """The name of the features, resolved where it is 'auto'."""
+def features_of(source: str, settings: EvaluateSettings) -> str:
+    """The name of the features for images of that source, resolved where it is 'auto'."""
     chosen = settings.features
-    return extractors.auto_features(data.name) if chosen == "auto" else chosen
+    return extractors.auto_features(source) if chosen == "auto" else chosen
 
 
 def spread(items: npt.NDArray[Any], most: int) -> npt.NDArray[Any]:
