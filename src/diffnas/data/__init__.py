@@ -15,7 +15,7 @@ from diffnas.data.buckets import Bucket
 from diffnas.data.digits import load_digits
 from diffnas.data.folder import load_folder, pick
 from diffnas.data.hub import is_saved_dataset, load_hub
-from diffnas.data.loaded import Loaded
+from diffnas.data.loaded import Asked, Loaded
 from diffnas.data.split import split, split_groups
 from diffnas.errors import UserError
 from diffnas.progress import Progress
@@ -98,35 +98,27 @@ def load_data(
     folder = Path(source).expanduser()
     if streaming and limit is None:
         raise UserError("data.streaming: needs data.limit; say how many images to fetch")
+    asked = Asked(
+        size,
+        channels,
+        shapes,
+        captioned=captioned,
+        caption_column=caption_column,
+        cache=cache,
+        limit=limit,
+        progress=progress or Progress(),
+    )
     if source == "digits":
         found = _picked(load_digits(size, channels), limit)
     elif folder.is_dir() and not is_saved_dataset(folder):
-        found = load_folder(
-            folder,
-            size,
-            channels,
-            labelled=label_column is not None,
-            captioned=captioned,
-            caption_column=caption_column,
-            cache=cache,
-            limit=limit,
-            shapes=shapes,
-            progress=progress,
-        )
+        found = load_folder(folder, asked, labelled=label_column is not None)
     elif folder.exists() or not _looks_like_path(source):
         found = load_hub(
             source,
-            size,
-            channels,
+            asked,
             image_column=image_column,
             label_column=label_column,
-            captioned=captioned,
-            caption_column=caption_column,
-            cache=cache,
-            limit=limit,
             streaming=streaming,
-            shapes=shapes,
-            progress=progress,
         )
     else:
         raise UserError(f"data: there is no folder {source!r}; give an existing one")

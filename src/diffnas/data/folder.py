@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from diffnas.data.buckets import bucketed
 from diffnas.data.captions import read_captions
-from diffnas.data.decode import decode_all
-from diffnas.data.loaded import Loaded
+from diffnas.data.loaded import Asked, Loaded
 from diffnas.data.walk import files_below
 from diffnas.errors import UserError
-from diffnas.progress import Progress
 
 
-def load_folder(
-    folder: Path,
-    size: tuple[int, int],
-    channels: int,
-    *,
-    labelled: bool = False,
-    captioned: bool = False,
-    caption_column: str | None = None,
-    cache: Path | None = None,
-    limit: int | None = None,
-    shapes: Sequence[tuple[int, int]] = (),
-    progress: Progress | None = None,
-) -> Loaded:
+def load_folder(folder: Path, asked: Asked, *, labelled: bool = False) -> Loaded:
     """A folder's pictures in the order of their paths, with classes or captions if asked for.
-
-    ``shapes``: further ones, (H, W), for pictures that these are nearer to.
 
     Raises:
         UserError: there are none, or none can be read; or what was asked for is not there.
@@ -43,14 +25,14 @@ def load_folder(
         raise UserError(f"data: no images in {str(folder)!r}; give a folder that holds some")
     # Before any file is left out: a class has its number in the whole folder.
     numbers = _class_numbers(folder, files) if labelled else None
-    files = [files[i] for i in pick(len(files), limit)]
-    captions = read_captions(folder, files, caption_column) if captioned else None
-    target = None if cache is None else cache / f"{_key(folder, files, size, channels)}.npy"
+    files = [files[i] for i in pick(len(files), asked.limit)]
+    captions = read_captions(folder, files, asked.caption_column) if asked.captioned else None
 
     def read(index: int) -> Image.Image:
         return _open(folder / files[index])
 
-    found = decode_all(range(len(files)), read, size, channels, file=target, progress=progress)
+    key = _key(folder, files, asked.size, asked.channels)
+    found, buckets = asked.decoded(len(files), read, key)
     if not len(found.kept):
         raise UserError(
             f"data: none of the {len(files)} images in {str(folder)!r} can be read; "
@@ -63,7 +45,7 @@ def load_folder(
         None if captions is None else tuple(captions[i] for i in found.kept),
         _numbers([str(file.parent) for file in kept]),
         len(files) - len(kept),
-        bucketed(read, found, shapes, channels, file=target, progress=progress),
+        buckets,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +11,11 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from diffnas.data.buckets import bucketed
 from diffnas.data.captions import COLUMN
-from diffnas.data.decode import decode_all
 from diffnas.data.folder import pick
-from diffnas.data.loaded import Loaded
+from diffnas.data.loaded import Asked, Loaded
 from diffnas.data.streamed import streamed
 from diffnas.errors import UserError
-from diffnas.progress import Progress
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -27,28 +23,22 @@ if TYPE_CHECKING:
 
 def load_hub(
     source: str,
-    size: tuple[int, int],
-    channels: int,
+    asked: Asked,
     *,
     image_column: str | None = None,
     label_column: str | None = None,
-    captioned: bool = False,
-    caption_column: str | None = None,
-    cache: Path | None = None,
-    limit: int | None = None,
     streaming: bool = False,
-    shapes: Sequence[tuple[int, int]] = (),
-    progress: Progress | None = None,
 ) -> Loaded:
     """Load 'owner/name', 'owner/name:configuration' or a local folder written by `datasets`.
 
     Classes come if a column is named for them. Only the training split is used, and split again.
-    With ``streaming`` no more is fetched than ``limit`` rows take. ``shapes``: as of a folder.
+    With ``streaming`` no more is fetched than the rows of the limit take.
 
     Raises:
         UserError: it cannot be loaded, or has not the columns that are needed.
     """
-    table = _open(source, limit, cache) if streaming and limit else _open(source)
+    limit = asked.limit
+    table = _open(source, limit, asked.cache) if streaming and limit else _open(source)
     column = _image_column(table, image_column, source)
     if label_column is not None and label_column not in table.column_names:
         raise _no_column("label_column", label_column, table, source)
@@ -56,20 +46,18 @@ def load_hub(
     labels = None
     if label_column is not None:
         labels = _labels(table[label_column], label_column, whole=not streaming)
-    texts = _captions(table, caption_column or COLUMN, source) if captioned else None
+    texts = _captions(table, asked.caption_column or COLUMN, source) if asked.captioned else None
     picked = pick(len(table), limit)  # of a stream, all of them
     table = table.select(picked)
     pictures = _with_images(table.select_columns([column]), column, source)
-    target = None
-    if cache is not None:
-        facts = repr((source, table._fingerprint, column, size, channels))
-        target = cache / f"{hashlib.sha256(facts.encode()).hexdigest()[:24]}.npy"
+    facts = repr((source, table._fingerprint, column, asked.size, asked.channels))
 
     def read(index: int) -> Image.Image:
         image: Image.Image = pictures[index][column]
         return image
 
-    found = decode_all(range(len(table)), read, size, channels, file=target, progress=progress)
+    key = hashlib.sha256(facts.encode()).hexdigest()[:24]
+    found, buckets = asked.decoded(len(table), read, key)
     if not len(found.kept):
         raise UserError(
             f"image_column: no image of column {column!r} in {source!r} can be read; "
@@ -81,7 +69,7 @@ def load_hub(
         None if labels is None else labels[rows],
         None if texts is None else tuple(texts[row] for row in rows),
         skipped=len(table) - len(rows),
-        buckets=bucketed(read, found, shapes, channels, file=target, progress=progress),
+        buckets=buckets,
     )
 
 

@@ -1,10 +1,47 @@
-"""What a source of images gives, before it is split."""
+"""What is asked of a source of images, and what it gives before it is split."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from diffnas.data.buckets import Bucket
+from diffnas.data.buckets import Bucket, bucketed
+from diffnas.data.decode import Pictures, decode_all
+from diffnas.progress import Progress
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a source of images, of whatever kind it is.
+
+    ``size``: (H, W) that images are cropped and resized to; ``shapes``: further ones, for pictures
+    that these are nearer to. ``cache``: where large sets are kept decoded; ``limit``: at most so
+    many images.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    shapes: Sequence[tuple[int, int]] = ()
+    captioned: bool = False
+    caption_column: str | None = None
+    cache: Path | None = None
+    limit: int | None = None
+    progress: Progress = field(default_factory=Progress)
+
+    def decoded(
+        self, count: int, read: Callable[[int], Image.Image], key: str
+    ) -> tuple[Pictures, tuple[Bucket, ...]]:
+        """The pictures 0 to ``count`` - 1 in that size, and those of other shapes again.
+
+        ``key``: names what is kept of them.
+        """
+        file = None if self.cache is None else self.cache / f"{key}.npy"
+        kept: dict[str, Any] = {"file": file, "progress": self.progress}
+        whole = decode_all(range(count), read, self.size, self.channels, **kept)
+        return whole, bucketed(read, whole, self.shapes, self.channels, **kept)
 
 
 @dataclass(frozen=True)
