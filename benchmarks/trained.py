@@ -72,6 +72,7 @@ def bench(source: str, data_source: str, settings: Settings) -> Bench:
         size=(height, width),
         channels=channels,
         captioned=teacher.family.captions is not None,
+        shapes=teacher.shapes(settings.data.crop),
         **settings.data.loading(),
     )
     return Bench(teacher, data, settings).under(settings)

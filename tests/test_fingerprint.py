@@ -61,12 +61,14 @@ def test_an_entry_that_only_other_samplers_read_counts():
 
 
 def test_data_that_tell_a_model_something_else_differ():
-    plain = tiny_data(2)
+    plain = tiny_data(4)
     kinds = [
         plain,
         replace(plain, captions=("a", "b")),
         replace(plain, captions=("a", "c")),
         replace(plain, condition_dropout=0.1),
+        replace(plain, buckets=(plain,)),
+        replace(plain, buckets=(replace(plain, seen=plain.seen[:1]),)),
     ]
     assert len({of_data(data) for data in kinds}) == len(kinds)
 

@@ -17,7 +17,7 @@ from diffnas.parallel import workers_for
 from diffnas.plan import make_plan
 from diffnas.settings import RetrainSettings, SpaceSettings, parse
 from diffnas.space import make_space
-from tests.models import tiny_inpainting, tiny_latent_pipeline, tiny_pipeline
+from tests.models import tiny_dit, tiny_inpainting, tiny_latent_pipeline, tiny_pipeline
 
 AS_WIDE = {"space": {"trunk": 1}}
 FOUR_LEVELS = {
@@ -261,6 +261,12 @@ def test_few_parameters_are_worth_a_word_where_they_cost_many_macs(configs, monk
     monkeypatch.setattr("diffnas.plan.WORTH_A_WORD", 0.06)
     left = plan(configs, NO_RESNETS)["left"]
     assert "down_blocks.0 (DownBlock2D), 8% of the MACs, 5% of the parameters" in left
+
+
+def test_other_shapes_of_a_model_of_one_size_are_refused(tmp_path):
+    tiny_dit().save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"data.crop = buckets: .* of one size alone"):
+        plan(tmp_path, {"data": {"crop": "buckets"}})
 
 
 def test_a_folder_without_a_model_index_is_refused(tmp_path):

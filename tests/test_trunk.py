@@ -10,6 +10,7 @@ import torch
 from diffnas import trunk
 from diffnas.architecture import Architecture
 from diffnas.blocks import capture, tensors
+from diffnas.families import unet2d_condition
 from diffnas.families.batches import training_batch
 from diffnas.losses import block_loss, block_target
 from diffnas.measure.cost import call_cost
@@ -21,8 +22,8 @@ from diffnas.student.modeling import trunk_groups
 from diffnas.student.stock import as_model
 from diffnas.supernet import Supernet
 from diffnas.trunk import kept_channels, make_trunk
-from tests.engine import SMALL_SPACE, first_channels, tiny_data, tiny_teacher
-from tests.models import VARIANTS
+from tests.engine import SMALL_SPACE, first_channels, teacher_of, tiny_data, tiny_teacher
+from tests.models import VARIANTS, tiny_stable_diffusion
 
 EQUAL = {"block_out_channels": (16, 16)}
 """Levels of one width: two groups of a stream are one of a norm on two streams."""
@@ -101,6 +102,20 @@ def test_channels_that_nothing_reads_can_be_left_out_without_a_trace(variant):
     inputs = inputs_of(teacher)
     expected = teacher.denoiser(**inputs).sample
     torch.testing.assert_close(made.denoiser(**inputs).sample, expected)
+
+
+@torch.no_grad()
+def test_images_that_no_level_halves_evenly_have_one_too():
+    # Upsamplers are then told a size, which is a tuple of its own kind.
+    pipeline = tiny_stable_diffusion(sample_size=9)
+    model = teacher_of(pipeline, unet2d_condition.FAMILY)
+    made = make_trunk(model, first_channels(model, trunk_groups(model.denoiser) // 2))
+    inputs = model.family.example_inputs(model.denoiser, 2, torch.device("cpu"))
+    _, calls = capture(model.denoiser, list(made.streams), inputs)
+    for name, call in made.cut(calls).items():
+        given = made.denoiser.get_submodule(name)(*call.args, **call.kwargs)
+        shapes = [tensor.shape for tensor in tensors(call.output)]
+        assert [tensor.shape for tensor in tensors(given)] == shapes
 
 
 def test_a_block_is_given_the_very_channels_that_are_kept():

@@ -1,5 +1,7 @@
 """The two ways a run can end badly, told apart by the exit status they cause."""
 
+import errno
+
 
 class UserError(Exception):
     """A mistake the user can mend (exit status 2).
@@ -10,10 +12,17 @@ class UserError(Exception):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device's memory, or the machine's, did not suffice."""
-    # By name and text: importing torch to compare types would slow every mistake down. On a CPU
+    # By name and text: importing torch to compare types would slow every mistake down, and on a CPU
     # torch raises a plain RuntimeError.
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or "can't allocate memory" in str(error)
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)
+
+
+_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory")
 
 
 class RunError(Exception):

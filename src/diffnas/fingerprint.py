@@ -72,7 +72,9 @@ def of_data(data: Data) -> str:
     if data.labels is not None:
         digest.update(data.labels.tobytes())
     told: list[Any] = [part for part in (data.captions, data.condition_dropout) if part]
-    told += [(of_images(part), part.seen.tolist()) for part in data.buckets]
+    told += [
+        (of_images(part), hashlib.sha256(part.seen.tobytes()).hexdigest()) for part in data.buckets
+    ]
     return fingerprint(digest.hexdigest(), data.images.shape, data.augment, *told)
 
 

@@ -54,6 +54,7 @@ def make_plan(
         model, revision=revision, variant=variant, trust_remote_code=trust_remote_code
     )
     settings, space, why = space_for(settings, teacher.denoiser, teacher.family, budget)
+    teacher.shapes(settings.data.crop)  # refused where it takes one alone
     _, height, width = teacher.family.sample_shape(teacher.denoiser)
     resolved, reasons = resolve(
         settings,

@@ -137,7 +137,6 @@ def compress(
     check_samples(data, settings.evaluate)
     of_this = of_teacher(teacher)
     _check_same_teacher(out, teacher.source, of_this)
-    shapes = teacher.shapes() if settings.data.crop == "buckets" else []
     channels, height, width = teacher.image_shape
     images = (
         own_samples(teacher, settings, out / "data", progress)
@@ -149,7 +148,7 @@ def compress(
             cache=out / "data",
             progress=progress,
             captioned=teacher.family.captions is not None,
-            shapes=shapes,
+            shapes=teacher.shapes(settings.data.crop),
             **settings.data.loading(),
         )
     )

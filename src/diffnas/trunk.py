@@ -111,7 +111,7 @@ def _named(call: Call, writers: Mapping[int, str | None]) -> Call:
         if isinstance(node, Mapping):
             return {key: walk(each) for key, each in node.items()}
         if isinstance(node, list | tuple):
-            return type(node)(map(walk, node))
+            return tuple(map(walk, node))  # not of its type: a torch.Size holds numbers alone
         return writers.get(id(node))
 
     return Call(walk(call.args), walk(call.kwargs), walk(call.output))

@@ -35,6 +35,8 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         (PermissionError(errno.EACCES, "denied", "/disk/a"), 2, "/disk/a: permission denied"),
         (MemoryError(), 1, "out of memory; try a smaller --batch-size"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "out of memory"),
+        (RuntimeError("unable to mmap 9 bytes: Cannot allocate memory (12)"), 1, "out of memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), 1, "out of memory; try a smaller"),
         (ModuleNotFoundError("no", name="torch_fidelity"), 2, "install DiffNAS with its extra"),
         (ZeroDivisionError("a\nb"), 1, "ZeroDivisionError: a b (--debug shows where"),
     ],

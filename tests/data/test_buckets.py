@@ -12,6 +12,7 @@ from PIL import Image
 
 from diffnas.data import batch, decode, load_data, of_one_shape
 from diffnas.data.buckets import shapes
+from diffnas.errors import UserError
 
 SHAPES = [(8, 8), (4, 16), (16, 4)]
 """Few, far from each other."""
@@ -52,7 +53,15 @@ def test_shapes_fill_the_area_in_sides_that_a_model_takes(size, sides):
         assert width in sides
         assert 0.5 <= width / height <= 2
         # Not one step more would fit.
-        assert height * width <= size[0] * size[1] < (height + sides.step) * width
+        shorter, longer = sorted((height, width))
+        assert shorter * longer <= size[0] * size[1] < (shorter + sides.step) * longer
+
+
+@pytest.mark.parametrize("multiple", [4, 8, 32])
+def test_there_are_as_many_high_shapes_as_wide_ones(multiple):
+    found = shapes((96, 96), range(multiple, 999, multiple))
+    assert {(width, height) for height, width in found} == set(found)
+    assert max(width / height for height, width in found) > 1.3
 
 
 def test_a_model_of_large_images_has_no_more_shapes_than_one_of_small_ones():
@@ -82,6 +91,22 @@ def test_every_seen_picture_is_in_the_bucket_nearest_to_it_alone(mixed):
     assert sorted(chain(*found.values())) == values(data)
     assert max(found[8, 8]) < 20 <= min(found[4, 16])
     assert max(found[4, 16]) < 30 <= min(found[16, 4])
+
+
+def test_held_out_pictures_are_not_decoded_again(mixed):
+    assert sum(len(part.images) for part in load(mixed).buckets[1:]) < 20
+
+
+def test_how_many_there_are_of_each_shape_is_said(tmp_path):
+    for number in range(4):
+        save(tmp_path / f"{number}.png", (32, 8) if number else (16, 16))
+    data = load(tmp_path, held_out=0)
+    assert data.remark == "data: to train on, in width and height: 1 of 8 x 8, 3 of 16 x 4"
+
+
+def test_digits_have_no_other_shapes():
+    with pytest.raises(UserError, match=r"data.crop = buckets: the digits are of one shape"):
+        load("digits")
 
 
 def test_without_other_shapes_there_are_no_buckets(mixed):
@@ -130,6 +155,18 @@ def test_large_buckets_are_decoded_once_into_the_cache(mixed, monkeypatch):
     monkeypatch.setattr(decode, "_fill", None)  # a second decoding would fail
     second = load(mixed, cache=mixed / "cache")
     assert [values(part) for part in second.buckets] == [values(part) for part in first.buckets]
+
+
+def test_other_pictures_of_a_shape_are_not_taken_from_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode, "LARGE", 1)
+    save(tmp_path / "a.png", (30, 10), 1)
+    save(tmp_path / "b.png", (50, 10), 2)
+    # With one of these beside it, (4, 16) is nearest to the one picture, and then to the other.
+    for other, expected in (((4, 12), [2]), ((4, 20), [1])):
+        sizes = [(8, 8), (4, 16), other]
+        found = load(tmp_path, shapes=sizes, cache=tmp_path / "cache", held_out=0)
+        parts = {part.images.shape[2:]: values(part) for part in found.buckets}
+        assert parts[4, 16] == expected
 
 
 def test_a_data_set_of_the_hub_has_them_too(mixed, tmp_path_factory):

@@ -1,3 +1,4 @@
+import errno
 import shutil
 from pathlib import Path
 from typing import Any, ClassVar
@@ -247,9 +248,15 @@ def test_a_model_of_two_text_encoders_without_one_of_them_is_refused(
         assert f"it has no {name}," in refused(tmp_path / name, load)
 
 
-def test_too_little_memory_is_not_the_pipelines_fault():
-    with (
-        pytest.raises(RuntimeError, match="can't allocate"),
-        refusing("model x cannot be loaded"),
-    ):
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("unable to mmap 9 bytes from file <a>: Cannot allocate memory (12)"),
+        RuntimeError("CUDA error: out of memory"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
+def test_too_little_memory_is_not_the_pipelines_fault(error):
+    with pytest.raises(type(error)), refusing("model x cannot be loaded"):
+        raise error

@@ -8,12 +8,18 @@ import torch
 
 from diffnas.data import Data
 from diffnas.errors import UserError
+from diffnas.families import Teacher, pixart, sd3, unet2d
 from diffnas.families.batches import random_batch
 from diffnas.latents import with_latents
+from tests.engine import teacher_of
 from tests.families.kinds import KINDS, teacher
+from tests.models import tiny_pipeline, tiny_pixart
 
 TAKEN = [kind for kind, (_, family) in KINDS.items() if family.sides is not None]
 SQUARE = [kind for kind in KINDS if kind not in TAKEN]
+
+
+ALONE = r"data.crop = buckets: .* of one size alone; leave it out"
 
 
 def shaped(model, size, count=4) -> Data:
@@ -32,20 +38,54 @@ def shaped(model, size, count=4) -> Data:
 @pytest.mark.parametrize("kind", TAKEN)
 def test_batches_of_every_shape_can_be_predicted(kind, tmp_path):
     model = teacher(kind)
-    wide = [each for each in model.shapes() if each[1] > each[0]]
-    assert model.image_shape[1:] in model.shapes()
-    for size in wide[-1:]:
+    height, width = model.image_shape[1:]
+    assert (height, width) in model.shapes()
+    assert len(model.shapes()) > 2
+    for size in model.shapes():
         data = with_latents(model, shaped(model, size), tmp_path)
         batch = random_batch(model, data, 3, torch.Generator().manual_seed(0))
         made = model.family.prediction(model.denoiser(**batch.inputs))
         assert made.shape[2:] == batch.target.shape[2:]
-        assert made.shape[3] * size[0] == made.shape[2] * size[1] > made.shape[2] * size[0]
+        own = model.family.sample_shape(model.denoiser)[1:]
+        assert made.shape[2] * height == own[0] * size[0]
+        assert made.shape[3] * width == own[1] * size[1]
+
+
+def test_sides_can_be_halved_on_every_level_but_the_lowest():
+    three = tiny_pipeline(
+        block_out_channels=(16, 16, 16),
+        down_block_types=("DownBlock2D",) * 3,
+        up_block_types=("UpBlock2D",) * 3,
+    )
+    assert 12 in unet2d.sides(three.unet)
+    assert 10 not in unet2d.sides(three.unet)
+
+
+def test_sides_are_no_longer_than_there_are_positions():
+    transformer = teacher("texts, transformer of two streams").denoiser
+    most = transformer.config.pos_embed_max_size * transformer.config.patch_size
+    assert max(sd3.sides(transformer)) == most
+
+
+def test_what_an_image_shows_is_told_of_the_bucket():
+    model = teacher("texts")
+    data = shaped(model, model.shapes()[0])
+    (part,) = data.buckets
+    data = replace(data, captions=("a",) * 4, buckets=(replace(part, captions=("b",) * 4),))
+    batch = random_batch(model, data, 2, torch.Generator())
+    told = batch.inputs["encoder_hidden_states"]
+    torch.testing.assert_close(told, model.told(["b", "b"])["encoder_hidden_states"])
 
 
 @pytest.mark.parametrize("kind", SQUARE)
 def test_a_model_of_one_size_alone_says_so(kind):
-    with pytest.raises(UserError, match=r"data.crop = buckets: .* of one size alone; leave it out"):
+    with pytest.raises(UserError, match=ALONE):
         teacher(kind).shapes()
+
+
+def test_so_does_one_so_small_that_no_other_shape_has_room():
+    with pytest.raises(UserError, match=ALONE):
+        teacher_of(tiny_pipeline(sample_size=4), unet2d.FAMILY).shapes()
 
 
 @pytest.mark.parametrize(
@@ -61,6 +101,16 @@ def test_a_model_that_is_told_the_size_is_told_that_of_the_bucket(kind, entry, e
     batch = random_batch(model, shaped(model, (height, width)), 2, torch.Generator())
     told = batch.inputs["added_cond_kwargs"][entry]
     assert told.tolist() == [expected(height, width)] * 2
+
+
+def test_pixart_is_told_height_and_width_and_their_ratio():
+    pipeline = tiny_pixart(use_additional_conditions=True)
+    model = Teacher("pixart", pipeline, pipeline.transformer, pixart.FAMILY)
+    height, width = model.shapes()[-1]
+    batch = random_batch(model, shaped(model, (height, width)), 2, torch.Generator())
+    told = batch.inputs["added_cond_kwargs"]
+    assert told["resolution"].tolist() == [[height, width]] * 2
+    assert told["aspect_ratio"].tolist() == [pytest.approx([height / width])] * 2
 
 
 @pytest.mark.parametrize("left_out", [0.0, 1.0])

@@ -23,6 +23,8 @@ def explain(error: BaseException) -> tuple[str, int]:
 
     2: the user can mend it; 1: the work failed; 130: stopped by the user.
     """
+    if is_out_of_memory(error):
+        return _OUT_OF_MEMORY, FAILURE
     match error:
         case KeyboardInterrupt():
             return "interrupted; a run goes on from here with the same command", INTERRUPTED
@@ -34,8 +36,6 @@ def explain(error: BaseException) -> tuple[str, int]:
             return _missing_package(error.name or "?"), MISTAKE
         case OSError():
             return _operating_system(error)
-    if is_out_of_memory(error):
-        return _OUT_OF_MEMORY, FAILURE
     kind = type(error).__name__
     return f"{kind}: {one_line(error)} (--debug shows where; please report it)", FAILURE
 

@@ -56,10 +56,18 @@ class Data:
 
     @property
     def remark(self) -> str | None:
-        """What a person should know of the loading, in a line; None if all went well."""
-        if not self.skipped:
-            return None
-        return f"data: {self.skipped} unreadable {'file' if self.skipped == 1 else 'files'} skipped"
+        """What a person should know of the loading, in a line; None if there is nothing."""
+        found = []
+        if self.skipped:
+            files = "file" if self.skipped == 1 else "files"
+            found.append(f"{self.skipped} unreadable {files} skipped")
+        if self.buckets:
+            shapes = (
+                f"{len(part.seen)} of {part.images.shape[3]} x {part.images.shape[2]}"
+                for part in self.buckets
+            )
+            found.append(f"to train on, in width and height: {', '.join(shapes)}")
+        return f"data: {'; '.join(found)}" if found else None
 
 
 def load_data(
@@ -109,6 +117,8 @@ def load_data(
         progress=progress or Progress(),
     )
     if source == "digits":
+        if shapes:
+            raise UserError("data.crop = buckets: the digits are of one shape; leave it out")
         found = _picked(load_digits(size, channels), limit)
     elif folder.is_dir() and not is_saved_dataset(folder):
         found = load_folder(folder, asked, labelled=label_column is not None)
@@ -135,11 +145,11 @@ def load_data(
     whole = Data(
         source, found.images, found.labels, seen, out, augment, found.skipped, captions=captions
     )
-    return replace(whole, buckets=_parts(whole, found.buckets))
+    return replace(whole, buckets=_parts(whole, found.again(seen)))
 
 
 def _parts(whole: Data, buckets: Sequence[Bucket]) -> tuple[Data, ...]:
-    """Data of each shape, none without seen images; nothing if all are of one."""
+    """Data of each shape, of seen images alone; nothing if all are of one."""
     if not buckets:
         return ()
     nothing = np.empty(0, np.int64)
@@ -152,7 +162,7 @@ def _parts(whole: Data, buckets: Sequence[Bucket]) -> tuple[Data, ...]:
                 images=bucket.images,
                 labels=None if whole.labels is None else whole.labels[bucket.rows],
                 captions=whole.captions and tuple(whole.captions[row] for row in bucket.rows),
-                seen=np.flatnonzero(np.isin(bucket.rows, whole.seen)),
+                seen=np.arange(len(bucket.rows)),
                 held_out=nothing,
             )
         )

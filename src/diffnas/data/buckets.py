@@ -1,8 +1,9 @@
-"""Pictures in the shape nearest to their own, so that training sees all that they show.
+"""Pictures in the shape nearest to their own, so that training sees more of them.
 
 Aspect ratio bucketing (NovelAI, 2022): shapes of about one area, and a batch all of one shape.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,31 +35,31 @@ class Bucket:
 def shapes(size: Size, sides: range) -> list[Size]:
     """Sizes of such sides and at most the area of ``size``, which is among them.
 
-    One for every width, as high as the area allows.
+    One for every longer side, the other as long as the area allows, wide and high.
     """
-    height, width = size
+    area = size[0] * size[1]
     step = sides.step * max(1, round(min(size) / STEPS / sides.step))
-    found = {width: height}
-    for wide in range(step, int(np.sqrt(WIDEST * height * width)) + 1, step):
-        high = height * width // wide // sides.step * sides.step
-        if wide in sides and high in sides and max(wide, high) <= WIDEST * min(wide, high):
-            found.setdefault(wide, high)
-    return [(high, wide) for wide, high in sorted(found.items())]
+    found = {size}
+    for longer in range(step, int(np.sqrt(WIDEST * area)) + 1, step):
+        shorter = area // longer // sides.step * sides.step
+        if longer in sides and shorter in sides and shorter < longer <= WIDEST * shorter:
+            found |= {(shorter, longer), (longer, shorter)}
+    return sorted(found, key=lambda each: each[1] / each[0])
 
 
 def bucketed(
     read: Callable[[int], Image.Image],
     whole: Pictures,
+    rows: np.ndarray,
     sizes: Sequence[Size],
-    channels: int,
     *,
     file: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Bucket, ...]:
-    """Those of the pictures again that are nearer to another of the sizes than to their first.
+    """Those of the rows again that are nearer to another of the sizes than to their first.
 
-    ``whole``: what ``read`` gave, all of one size; ``file``: the name begins like this of where a
-    large bucket is kept.
+    ``whole``: what ``read`` gave, all of one size; ``rows``: of it, in ascending order; ``file``:
+    the name begins like this of where a large bucket is kept.
 
     Raises:
         RunError: the disk is full.
@@ -66,19 +67,22 @@ def bucketed(
     if not sizes:
         return ()
     ratios = np.log([width / height for height, width in sizes])
-    nearest = np.abs(np.log(whole.ratios)[:, None] - ratios).argmin(1)
+    nearest = np.abs(np.log(whole.ratios[rows])[:, None] - ratios).argmin(1)
     found = []
     for number, (height, width) in enumerate(sizes):
-        rows = np.flatnonzero(nearest == number)
-        if (height, width) == whole.images.shape[2:] or not len(rows):
+        those = rows[nearest == number]
+        if (height, width) == whole.images.shape[2:] or not len(those):
             continue
+        wanted = whole.kept[those]
+        which = hashlib.sha256(wanted.tobytes()).hexdigest()[:8]
+        name = None if file is None else f"{file.stem}-{height}x{width}-{which}.npy"
         again = decode_all(
-            [int(whole.kept[row]) for row in rows],
+            wanted.tolist(),
             read,
             (height, width),
-            channels,
-            file=None if file is None else file.with_name(f"{file.stem}-{height}x{width}.npy"),
+            whole.images.shape[1],
+            file=None if file is None or name is None else file.with_name(name),
             progress=progress,
         )
-        found.append(Bucket(again.images, rows[np.searchsorted(whole.kept[rows], again.kept)]))
+        found.append(Bucket(again.images, those[np.searchsorted(wanted, again.kept)]))
     return tuple(found)

@@ -32,7 +32,7 @@ def load_folder(folder: Path, asked: Asked, *, labelled: bool = False) -> Loaded
         return _open(folder / files[index])
 
     key = _key(folder, files, asked.size, asked.channels)
-    found, buckets = asked.decoded(len(files), read, key)
+    found, again = asked.decoded(len(files), read, key)
     if not len(found.kept):
         raise UserError(
             f"data: none of the {len(files)} images in {str(folder)!r} can be read; "
@@ -45,7 +45,7 @@ def load_folder(folder: Path, asked: Asked, *, labelled: bool = False) -> Loaded
         None if captions is None else tuple(captions[i] for i in found.kept),
         _numbers([str(file.parent) for file in kept]),
         len(files) - len(kept),
-        buckets,
+        again,
     )
 
 

@@ -57,7 +57,7 @@ def load_hub(
         return image
 
     key = hashlib.sha256(facts.encode()).hexdigest()[:24]
-    found, buckets = asked.decoded(len(table), read, key)
+    found, again = asked.decoded(len(table), read, key)
     if not len(found.kept):
         raise UserError(
             f"image_column: no image of column {column!r} in {source!r} can be read; "
@@ -69,7 +69,7 @@ def load_hub(
         None if labels is None else labels[rows],
         None if texts is None else tuple(texts[row] for row in rows),
         skipped=len(table) - len(rows),
-        buckets=buckets,
+        again=again,
     )
 
 

@@ -12,6 +12,9 @@ from diffnas.data.buckets import Bucket, bucketed
 from diffnas.data.decode import Pictures, decode_all
 from diffnas.progress import Progress
 
+Again = Callable[[np.ndarray], tuple[Bucket, ...]]
+"""Rows int64 (M,) -> their buckets."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -33,15 +36,15 @@ class Asked:
 
     def decoded(
         self, count: int, read: Callable[[int], Image.Image], key: str
-    ) -> tuple[Pictures, tuple[Bucket, ...]]:
-        """The pictures 0 to ``count`` - 1 in that size, and those of other shapes again.
+    ) -> tuple[Pictures, Again]:
+        """The pictures 0 to ``count`` - 1 in that size, and what makes those of other shapes.
 
         ``key``: names what is kept of them.
         """
         file = None if self.cache is None else self.cache / f"{key}.npy"
         kept: dict[str, Any] = {"file": file, "progress": self.progress}
         whole = decode_all(range(count), read, self.size, self.channels, **kept)
-        return whole, bucketed(read, whole, self.shapes, self.channels, **kept)
+        return whole, lambda rows: bucketed(read, whole, rows, self.shapes, **kept)
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class Loaded:
     """Images uint8 (N, C, H, W) and what is known of each.
 
     ``labels``, ``groups``: int64 (N,), classes and parent folders; ``captions``: a text each; None
-    where not asked for or not there. ``skipped``: how many could not be read. ``buckets``: those
-    nearer to another shape, again in that one, where asked for.
+    where not asked for or not there. ``skipped``: how many could not be read. ``again``: gives, of
+    rows, those that are nearer to another shape, in that one.
     """
 
     images: np.ndarray
@@ -58,4 +61,4 @@ class Loaded:
     captions: tuple[str, ...] | None = None
     groups: np.ndarray | None = None
     skipped: int = 0
-    buckets: tuple[Bucket, ...] = ()
+    again: Again = lambda _: ()

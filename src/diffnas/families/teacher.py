@@ -85,20 +85,26 @@ class Teacher:
         factor = autoencoder.shrinking(self.coder)
         return self.coder.config.in_channels, factor * height, factor * width
 
-    def shapes(self) -> list[tuple[int, int]]:
-        """(H, W) of images, those that its samples are and of other shapes, on which it can train.
+    def shapes(self, crop: str = "buckets") -> list[tuple[int, int]]:
+        """(H, W) of images on which it can train, its samples' own among them; none for 'centre'.
 
         Raises:
             UserError: it takes one size alone.
         """
-        if self.family.sides is None:
+        if crop == "centre":
+            return []
+        found = []
+        if self.family.sides is not None:
+            sides = self.family.sides(self.denoiser)
+            factor = 1 if self.coder is None else autoencoder.shrinking(self.coder)
+            scaled = range(factor * sides.start, factor * sides.stop, factor * sides.step)
+            found = shapes(self.image_shape[1:], scaled)
+        if len(found) < 2:
             raise UserError(
-                f"data.crop = buckets: model {self.source} takes images of one size alone; "
+                f"data.crop = {crop}: model {self.source} takes images of one size alone; "
                 "leave it out"
             )
-        sides, size = self.family.sides(self.denoiser), self.image_shape[1:]
-        factor = 1 if self.coder is None else autoencoder.shrinking(self.coder)
-        return shapes(size, range(factor * sides.start, factor * sides.stop, factor * sides.step))
+        return found
 
     @property
     def text_encoders(self) -> list[nn.Module]:
