@@ -26,6 +26,7 @@ ABLATIONS = {
     "step beta": ["retrain.schedule=step", "retrain.ramp=0.6"],  # half-way up the others' ramp
     "cosine beta over all steps": ["retrain.ramp=1"],
     "teacher-fed blocks": ["retrain.features=teacher"],
+    "teacher's prediction": ["retrain.output_weight=0.25"],
     "no teacher's prediction": ["retrain.output_weight=0"],
     "no teacher at all": ["retrain.output_weight=0", "retrain.schedule=none"],
     "fresh weights": ["retrain.init=fresh"],

@@ -29,7 +29,12 @@ def compression(
     """MACs of a compression's stages, and of one step of the teacher's own training."""
     given, space, _ = space_for(given, teacher.denoiser, teacher.family, budget)
     _, height, width = teacher.family.sample_shape(teacher.denoiser)
-    resolved, _ = resolve(given, params=space.teacher.params, size=(height, width))
+    resolved, _ = resolve(
+        given,
+        params=space.teacher.params,
+        size=(height, width),
+        texts=teacher.family.captions is not None,
+    )
     assert resolved.retrain.batch_size is not None
     macs = stage_macs(teacher, space, budget, resolved)
     training = (1 + BACKWARD) * space.teacher.macs * resolved.retrain.batch_size

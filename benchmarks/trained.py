@@ -52,6 +52,7 @@ class Bench:
             size=(height, width),
             images=len(self.data.seen),
             distilled=self.teacher.distilled,
+            texts=self.teacher.family.captions is not None,
         )
         return replace(self, settings=resolved)
 

@@ -65,11 +65,19 @@ def test_students_of_distilled_models_follow_their_teacher_alone():
     assert "distilled" in reasons["retrain.task_weight"]
 
 
-@pytest.mark.parametrize(("task", "output"), [(0.0, 1.0), (0.5, 0.25)])
+@pytest.mark.parametrize(("task", "output"), [(0.0, 1.0), (0.5, 0.0)])
 def test_the_teachers_prediction_counts_whole_where_it_is_all(task, output):
     for distilled in (False, True):
         found = resolved({"retrain": {"task_weight": task}}, distilled=distilled)[0].retrain
         assert (found.task_weight, found.output_weight) == (task, output)
+
+
+def test_students_of_models_of_texts_follow_their_teacher_too():
+    assert resolved()[0].retrain.output_weight == 0
+    told, reasons = resolved(texts=True)
+    assert (told.retrain.task_weight, told.retrain.output_weight) == (1, 0.25)
+    assert "texts" in reasons["retrain.output_weight"]
+    assert resolved(texts=True, distilled=True)[0].retrain.task_weight == 0
 
 
 def test_a_retraining_without_a_goal_is_refused():

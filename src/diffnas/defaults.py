@@ -7,14 +7,18 @@ from typing import Any
 from diffnas.errors import UserError
 from diffnas.settings import EvaluateSettings, Settings
 
-STEPS_AT_1M = 8000
-"""Retraining steps of a teacher of a million parameters (measured: docs/results.md, the curve)."""
+STEPS_AT_1M = 13_000
+"""Retraining steps of a teacher of a million parameters (measured: docs/results.md)."""
 
-SUPERNET_SHARE = 1 / 8
-"""Supernet steps as a share of the retraining's; each trains two subnets of every block."""
+SUPERNET_SHARE = 1 / 32
+"""Supernet steps as a share of the retraining's: more did no better (docs/results.md)."""
 
-WEIGHTS = {"task_weight": 1.0, "output_weight": 0.25}
-"""Of what the data ask for and of the teacher's prediction (measured: docs/results.md)."""
+WEIGHTS = {"task_weight": 1.0, "output_weight": 0.0}
+"""Of what the data ask for and of the teacher's prediction: further steps without it serve better
+than fewer with it (docs/results.md)."""
+
+WEIGHTS_OF_TEXTS = {"task_weight": 1.0, "output_weight": 0.25}
+"""Where images can show but a little of what the teacher knows."""
 
 WEIGHTS_ALONE = {"task_weight": 0.0, "output_weight": 1.0}
 """Where the teacher's prediction is all that a student follows."""
@@ -31,13 +35,14 @@ def resolve(
     images: int | None = None,
     guidable: bool = False,
     distilled: bool = False,
+    texts: bool = False,
 ) -> tuple[Settings, dict[str, str]]:
     """The settings without gaps, and the reason of each value filled in.
 
     ``params``: the teacher's; ``size``: (H, W) of what it denoises, pixels or latents; ``images``:
     how many there are to train on, where known; ``guidable``: whether the model can be told
     nothing, so that sampling can be guided; ``distilled``: whether it predicts what its own
-    teacher did, and not what its data ask for.
+    teacher did, and not what its data ask for; ``texts``: whether it is told texts.
 
     Raises:
         UserError: retraining would have nothing to go by.
@@ -52,7 +57,7 @@ def resolve(
         "supernet",
         settings.supernet.model_dump(),
         {
-            "steps": (int(SUPERNET_SHARE * steps), "an eighth of the default retraining"),
+            "steps": (int(SUPERNET_SHARE * steps), "a 32nd of the default retraining"),
             "batch_size": (batch_size, of_images),
             "learning_rate": (
                 rate / 4,
@@ -80,16 +85,11 @@ def resolve(
         },
         settings.max_steps,
     )
-    alone = distilled if settings.retrain.task_weight is None else not settings.retrain.task_weight
-    why_alone = (
-        "a distilled model's data ask for something else than it predicts"
-        if distilled
-        else "as retrain.task_weight is 0"
-    )
+    chosen, why = _weights(settings.retrain.task_weight, distilled, texts)
     weights, weight_reasons = _fill(
         "retrain",
-        {key: getattr(settings.retrain, key) for key in WEIGHTS},
-        {key: (each, why_alone) for key, each in (WEIGHTS_ALONE if alone else WEIGHTS).items()},
+        {key: getattr(settings.retrain, key) for key in chosen},
+        {key: (each, why) for key, each in chosen.items()},
         settings.max_steps,
     )
     if not any(weights.values()):
@@ -120,7 +120,20 @@ def resolve(
     reasons = supernet_reasons | score_reasons | retrain_reasons
     if guidable:
         reasons |= data_reasons
-    return filled, reasons | weight_reasons if alone else reasons
+    return filled, reasons | weight_reasons if why else reasons
+
+
+def _weights(
+    task_weight: float | None, distilled: bool, texts: bool
+) -> tuple[dict[str, float], str]:
+    """Weights of retraining's goals, and why if they are not the usual ones."""
+    if task_weight == 0:
+        return WEIGHTS_ALONE, "as retrain.task_weight is 0"
+    if distilled and task_weight is None:
+        return WEIGHTS_ALONE, "a distilled model's data ask for something else than it predicts"
+    if texts:
+        return WEIGHTS_OF_TEXTS, "no images show all that a model of texts knows"
+    return WEIGHTS, ""
 
 
 def evaluation_batch(settings: EvaluateSettings, size: tuple[int, int]) -> int:

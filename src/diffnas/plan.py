@@ -63,6 +63,7 @@ def make_plan(
         images=images,
         guidable=teacher.guidable,
         distilled=teacher.distilled,
+        texts=teacher.family.captions is not None,
     )
     return {
         **describe(teacher, space, budget, resolved, why | reasons),

@@ -162,6 +162,7 @@ def compress(
         images=len(images.seen),
         guidable=teacher.guidable,
         distilled=teacher.distilled,
+        texts=teacher.family.captions is not None,
     )
     images = replace(images, condition_dropout=resolved.data.condition_dropout or 0.0)
     # By name, so that what 'auto' finds on another day cannot mix two kinds of features.
