@@ -111,7 +111,7 @@ def test_a_model_that_fills_holes_becomes_smaller(tmp_path):
 
 def test_a_model_that_fills_holes_has_no_samples_of_its_own(tmp_path, capsys):
     tiny_inpainting().save_pretrained(tmp_path / "teacher")
-    assert compress(tmp_path / "teacher", tmp_path / "run", data="teacher") == 2
+    assert compress(tmp_path / "teacher", tmp_path / "run", data="teacher", **FEW) == 2
     assert "data = teacher: the model fills holes" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     grid = ["sample", str(tmp_path / "teacher"), "--out", str(tmp_path / "grid.png")]
@@ -183,7 +183,7 @@ def test_a_transformer_of_classes_becomes_smaller(tmp_path):
 def test_a_model_of_texts_needs_captions(tmp_path, capsys):
     tiny_stable_diffusion().save_pretrained(tmp_path / "teacher")
     (data := captioned(tmp_path / "images")).joinpath("metadata.jsonl").unlink()
-    assert compress(tmp_path / "teacher", tmp_path / "run", data=data) == 2
+    assert compress(tmp_path / "teacher", tmp_path / "run", data=data, **FEW) == 2
     assert "no captions" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
@@ -199,13 +199,12 @@ def test_a_grid_of_a_prompt(tmp_path, capsys):
 
 def test_a_model_of_texts_makes_its_own_images_from_prompts(tmp_path, capsys):
     tiny_stable_diffusion().save_pretrained(tmp_path / "teacher")
-    alone = {"data__limit": "8", "data": "teacher", "evaluate__sampler_steps": "2"}
+    alone = {**FEW, "data": "teacher", "data__limit": "200", "evaluate__sampler_steps": "2"}
     assert compress(tmp_path / "teacher", tmp_path / "run", "--until", "plan", **alone) == 2
     assert "data.prompts" in capsys.readouterr().err
     (tmp_path / "prompts.txt").write_text("a disc\n\na square\n")
-    told = {"data__prompts": str(tmp_path / "prompts.txt"), **FEW, "data__limit": "200"}
-    words = ["--until", "supernet"]
-    assert compress(tmp_path / "teacher", tmp_path / "run", *words, **{**alone, **told}) == 0
+    told = {**alone, "data__prompts": str(tmp_path / "prompts.txt")}
+    assert compress(tmp_path / "teacher", tmp_path / "run", "--until", "supernet", **told) == 0
     assert (tmp_path / "run" / "data" / "samples.npy").exists()
 
 
