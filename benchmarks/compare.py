@@ -17,6 +17,7 @@ import copy
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -117,16 +118,18 @@ def searched(name: str, on: Bench, args: argparse.Namespace, progress: Progress)
     return {**row(found), "steps": args.steps}
 
 
-def rival(name: str, on: Bench, steps: int, args: argparse.Namespace, progress: Progress) -> Row:
-    """A row that starts from what `rivals/` makes."""
+def rival(name: str, on: Bench, args: argparse.Namespace, progress: Progress) -> Row:
+    """A row that starts from what `rivals/` makes, at equal steps or at equal compute."""
     each, seed = RIVALS[name], on.settings.seed
     macs = args.macs if each.sized else 1.0
+    start = cache(lambda: each.start(on.teacher, on.data, macs, seed))
+    steps = equal_steps(each, start, on, args) if args.equal_compute else args.steps
     given = [*args.common, f"seed={seed}", f"retrain.steps={steps}"]
     on = on.under(all_settings.load(None, tuple(given)))
     source = Path(str(sys.modules[each.start.__module__].__file__)).read_text(encoding="utf-8")
     found = trained_row(
         on,
-        lambda: each.start(on.teacher, on.data, macs, seed),
+        start,
         args.out / f"{slug(name)}-{macs}-steps-{steps}-seed-{seed}.json",
         made=fingerprint(name, macs, source if each.sized else ""),
         changes=each.changes,
@@ -185,8 +188,8 @@ def main() -> None:
                     if not rows[name]:  # nothing about it depends on a training seed
                         rows[name].append(untrained(name, on, args, progress))
                     continue
-                found = retrained(name, on, args, progress)
-                rows[name].append({"seed": seed, **found})
+                made = searched if name in SEARCHED else rival
+                rows[name].append({"seed": seed, **made(name, on, args, progress)})
     report = {
         "teacher_name": args.teacher,
         "data": args.data,
@@ -203,21 +206,14 @@ def main() -> None:
     write_json(args.results / f"{args.name or name}.json", report)
 
 
-def retrained(name: str, on: Bench, args: argparse.Namespace, progress: Progress) -> Row:
-    """A trained row, at equal steps or at equal compute."""
-    if name in SEARCHED:
-        return searched(name, on, args, progress)
-    steps = equal_steps(name, on, args) if args.equal_compute else args.steps
-    return rival(name, on, steps, args, progress)
-
-
-def equal_steps(name: str, on: Bench, args: argparse.Namespace) -> int:
+def equal_steps(
+    each: Rival, start: Callable[[], nn.Module], on: Bench, args: argparse.Namespace
+) -> int:
     """Steps of a rival's retraining that compute as much as all that DiffNAS does."""
-    each = RIVALS[name]
-    macs = args.macs if each.sized else 1.0
     given = all_settings.load(None, (*args.common, f"retrain.steps={args.steps}"))
-    stages, _ = compression(on.teacher, given, parse_budget(macs=args.macs))
-    model, _ = on.costs(each.start(on.teacher, on.data, macs, on.settings.seed))
+    budget = parse_budget(macs=args.macs)
+    stages, _ = compression(on.teacher, given, budget, images=len(on.data.seen))
+    model, _ = on.costs(start())
     whole, _ = on.costs(on.teacher.denoiser)
     how = on.settings.retrain.model_copy(update=dict(each.changes))
     return round(sum(stages.values()) / step_macs(model, whole, how))

@@ -15,7 +15,7 @@ import argparse
 
 from diffnas import settings as all_settings
 from diffnas.budget import Budget, parse_budget
-from diffnas.defaults import resolve
+from diffnas.defaults import resolve_for
 from diffnas.families import Teacher
 from diffnas.families.loading import load_skeleton
 from diffnas.forecast.hours import BACKWARD, asked_share, stage_macs
@@ -24,17 +24,11 @@ from diffnas.trunk_width import space_for
 
 
 def compression(
-    teacher: Teacher, given: Settings, budget: Budget
+    teacher: Teacher, given: Settings, budget: Budget, *, images: int | None = None
 ) -> tuple[dict[str, float], float]:
     """MACs of a compression's stages, and of one step of the teacher's own training."""
     given, space, _ = space_for(given, teacher.denoiser, teacher.family, budget)
-    _, height, width = teacher.family.sample_shape(teacher.denoiser)
-    resolved, _ = resolve(
-        given,
-        params=space.teacher.params,
-        size=(height, width),
-        texts=teacher.family.captions is not None,
-    )
+    resolved, _ = resolve_for(teacher, given, images=images)
     assert resolved.retrain.batch_size is not None
     macs = stage_macs(teacher, space, budget, resolved)
     training = (1 + BACKWARD) * space.teacher.macs * resolved.retrain.batch_size

@@ -21,7 +21,7 @@ from diffnas.architecture import Architecture, Space
 from diffnas.blocks import map_tensors
 from diffnas.budget import parse_budget
 from diffnas.data import Data, Embeddings
-from diffnas.defaults import resolve
+from diffnas.defaults import resolve_for
 from diffnas.families import Teacher
 from diffnas.families.conditions import CLASSES
 from diffnas.families.loading import load_skeleton
@@ -97,12 +97,11 @@ def noise(teacher: Teacher) -> Data:
     return Data("noise", latents[0], seen=rows, held_out=rows, augment="none", **about)
 
 
-def resolved(teacher: Teacher, space: Space, args: argparse.Namespace) -> Settings:
+def resolved(teacher: Teacher, args: argparse.Namespace) -> Settings:
     """The defaults of such a model, in bfloat16."""
     size = {"batch_size": args.batch_size}
-    _, *shape = teacher.family.sample_shape(teacher.denoiser)
     asked = parse({"precision": "bf16", "supernet": size, "retrain": size, "max_steps": 2})
-    return resolve(asked, params=space.teacher.params, size=(shape[0], shape[1]))[0]
+    return resolve_for(teacher, asked)[0]
 
 
 def chosen(space: Space) -> Architecture:
@@ -127,7 +126,7 @@ def step(name: str, args: argparse.Namespace) -> dict[str, Any]:
     teacher = random_teacher(name, args)
     space = make_space(teacher.denoiser, teacher.family, SpaceSettings())
     supernet, data = Supernet(teacher, space), noise(teacher)
-    size = resolved(teacher, space, args).supernet.batch_size
+    size = resolved(teacher, args).supernet.batch_size
     assert size is not None
     times: dict[str, list[float]] = {"shared": [], "floor": []}
     with autocast("bf16", teacher.device):
@@ -154,7 +153,7 @@ def memory(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """
     teacher = random_teacher(name, args)
     space = make_space(teacher.denoiser, teacher.family, SpaceSettings())
-    settings, data = resolved(teacher, space, args), noise(teacher)
+    settings, data = resolved(teacher, args), noise(teacher)
     given: dict[str, Any] = {"seed": 0, "precision": "bf16"}
 
     def supernet() -> None:

@@ -18,7 +18,7 @@ from torch import nn
 from diffnas.architecture import Architecture, Space
 from diffnas.budget import parse_budget
 from diffnas.data import Data
-from diffnas.defaults import resolve
+from diffnas.defaults import resolve_for
 from diffnas.effects import output_errors
 from diffnas.embeddings import PART, with_embeddings
 from diffnas.families import Teacher
@@ -89,8 +89,7 @@ def work(model: str, device: str, folder: Path, *, quick: bool) -> Work:
     settings, space, _ = space_for(
         settings, teacher.denoiser, teacher.family, parse_budget(macs=0.5)
     )
-    _, height, width = teacher.family.sample_shape(teacher.denoiser)
-    resolved = resolve(settings, params=space.teacher.params, size=(height, width))[0]
+    resolved, _ = resolve_for(teacher, settings)
     return Work(teacher, noise(teacher), space, resolved, folder)
 
 

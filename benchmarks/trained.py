@@ -13,7 +13,7 @@ from torch import nn
 from diffnas.artifacts import current_json
 from diffnas.checkpoint import write_json
 from diffnas.data import Data, load_data
-from diffnas.defaults import resolve
+from diffnas.defaults import resolve_for
 from diffnas.device import resolve_device
 from diffnas.families import Teacher
 from diffnas.families.loading import load_teacher
@@ -44,16 +44,7 @@ class Bench:
 
     def under(self, settings: Settings) -> Bench:
         """The same with other settings, whose gaps are filled in as a compression does it."""
-        _, height, width = self.teacher.family.sample_shape(self.teacher.denoiser)
-        params = sum(parameter.numel() for parameter in self.teacher.denoiser.parameters())
-        resolved, _ = resolve(
-            settings,
-            params=params,
-            size=(height, width),
-            images=len(self.data.seen),
-            distilled=self.teacher.distilled,
-            texts=self.teacher.family.captions is not None,
-        )
+        resolved, _ = resolve_for(self.teacher, settings, images=len(self.data.seen))
         return replace(self, settings=resolved)
 
     def costs(self, model: nn.Module) -> tuple[int, int]:
@@ -72,7 +63,7 @@ def bench(source: str, data_source: str, settings: Settings) -> Bench:
         data_source,
         size=(height, width),
         channels=channels,
-        captioned=teacher.family.captions is not None,
+        captioned=teacher.family.of_texts,
         shapes=teacher.shapes(settings.data.crop),
         **settings.data.loading(),
     )

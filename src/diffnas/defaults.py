@@ -1,11 +1,16 @@
 """Defaults that depend on the model and the data, each with its reason."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffnas.errors import UserError
 from diffnas.settings import EvaluateSettings, Settings
+
+if TYPE_CHECKING:  # the command line's help does without torch
+    from diffnas.families import Teacher
 
 STEPS_AT_1M = 13_000
 """Retraining steps of a teacher of a million parameters (measured: docs/results.md)."""
@@ -121,6 +126,26 @@ def resolve(
     if guidable:
         reasons |= data_reasons
     return filled, reasons | weight_reasons if why else reasons
+
+
+def resolve_for(
+    teacher: Teacher, settings: Settings, *, images: int | None = None
+) -> tuple[Settings, dict[str, str]]:
+    """As :func:`resolve`, for what is known of a teacher.
+
+    Raises:
+        UserError: retraining would have nothing to go by.
+    """
+    _, height, width = teacher.family.sample_shape(teacher.denoiser)
+    return resolve(
+        settings,
+        params=sum(parameter.numel() for parameter in teacher.denoiser.parameters()),
+        size=(height, width),
+        images=images,
+        guidable=teacher.guidable,
+        distilled=teacher.distilled,
+        texts=teacher.family.of_texts,
+    )
 
 
 def _weights(

@@ -1,4 +1,4 @@
-"""The two ways a run can end badly, told apart by the exit status they cause."""
+"""The two ways a run can end badly, told apart by their exit status; memory that ran out."""
 
 import errno
 
@@ -8,6 +8,13 @@ class UserError(Exception):
 
     The message is one line: the setting, its value, the remedy.
     """
+
+
+class RunError(Exception):
+    """The work itself failed: diverged training, a full disk, a lost device (exit status 1)."""
+
+
+_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -20,10 +27,3 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)
-
-
-_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory")
-
-
-class RunError(Exception):
-    """The work itself failed: diverged training, a full disk, a lost device (exit status 1)."""

@@ -10,7 +10,7 @@ from torch import nn
 from diffnas.architecture import Architecture, BlockSpace, Cost, Space, joined
 from diffnas.blocks import Call, capture
 from diffnas.budget import Budget
-from diffnas.defaults import resolve
+from diffnas.defaults import resolve_for
 from diffnas.device import resolve_device
 from diffnas.families import Teacher
 from diffnas.families.loading import load_skeleton
@@ -55,16 +55,7 @@ def make_plan(
     )
     settings, space, why = space_for(settings, teacher.denoiser, teacher.family, budget)
     teacher.shapes(settings.data.crop)  # refused where it takes one alone
-    _, height, width = teacher.family.sample_shape(teacher.denoiser)
-    resolved, reasons = resolve(
-        settings,
-        params=space.teacher.params,
-        size=(height, width),
-        images=images,
-        guidable=teacher.guidable,
-        distilled=teacher.distilled,
-        texts=teacher.family.captions is not None,
-    )
+    resolved, reasons = resolve_for(teacher, settings, images=images)
     return {
         **describe(teacher, space, budget, resolved, why | reasons),
         "hours": hours(teacher, space, budget, resolved, device, images=images),

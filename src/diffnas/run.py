@@ -14,7 +14,7 @@ from diffnas.artifacts import check_format, of_another_choice, read_json
 from diffnas.budget import Budget
 from diffnas.checkpoint import write_json, write_text
 from diffnas.data import load_data
-from diffnas.defaults import resolve
+from diffnas.defaults import resolve_for
 from diffnas.device import resolve_device
 from diffnas.embeddings import check_dropout, with_embeddings
 from diffnas.errors import UserError
@@ -147,23 +147,14 @@ def compress(
             channels=channels,
             cache=out / "data",
             progress=progress,
-            captioned=teacher.family.captions is not None,
+            captioned=teacher.family.of_texts,
             shapes=teacher.shapes(settings.data.crop),
             **settings.data.loading(),
         )
     )
     if images.remark is not None:
         progress.say(images.remark)
-    _, *denoised = teacher.family.sample_shape(teacher.denoiser)
-    resolved, reasons = resolve(
-        settings,
-        params=space.teacher.params,
-        size=(denoised[0], denoised[1]),
-        images=len(images.seen),
-        guidable=teacher.guidable,
-        distilled=teacher.distilled,
-        texts=teacher.family.captions is not None,
-    )
+    resolved, reasons = resolve_for(teacher, settings, images=len(images.seen))
     images = replace(images, condition_dropout=resolved.data.condition_dropout or 0.0)
     # By name, so that what 'auto' finds on another day cannot mix two kinds of features.
     named = features_of(images.name, settings.evaluate)

@@ -3,6 +3,8 @@
 import errno
 import json
 import logging
+import subprocess
+import sys
 
 import pytest
 
@@ -23,6 +25,11 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         raise error
 
     monkeypatch.setattr("diffnas.report.write_report", fail)
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    loaded = "import sys, diffnas.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", loaded], check=False).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILURE
     except (KeyboardInterrupt, typer.Abort):
         return _fail(*explain(KeyboardInterrupt()))
-    except Exception as error:  # broad, as the last: a user gets a line and a status, whatever
+    except Exception as error:  # broad: past here is the shell; our own faults too end in a line
         if debug:
             raise
         return _fail(*explain(error))

@@ -18,7 +18,7 @@ WIDEST = 2.0
 """Ratio of the longer side to the shorter, at most."""
 
 STEPS = 16
-"""A side of the whole picture is about so many steps between two shapes."""
+"""From one shape to the next a side changes by the whole picture's, divided by about this."""
 
 Size = tuple[int, int]
 """(H, W)."""
@@ -75,13 +75,13 @@ def bucketed(
             continue
         wanted = whole.kept[those]
         which = hashlib.sha256(wanted.tobytes()).hexdigest()[:8]
-        name = None if file is None else f"{file.stem}-{height}x{width}-{which}.npy"
+        kept = file and file.with_name(f"{file.stem}-{height}x{width}-{which}.npy")
         again = decode_all(
             wanted.tolist(),
             read,
             (height, width),
             whole.images.shape[1],
-            file=None if file is None or name is None else file.with_name(name),
+            file=kept,
             progress=progress,
         )
         found.append(Bucket(again.images, those[np.searchsorted(wanted, again.kept)]))

@@ -121,6 +121,11 @@ class Family:
     sized: Callable[[Condition, tuple[int, int]], Condition] | None = None
     levels: Levels | None = None
 
+    @property
+    def of_texts(self) -> bool:
+        """Whether its models are told texts."""
+        return self.captions is not None
+
     def scheduler(self, denoiser: nn.Module, given: Any, steps: int = STEPS) -> Any:
         """A pipeline's scheduler, with the shift that it has for so many steps at that size."""
         if self.mu is None or not follows_size(given.config):
