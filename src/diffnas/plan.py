@@ -18,6 +18,7 @@ from diffnas.forecast.hours import hours
 from diffnas.forecast.memory import stage_bytes
 from diffnas.limits import memory_of
 from diffnas.measure.cost import call_cost, to_meta
+from diffnas.reach import SUMS, least
 from diffnas.select import check_reachable, check_rule
 from diffnas.settings import Settings
 from diffnas.space import smallest_cost
@@ -79,8 +80,9 @@ def describe(
         "blocks": [_block(block, space.teacher) for block in space.blocks],
         "left": left_as_they_are(teacher, space),
         "budget": {
-            kind: {"limit": limit, "smallest": least, "reachable": least <= limit}
-            for kind, (limit, least) in _limits(teacher, space, budget).items()
+            kind: {"limit": limit, "smallest": reached, "reachable": reached <= limit}
+            for kind, (whole, reached) in _reached(teacher, space, budget).items()
+            for limit in [budget.limits()[kind].of(whole)]
         },
         "settings": resolved.model_dump(mode="json"),
         "reasons": dict(reasons),
@@ -92,10 +94,8 @@ def check_budget(teacher: Teacher, space: Space, budget: Budget) -> None:
 
     A latency is only known once measured, and is checked then.
     """
-    limits = budget.limits()
-    for kind, least in _smallest(teacher, space, budget).items():
-        whole = _whole(teacher, space, kind)
-        check_reachable(kind, limits[kind], least / whole, whole)
+    for kind, (whole, reached) in _reached(teacher, space, budget).items():
+        check_reachable(kind, budget.limits(), reached / whole, whole)
 
 
 def left_as_they_are(teacher: Teacher, space: Space) -> list[str]:
@@ -156,21 +156,15 @@ def _block(block: BlockSpace, teacher: Cost) -> dict[str, Any]:
     }
 
 
-def _limits(teacher: Teacher, space: Space, budget: Budget) -> dict[str, tuple[float, float]]:
-    """(limit, smallest reachable) of each budget that can be told without measuring."""
-    return {
-        kind: (budget.limits()[kind].of(_whole(teacher, space, kind)), least)
-        for kind, least in _smallest(teacher, space, budget).items()
-    }
-
-
-def _smallest(teacher: Teacher, space: Space, budget: Budget) -> dict[str, float]:
-    found = {}
-    for kind in budget.limits():
-        if kind in ("macs", "params"):
-            found[kind] = float(getattr(smallest_cost(space, kind), kind))
-        elif kind == "memory":
-            found[kind] = memory_of(teacher, space)[1](smallest(space.blocks))
+def _reached(teacher: Teacher, space: Space, budget: Budget) -> dict[str, tuple[float, float]]:
+    """(the teacher's, the smallest reachable) of each limited cost that counting can tell."""
+    limits = budget.limits()
+    wholes = {kind: float(getattr(space.teacher, kind)) for kind in SUMS if kind in limits}
+    given = {kind: limits[kind].of(whole) for kind, whole in wholes.items()}
+    found = {kind: (whole, least(space, kind, given)) for kind, whole in wholes.items()}
+    if "memory" in limits:
+        whole, bytes_of = memory_of(teacher, space)
+        found["memory"] = whole, bytes_of(smallest(space.blocks))
     return found
 
 
@@ -184,9 +178,3 @@ def _largest_cost(space: Space) -> Cost:
         for block in space.blocks
     }
     return space.cost_of(Architecture(most))
-
-
-def _whole(teacher: Teacher, space: Space, kind: str) -> float:
-    if kind == "memory":
-        return memory_of(teacher, space)[0]
-    return float(getattr(space.teacher, kind))

@@ -14,8 +14,9 @@ from diffnas.errors import UserError
 from diffnas.families import Family
 from diffnas.measure.cost import call_cost, to_meta
 from diffnas.measure.memory import memory_bytes
+from diffnas.reach import SUMS, least
 from diffnas.settings import Settings
-from diffnas.space import make_space, smallest_cost, trunk_size
+from diffnas.space import make_space, trunk_size
 from diffnas.student.modeling import apply_edits
 from diffnas.ties import smallest
 
@@ -88,7 +89,7 @@ def _reaching(
     shares: Mapping[str, float],
     of: int,
     space_at: Callable[[int], Space],
-    least: Callable[[Space, str], float | None],
+    least_of: Callable[[Space, str, Mapping[str, float]], float | None],
 ) -> Space:
     """The space at the aim, or at the next below that divides and whose slots reach the shares.
 
@@ -104,19 +105,27 @@ def _reaching(
         except UserError:  # it does not divide
             continue
         narrowest = space
-        reached = {kind: least(space, kind) for kind in shares}
+        reached = {kind: least_of(space, kind, shares) for kind in shares}
         if all(found is None or found <= shares[kind] for kind, found in reached.items()):
             return space
     return narrowest or space_at(of)
 
 
-def _least(meta: nn.Module, inputs: Mapping[str, Any], space: Space, kind: str) -> float | None:
+def _least(
+    meta: nn.Module,
+    inputs: Mapping[str, Any],
+    space: Space,
+    kind: str,
+    shares: Mapping[str, float],
+) -> float | None:
     """With the cheapest options, as a share of the teacher's; None for what counting cannot tell.
 
     Memory takes a trace of the whole, so it is only looked at where it is asked for.
     """
-    if kind in ("macs", "params"):
-        return float(getattr(smallest_cost(space, kind), kind) / getattr(space.teacher, kind))
+    if kind in SUMS:
+        wholes = {each: getattr(space.teacher, each) for each in SUMS}
+        limits = {each: shares[each] * whole for each, whole in wholes.items() if each in shares}
+        return least(space, kind, limits) / float(wholes[kind])
     if kind != "memory":
         return None
     model = copy.deepcopy(meta)

@@ -83,8 +83,8 @@ def select(
         tolerance = budget.tolerance
         rows = at_tolerance(table, table.costs["macs"], tolerance)
     else:
-        for metric, amount in budget.limits().items():
-            check_reachable(metric, amount, table.smallest(metric), absolute[metric])
+        for metric in budget.limits():
+            check_reachable(metric, budget.limits(), table.smallest(metric), absolute[metric])
         rows, tolerance = find_rule(rule)(table, seed)
         if not table.within_limits(rows):
             raise UserError(
@@ -151,13 +151,17 @@ def _where(name: str) -> str:
     return declared[name]
 
 
-def check_reachable(metric: str, limit: Amount, smallest: float, teacher: float) -> None:
-    """Raise UserError, naming the smallest reachable share, unless the limit can be met."""
-    if limit.of(teacher) * ROUNDING < smallest * teacher:
+def check_reachable(
+    metric: str, limits: Mapping[str, Amount], smallest: float, teacher: float
+) -> None:
+    """Raise UserError, naming the smallest reachable share, unless that limit can be met."""
+    if limits[metric].of(teacher) * ROUNDING < smallest * teacher:
+        others = written({name: limits[name] for name in limits if name != metric})
         raise UserError(
-            f"{written({metric: limit})}: the smallest reachable is {smallest:.3g} "
-            f"of the teacher's {figure(metric, teacher)}; raise it, or allow smaller options in "
-            "the space settings"
+            f"{written({metric: limits[metric]})}: the smallest reachable"
+            f"{others and f' beside {others}'} is {smallest:.3g} "
+            f"of the teacher's {figure(metric, teacher)}; raise {'one' if others else 'it'}, or "
+            "allow smaller options in the space settings"
         )
 
 

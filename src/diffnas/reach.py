@@ -1,0 +1,90 @@
+"""What a space reaches of one cost while another is limited: known before anything is trained."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import csr_array
+
+from diffnas.architecture import BlockSpace, Cost, Space, subnet_at
+from diffnas.ties import smallest, tied, together
+
+Costs = npt.NDArray[np.float64]
+"""MACs and parameters, as shares of the teacher's, (..., 2)."""
+
+SUMS = ("macs", "params")
+
+SLACK = 1e-5
+"""Shares of the teacher's cost by which the solver may miss a limit, generously."""
+
+
+def least(space: Space, metric: str, limits: Mapping[str, float]) -> float:
+    """The least MACs or parameters of an architecture within the limits on the other of them.
+
+    Where these cannot be met, as if there were none.
+    """
+    cost = space.cost_of(smallest(space.blocks, metric))
+    free = float(getattr(cost, metric))
+    others = {each: limits[each] for each in SUMS if each in limits and each != metric}
+    if all(getattr(cost, each) <= limit for each, limit in others.items()):
+        return free
+    bound = _solved(space, metric, others)
+    return free if bound is None else max(free, bound * getattr(space.teacher, metric))
+
+
+def _solved(space: Space, metric: str, limits: Mapping[str, float]) -> float | None:
+    """The least share of that metric; None where the limits cannot be met.
+
+    Minimise c.x over x in {0, 1} s.t. one x a choice is 1 and costs stay within the limits: a
+    mixed-integer linear program, solved by HiGHS.
+    """
+    choices = [_shares(space, costs) for costs in _choices(space)]
+    fixed = _shares(space, [space.base])[0] - sum(costs[0] for costs in choices)
+    costs, sizes = np.concatenate(choices), [len(each) for each in choices]
+    of_choice = np.repeat(np.arange(len(sizes)), sizes)
+    each = csr_array((np.ones(len(costs)), (of_choice, np.arange(len(costs)))))
+    constraints = [LinearConstraint(each, 1, 1)]
+    for column, name in enumerate(SUMS):
+        if name in limits:
+            rest = limits[name] / getattr(space.teacher, name) - fixed[column] + SLACK
+            constraints.append(LinearConstraint(costs[None, :, column], -np.inf, rest))
+    wanted = SUMS.index(metric)
+    solved = milp(
+        costs[:, wanted],
+        constraints=constraints,
+        integrality=np.ones(len(costs)),
+        bounds=Bounds(0, 1),
+    )
+    return None if solved.x is None else float(fixed[wanted] + solved.fun)
+
+
+def _choices(space: Space) -> Iterator[list[Cost]]:
+    """Costs of all that may stand in a place, the teacher's own first.
+
+    A slot is a place; blocks that are tied, or have but some subnets, are one together.
+    """
+    for members in tied(space.blocks):
+        if len(members) == 1 and members[0].only is None:
+            for slot in members[0].slots:
+                yield [option.cost for option in slot.options]
+        else:
+            yield _combinations(members)
+
+
+def _combinations(members: list[BlockSpace]) -> list[Cost]:
+    choices = {block.name: block.choices() for block in members}
+    costs = [
+        [block.cost_of(subnet_at(block, choice)) for choice in choices[block.name]]
+        for block in members
+    ]
+    return [
+        sum((own[row] for own, row in zip(costs, rows, strict=True)), Cost())
+        for rows in together(members, choices)
+    ]
+
+
+def _shares(space: Space, costs: list[Cost]) -> Costs:
+    return np.array(
+        [[getattr(cost, name) / getattr(space.teacher, name) for name in SUMS] for cost in costs]
+    )
