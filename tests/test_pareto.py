@@ -1,6 +1,8 @@
 """The front of a run folder, from Python and from the command line."""
 
 import json
+import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,6 +91,18 @@ def test_a_folder_without_scores_says_how_to_get_them(run, capsys):
     (run / "plan.json").unlink()
     assert main(["front", str(run)]) == 2
     assert "no run folder; name the --out of a 'diffnas compress'" in capsys.readouterr().err
+
+
+def test_it_is_of_the_last_search_alone(run):
+    first, again = run / "trunk-3" / "scores.safetensors", run / "trunk-2" / "scores.safetensors"
+    for file, search in ((first, "before"), (again, "last")):
+        file.parent.mkdir()
+        score_table.save(replace(three_blocks(), search=search), file, "made up")
+    for age, file in enumerate((again, first, run / "scores.safetensors")):
+        os.utime(file, (1e9 - age, 1e9 - age))
+    assert [table.search for table in read_scores(run)] == ["last"]
+    os.utime(first, (2e9, 2e9))
+    assert [table.search for table in read_scores(run)] == ["before"]
 
 
 @pytest.mark.parametrize(("by", "factor"), [("output", 2), ("block", 1)])

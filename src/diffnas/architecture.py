@@ -190,11 +190,16 @@ class BlockScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """The score table of the whole denoiser. ``seconds``: what it took, where that is known."""
+    """The score table of the whole denoiser.
+
+    ``seconds``: what it took, where that is known; ``search``: names what was searched and how,
+    whatever the trunk; tables of one search can be compared.
+    """
 
     space: Space
     blocks: dict[str, BlockScores]
     seconds: float = 0.0
+    search: str = ""
 
 
 def subnet_at(block: BlockSpace, choice: Sequence[int] | npt.NDArray[np.int16]) -> Subnet:

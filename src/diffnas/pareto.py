@@ -86,19 +86,21 @@ def front(
 
 
 def read_scores(run: Path) -> list[Scores]:
-    """The score tables of a run folder, one for each trunk: those that its settings select by.
+    """The score tables of a run folder's last search, one a trunk: those that it selects by.
 
     Raises:
         UserError: none there, or one of a newer format.
     """
-    tables = []
+    found: list[tuple[float, Scores]] = []
     how = saved_settings(run / "settings.yaml").get("score") or {}
     names = ("scores",) if how.get("by") == "block" else JUDGED_BY
     for folder in (run, *sorted(run.glob("trunk-*"))):
-        read = (score_table.read(folder / f"{name}.safetensors") for name in names)
-        tables += [table for table in read if table is not None][:1]
-    if tables:
-        return tables
+        files = [folder / f"{name}.safetensors" for name in names]
+        read = ((file, score_table.read(file)) for file in files)
+        found += [(file.stat().st_mtime, each) for file, each in read if each is not None][:1]
+    if found:
+        _, last = max(found, key=lambda each: each[0])
+        return [table for _, table in found if table.search == last.search]
     if not (run / "plan.json").exists():
         raise UserError(f"RUN {run}: no run folder; name the --out of a 'diffnas compress'")
     raise UserError(

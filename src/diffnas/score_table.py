@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -35,6 +36,7 @@ def save(scores: Scores, path: Path, fingerprint: str) -> None:
         "format": "1",
         "fingerprint": fingerprint,
         "seconds": f"{scores.seconds:.1f}",
+        "search": scores.search,
         "space": json.dumps(space_to_json(scores.space)),
     }
     save_state(path, tensors, meta)
@@ -50,7 +52,8 @@ def read(path: Path) -> Scores | None:
     check_format(path, meta)
     if "space" not in meta:
         return None
-    return from_tensors(tensors, space_from_json(json.loads(meta["space"])))
+    found = from_tensors(tensors, space_from_json(json.loads(meta["space"])))
+    return replace(found, search=meta.get("search", ""))
 
 
 def from_tensors(tensors: Mapping[str, Tensor], space: Space) -> Scores:

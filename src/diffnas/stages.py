@@ -6,7 +6,7 @@ own whether its result is there, out of date or damaged; nothing else has to be 
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -169,9 +169,17 @@ def _table(job: Job, name: str, made_from: str, make: Callable[..., Scores]) -> 
         fingerprint=made_from,
         progress=job.progress,
     )
-    score_table.save(table, file, made_from)
+    score_table.save(replace(table, search=_search(job)), file, made_from)
     checkpoint.unlink(missing_ok=True)
     return table
+
+
+def _search(job: Job) -> str:
+    """A name of what is searched and how, the same for every trunk."""
+    settings = job.settings
+    parts = (settings.supernet, settings.score)
+    how = [settings.space.model_dump(exclude={"trunk"}), *(part.model_dump() for part in parts)]
+    return fingerprint(job.origin, how, settings.seed, settings.precision)
 
 
 def architecture(
