@@ -105,7 +105,7 @@ def after_steps(on: Bench, student: nn.Module, part: Batch, steps: int) -> float
     how = on.settings.retrain.model_copy(update={"steps": steps, "schedule": "none"})
     retrain(student, on.teacher, on.data, how, seed=on.settings.seed)
     with torch.no_grad():
-        given = on.teacher.family.prediction(student(**part.inputs))
+        given = on.teacher.family.prediction(student(**part.inputs), part.size)
     return float(F.mse_loss(given, part.target))
 
 
@@ -113,10 +113,10 @@ def after_steps(on: Bench, student: nn.Module, part: Batch, steps: int) -> float
 def from_passes(on: Bench, net: Supernet, chosen: Architecture, part: Batch) -> dict[str, float]:
     """Scores from calls of the denoiser with supernet weights, before any retraining."""
     family, space = on.teacher.family, net.space
-    wanted = family.prediction(on.teacher.denoiser(**part.inputs))
+    wanted = family.prediction(on.teacher.denoiser(**part.inputs), part.size)
 
     def away(architecture: Architecture) -> float:
-        given = family.prediction(net.build(architecture)(**part.inputs))
+        given = family.prediction(net.build(architecture)(**part.inputs), part.size)
         return float(F.mse_loss(given, wanted))
 
     alone = [
@@ -124,7 +124,7 @@ def from_passes(on: Bench, net: Supernet, chosen: Architecture, part: Batch) -> 
         for name, subnet in chosen.blocks.items()
     ]
     whole = net.build(chosen)
-    task = F.mse_loss(family.prediction(whole(**part.inputs)), part.target)
+    task = F.mse_loss(family.prediction(whole(**part.inputs), part.size), part.target)
     return {
         "one block replaced in the supernet, at the output, summed": sum(alone),
         "whole student, at the output": away(chosen),

@@ -46,7 +46,7 @@ FAMILY = replace(
     sample_shape=lambda _: (1, 8, 8),
     class_count=lambda _: None,
     example_condition=lambda _, size, device: {"value": torch.zeros(size, device=device)},
-    prediction=lambda output: output,
+    prediction=lambda output, _: output,
     captions=captions,
     nothing=lambda _: {"value": torch.tensor([NOTHING])},
 )

@@ -137,7 +137,7 @@ def with_gradients(
         largest = 0.0
         for time in torch.arange(0, count, max(1, count // TIMESTEPS)):
             noisy = training_batch(teacher, images, condition, random, time.expand(len(images)))
-            loss = F.mse_loss(family.prediction(model(**noisy.inputs)), noisy.target)
+            loss = F.mse_loss(family.prediction(model(**noisy.inputs), noisy.size), noisy.target)
             largest = max(largest, loss.item())
             if loss.item() < least * largest:
                 break

@@ -134,7 +134,7 @@ class PatchedTeacher:
         shared, prediction = self.blocks[block.name], self.supernet.teacher.family.prediction
         for number, batch in enumerate(batches):
             output, calls = capture(self.denoiser, list(self.blocks), batch.inputs)
-            wanted, whole = prediction(output), calls[block.name]
+            wanted, whole = prediction(output, batch.size), calls[block.name]
             channels = batch.target.shape[1]  # further ones are a learned variance
             given = self.supernet.cut({block.name: whole})[block.name]
             with self._known(calls, block.name) as patch:
@@ -142,7 +142,7 @@ class PatchedTeacher:
                     shared.activate(subnet_at(block, choice))
                     made = Call(given.args, given.kwargs, shared(*given.args, **given.kwargs))
                     patch(self.supernet.whole(block.name, whole, made))
-                    found = prediction(self.denoiser(**batch.inputs))
+                    found = prediction(self.denoiser(**batch.inputs), batch.size)
                     total[row] += float(F.mse_loss(found[:, :channels], wanted[:, :channels]))
                     if progress is not None:
                         progress.update((number * len(choices) + row + 1) // len(batches))

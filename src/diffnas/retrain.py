@@ -198,10 +198,10 @@ def losses_of(
     taught, calls = None, dict[str, Call]()
     if names or settings.output_weight > 0:
         output, calls = capture(denoiser, names, part.inputs)
-        taught = family.prediction(output).float()
+        taught = family.prediction(output, part.size).float()
         calls = calls if trunk is None else trunk.cut(calls)
     with recorded(student, names if settings.features == "student" else []) as own:
-        predicted = family.prediction(student(**part.inputs)).float()
+        predicted = family.prediction(student(**part.inputs), part.size).float()
     blocks = []
     for name in names:
         call = calls[name]

@@ -212,7 +212,7 @@ def _importance(
         for number in range(count):
             noisy = random_batch(teacher, data, batch_size, random)
             with recorded(denoiser, writers) as calls:
-                given = family.prediction(denoiser(**noisy.inputs))
+                given = family.prediction(denoiser(**noisy.inputs), noisy.size)
             loss = noisy.error(given, "sum")
             # A layer that was left out hands on what it was given: the same place, so once.
             places = {id(calls[path].made): path for path in reversed(writers)}

@@ -43,7 +43,8 @@ def test_example_inputs_can_be_made_on_the_meta_device(kind):
     assert all(tensor.is_meta for tensor in tensors(inputs))
     own = {name: each for name, each in inputs.items() if name not in model.family.shared}
     assert all(len(tensor) == 2 for tensor in tensors(own))
-    assert model.family.prediction(meta(**inputs)).shape[0] == 2
+    shape = model.family.sample_shape(meta)
+    assert model.family.prediction(meta(**inputs), shape[1:]).shape[0] == 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -53,7 +54,7 @@ def test_a_training_batch_can_be_predicted(kind):
     condition = model.family.example_condition(model.denoiser, 3, CPU)
     batch = training_batch(model, torch.zeros(3, *shape), condition, torch.Generator())
     with torch.no_grad():
-        predicted = model.family.prediction(model.denoiser(**batch.inputs))
+        predicted = model.family.prediction(model.denoiser(**batch.inputs), batch.size)
     assert batch.target.shape == (3, *shape)
     assert predicted.shape[1] in (shape[0], 2 * shape[0])
     assert batch.error(predicted).isfinite()
@@ -87,10 +88,11 @@ def test_blocks_of_a_narrower_trunk_take_and_give_what_is_left_of_the_calls(kind
 def test_in_half_precision_it_teaches_nearly_the_same(kind):
     model = teacher(kind)
     names = model.family.block_names(model.denoiser)
-    output, calls = capture(model.denoiser, names, inputs_of(model))
+    inputs, size = inputs_of(model), model.family.sample_shape(model.denoiser)[1:]
+    output, calls = capture(model.denoiser, names, inputs)
     with teaching(model, "bf16"):
-        rounded, found = capture(model.denoiser, names, inputs_of(model))
-    one, other = model.family.prediction(output), model.family.prediction(rounded)
+        rounded, found = capture(model.denoiser, names, inputs)
+    one, other = (model.family.prediction(each, size) for each in (output, rounded))
     assert 0 < float((one - other).norm() / one.norm()) < 0.05
     for name, call in found.items():
         made = model.denoiser.get_submodule(name)(*call.args, **call.kwargs)

@@ -50,7 +50,7 @@ def test_latents_are_packed_as_the_pipeline_does():
 def test_a_prediction_is_unpacked():
     noisy, inputs = call(teacher())
     output = SimpleNamespace(sample=inputs["hidden_states"])
-    assert torch.equal(FAMILY.prediction(output), noisy)
+    assert torch.equal(FAMILY.prediction(output, (8, 8)), noisy)
 
 
 def test_places_are_shared_by_as_many_images_as_there_are_tokens():
@@ -60,7 +60,7 @@ def test_places_are_shared_by_as_many_images_as_there_are_tokens():
     part = batch.rows(slice(0, 8)).rows(torch.arange(4, 8))
     assert part.inputs["img_ids"].shape == (16, 3)
     assert part.inputs["hidden_states"].shape == (4, 16, 16)
-    assert FAMILY.prediction(model.denoiser(**part.inputs)).shape == part.target.shape
+    assert FAMILY.prediction(model.denoiser(**part.inputs), part.size).shape == part.target.shape
 
 
 def test_the_size_is_the_pipelines_own_unless_the_config_has_one():

@@ -46,7 +46,7 @@ def test_latents_are_packed_as_the_pipeline_does() -> None:
 def test_a_prediction_is_unpacked() -> None:
     noisy, inputs = call(teacher())
     output = SimpleNamespace(sample=inputs["hidden_states"])
-    assert torch.equal(FAMILY.prediction(output), noisy)
+    assert torch.equal(FAMILY.prediction(output, noisy.shape[2:]), noisy)
 
 
 def test_places_are_shared_by_as_many_images_as_there_are_tokens() -> None:

@@ -44,7 +44,7 @@ def test_batches_of_every_shape_can_be_predicted(kind, tmp_path):
     for size in model.shapes():
         data = with_latents(model, shaped(model, size), tmp_path)
         batch = random_batch(model, data, 3, torch.Generator().manual_seed(0))
-        made = model.family.prediction(model.denoiser(**batch.inputs))
+        made = model.family.prediction(model.denoiser(**batch.inputs), batch.size)
         assert made.shape[2:] == batch.target.shape[2:]
         own = model.family.sample_shape(model.denoiser)[1:]
         assert made.shape[2] * height == own[0] * size[0]

@@ -86,7 +86,7 @@ def test_every_variant_takes_a_training_batch(variant: dict[str, Any]) -> None:
     condition = teacher.condition(with_labels(0, 1, 2, 0), np.arange(4))
     batch = training_batch(teacher, images, condition, torch.Generator())
     with torch.no_grad():
-        predicted = FAMILY.prediction(teacher.denoiser(**batch.inputs))
+        predicted = FAMILY.prediction(teacher.denoiser(**batch.inputs), batch.size)
     assert predicted.shape == batch.target.shape == images.shape
 
 

@@ -17,6 +17,10 @@ STEPS = 50
 """Diffusers' pipelines take about so many unless asked for others; training has their noise."""
 
 
+Size = tuple[int, int]
+"""(H, W)."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """One denoiser call and what it should give.
@@ -30,15 +34,20 @@ class Batch:
     target: Tensor
     shared: tuple[str, ...] = ()
 
+    @property
+    def size(self) -> Size:
+        """(H, W) of what the denoiser is given."""
+        return self.target.shape[2], self.target.shape[3]
+
     def rows(self, chosen: slice | Tensor) -> "Batch":
         """Those of the batch alone; tensors that are not of its length are shared too.
 
         ``chosen``: a slice, or indices (N,).
         """
-        size = len(self.target)
+        count = len(self.target)
 
         def cut(tensor: Tensor) -> Tensor:
-            return tensor[chosen] if tensor.ndim and len(tensor) == size else tensor
+            return tensor[chosen] if tensor.ndim and len(tensor) == count else tensor
 
         own = {name: each for name, each in self.inputs.items() if name not in self.shared}
         inputs = {**self.inputs, **map_tensors(cut, own)}
@@ -76,8 +85,8 @@ class Family:
     ones; the rows of an image with a hole are in it if the denoiser is shown one.
     ``inputs``: (denoiser, noisy (B, C, H, W), timesteps (B,) or (), condition) -> keyword arguments
     of a call.
-    ``prediction``: the denoiser's output -> the predicted tensor; channels beyond the target's are
-    a learned variance.
+    ``prediction``: (the denoiser's output, (H, W) of what it was given) -> the predicted tensor;
+    channels beyond the target's are a learned variance.
     ``beside``: further components that its pipelines may have, and that are kept as they are.
     ``needed``: modules that are used from outside of them, and so cannot be left out.
     ``captions``: (pipeline, captions) -> their condition, if conditions are texts.
@@ -105,7 +114,7 @@ class Family:
     sample_shape: Callable[[nn.Module], tuple[int, int, int]]
     example_condition: Callable[[nn.Module, int, torch.device], Condition]
     inputs: Callable[[nn.Module, Tensor, Tensor, Condition], dict[str, Any]]
-    prediction: Callable[[Any], Tensor] = lambda output: output.sample
+    prediction: Callable[[Any, Size], Tensor] = lambda output, _: output.sample
     streams: Callable[[nn.Module], dict[str, Ports]] | None = None
     class_count: Callable[[nn.Module], int | None] = lambda _: None
     beside: tuple[str, ...] = ()
@@ -118,7 +127,7 @@ class Family:
     shared: tuple[str, ...] = ()
     mu: Callable[[nn.Module, Mapping[str, Any], int], float] | None = None
     sides: Callable[[nn.Module], range] | None = None
-    sized: Callable[[Condition, tuple[int, int]], Condition] | None = None
+    sized: Callable[[Condition, Size], Condition] | None = None
     levels: Levels | None = None
 
     @property

@@ -4,7 +4,6 @@ They denoise latents in squares of 2 by 2, packed as tokens. Of dev, guidance is
 denoiser (Meng et al., arXiv 2210.03142), which is told its scale; of schnell, it is left out.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from diffnas.families import Family
 from diffnas.families.conditions import GUIDANCE, Condition, through
+from diffnas.families.family import Size
 from diffnas.student.modeling import DiffNASFluxTransformer2DModel
 
 SIZE = 128
@@ -110,12 +110,16 @@ def places(rows: int, columns: int, device: torch.device) -> Tensor:
     return torch.stack(torch.meshgrid(*spread, indexing="ij"), dim=-1).flatten(0, 2)
 
 
-def prediction(output: Any) -> Tensor:
-    """Predicted tensor (B, C, H, W) of a denoiser's output; it is square."""
+def prediction(output: Any, size: Size) -> Tensor:
+    """Predicted tensor (B, C, H, W) of a denoiser's output."""
     made: Tensor = output.sample
-    side = math.isqrt(made.shape[1])
-    squares = made.unflatten(2, (-1, 2, 2)).unflatten(1, (side, side))  # (B, h, w, C, 2, 2)
+    squares = made.unflatten(2, (-1, 2, 2)).unflatten(1, (-1, size[1] // 2))  # (B, h, w, C, 2, 2)
     return squares.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+
+
+def sides(denoiser: nn.Module) -> range:
+    """Heights and widths of whole squares; positions are turned, so that there are enough."""
+    return range(2, 2 * latent_size(denoiser) + 1, 2)
 
 
 def encoded(pipeline: Any, texts: list[str], _: bool) -> Condition:
@@ -148,6 +152,7 @@ FAMILY = Family(
     example_condition=example_condition,
     inputs=inputs,
     prediction=prediction,
+    sides=sides,
     beside=(
         *("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"),
         *("image_encoder", "feature_extractor"),

@@ -4,7 +4,6 @@ Their latents come in squares of 2 by 2 already, each with its pixels as channel
 guided by what it predicts without a text; one that was distilled to few steps is not guided at all.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 
 from diffnas.families import Family, flux
 from diffnas.families.conditions import Condition, through
+from diffnas.families.family import Size
 from diffnas.student.modeling import DiffNASFlux2Transformer2DModel
 
 TOKENS = 512
@@ -76,11 +76,15 @@ def inputs(
     }
 
 
-def prediction(output: Any) -> Tensor:
-    """Predicted tensor (B, C, H, W) of a denoiser's output; it is square."""
+def prediction(output: Any, size: Size) -> Tensor:
+    """Predicted tensor (B, C, H, W) of a denoiser's output."""
     made: Tensor = output.sample
-    side = math.isqrt(made.shape[1])
-    return made.transpose(1, 2).unflatten(2, (side, side))
+    return made.transpose(1, 2).unflatten(2, size)
+
+
+def sides(denoiser: nn.Module) -> range:
+    """Heights and widths, of squares; positions are turned, so that there are enough."""
+    return range(1, flux.latent_size(denoiser) + 1)
 
 
 def encoded(pipeline: Any, texts: list[str], _: bool) -> Condition:
@@ -100,6 +104,7 @@ FAMILY = Family(
     example_condition=example_condition,
     inputs=inputs,
     prediction=prediction,
+    sides=sides,
     beside=("text_encoder", "tokenizer"),
     **through(encoded),
     distilled=lambda pipeline: bool(pipeline.config.get("is_distilled")),

@@ -243,7 +243,7 @@ class Teacher:
             def predict(noisy: Tensor, timestep: Tensor) -> Tensor:
                 noisy = torch.cat([noisy, noisy]) if guided else noisy
                 inputs = family.inputs(self.denoiser, noisy, timestep, condition)
-                made = family.prediction(self.denoiser(**inputs))[:, : shape[0]]
+                made = family.prediction(self.denoiser(**inputs), shape[1:])[:, : shape[0]]
                 if not guided:
                     return made
                 told, untold = made.chunk(2)

@@ -36,7 +36,7 @@ def denoising_loss(pipeline: Teacher, data: Data, batch_size: int) -> float:
         noisy = batch_of(pipeline, data, rows, fixed, timesteps[start : start + PART])
         for first in range(0, len(rows), batch_size):
             part = noisy.rows(slice(first, first + batch_size))
-            predicted = pipeline.family.prediction(pipeline.denoiser(**part.inputs))
+            predicted = pipeline.family.prediction(pipeline.denoiser(**part.inputs), part.size)
             total += part.error(predicted, "sum").double().item()
         count += noisy.target.numel()
     return total / count
