@@ -81,7 +81,7 @@ def main() -> None:
         size=(height, width),
         channels=channels,
         label_column="class",  # the folders of the shapes
-        captioned=teacher.family.of_texts,
+        captioned=teacher.family.takes_texts,
     )
     with show_progress() as progress:
         data = with_embeddings(teacher, data, out / "data", progress)

@@ -63,7 +63,7 @@ def bench(source: str, data_source: str, settings: Settings) -> Bench:
         data_source,
         size=(height, width),
         channels=channels,
-        captioned=teacher.family.of_texts,
+        captioned=teacher.family.takes_texts,
         shapes=teacher.shapes(settings.data.crop),
         **settings.data.loading(),
     )

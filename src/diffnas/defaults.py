@@ -144,7 +144,7 @@ def resolve_for(
         images=images,
         guidable=teacher.guidable,
         distilled=teacher.distilled,
-        texts=teacher.family.of_texts,
+        texts=teacher.family.takes_texts,
     )
 
 

@@ -44,7 +44,7 @@ def with_embeddings(
     Raises:
         RunError: the disk is full.
     """
-    if not teacher.family.of_texts or data.captions is None:
+    if not teacher.family.takes_texts or data.captions is None:
         return data
     texts, of = np.unique(_objects(data), return_inverse=True)
     nothing = teacher.nothing()

@@ -29,7 +29,7 @@ def of_teacher(teacher: Teacher) -> str:
         _config(teacher.denoiser),
         _config(teacher.pipeline.scheduler),
         *([] if coder is None else [of_module(coder)]),
-        *([of_texts(teacher)] if teacher.family.of_texts else []),
+        *([of_texts(teacher)] if teacher.family.takes_texts else []),
     )
 
 

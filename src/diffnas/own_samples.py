@@ -99,7 +99,7 @@ def _classes(teacher: Teacher, count: int) -> npt.NDArray[np.int64] | None:
 
 
 def _captions(teacher: Teacher, prompts: str | None, count: int) -> tuple[str, ...] | None:
-    if not teacher.family.of_texts:
+    if not teacher.family.takes_texts:
         return None
     if prompts is None:
         raise UserError(

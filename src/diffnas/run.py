@@ -147,7 +147,7 @@ def compress(
             channels=channels,
             cache=out / "data",
             progress=progress,
-            captioned=teacher.family.of_texts,
+            captioned=teacher.family.takes_texts,
             shapes=teacher.shapes(settings.data.crop),
             **settings.data.loading(),
         )

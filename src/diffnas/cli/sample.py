@@ -106,7 +106,7 @@ def _shows(teacher: "Teacher", prompts: list[str], count: int, seed: int) -> "Sh
             "pipeline itself with an image and a mask"
         )
     classes = teacher.family.class_count(teacher.denoiser)
-    if teacher.family.of_texts:
+    if teacher.family.takes_texts:
         if not prompts:
             raise UserError("--prompt: not given, and the model takes text; say what to show")
         return lambda rows: teacher.told([prompts[row % len(prompts)] for row in rows])

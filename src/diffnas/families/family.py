@@ -131,7 +131,7 @@ class Family:
     levels: Levels | None = None
 
     @property
-    def of_texts(self) -> bool:
+    def takes_texts(self) -> bool:
         """Whether its models are told texts."""
         return self.captions is not None
 

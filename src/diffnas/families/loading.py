@@ -44,10 +44,10 @@ def load_teacher(
             f"model {model}: no scheduler; save the pipeline again with the scheduler it was "
             "trained with"
         )
-    if known.family.of_texts:
+    if known.family.takes_texts:
         importlib.import_module("transformers")  # without it diffusers would only say so in part
     folder = origin.get_folder(source, variant, trust_remote_code)
-    if known.family.of_texts and _sentence_pieces_alone(folder):
+    if known.family.takes_texts and _sentence_pieces_alone(folder):
         importlib.import_module("sentencepiece")
     index = saving.read_json(folder / "model_index.json")
     pipeline = _load(folder, index, known, variant, trust_remote_code)

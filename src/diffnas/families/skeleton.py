@@ -177,7 +177,7 @@ def _config(source: Origin, component: str, name: str) -> dict[str, Any] | None:
 
 
 def _beside(denoiser: nn.Module, family: Family, index: Index) -> str | None:
-    texts = family.encoders(denoiser) if family.of_texts else ()
+    texts = family.encoders(denoiser) if family.takes_texts else ()
     lacking = [name for name in texts if name not in index]
     if lacking:
         return f"it has no {' and no '.join(lacking)}, which what it is told goes through"

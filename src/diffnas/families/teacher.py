@@ -128,7 +128,7 @@ class Teacher:
             UserError: the data have no classes or captions, but the model takes some; or classes
                 are out of range.
         """
-        if self.family.of_texts:
+        if self.family.takes_texts:
             return conditions.of_captions(self.told, data, rows)
         count = self.family.class_count(self.denoiser)
         return {} if count is None else conditions.of_classes(data.labels, rows, count)

@@ -63,7 +63,7 @@ def stage_bytes(
     """
     parts = _parts(teacher, space, settings, device)
     found: dict[str, int | None] = {}
-    if teacher.family.of_texts:
+    if teacher.family.takes_texts:
         found["captions"] = _captions_bytes(parts, teacher)
     if teacher.coder is not None:
         size = torch.zeros(_at_once(teacher, latents.PART), *teacher.image_shape, device="meta")

@@ -29,7 +29,7 @@ HOLES = "random boxes in held-out images, or the whole of them"
 def told(pipeline: Teacher, settings: EvaluateSettings) -> dict[str, Any]:
     """What the pipeline is told of its samples, in words for the protocol; empty if nothing."""
     found: dict[str, Any] = {}
-    if pipeline.family.of_texts:
+    if pipeline.family.takes_texts:
         found["captions"] = SHOWN
     elif pipeline.family.class_count(pipeline.denoiser) is not None:
         found["classes"] = SHOWN
