@@ -2,9 +2,10 @@
 
 import pytest
 
-from diffnas.defaults import resolve
+from diffnas.defaults import resolve, resolve_for
 from diffnas.errors import UserError
-from diffnas.settings import parse
+from diffnas.settings import Settings, parse
+from tests.families.kinds import teacher
 
 
 def resolved(given=None, **facts):
@@ -96,3 +97,18 @@ def test_why_a_student_follows_its_teacher_alone_is_said():
     assert "distilled" in resolved(distilled=True)[1]["retrain.output_weight"]
     asked = resolved({"retrain": {"task_weight": 0.0}})[1]
     assert asked["retrain.output_weight"].endswith("as retrain.task_weight is 0")
+
+
+@pytest.mark.parametrize(
+    ("kind", "goals", "dropout"),
+    [
+        ("pixels", (1, 0), 0),
+        ("texts", (1, 0.25), 0.1),
+        ("classes, transformer", (1, 0), 0.1),
+        ("texts, few steps", (0, 1), 0),
+    ],
+)
+def test_what_a_teacher_is_told_and_was_made_of_counts(kind, goals, dropout):
+    found, _ = resolve_for(teacher(kind), Settings())
+    assert (found.retrain.task_weight, found.retrain.output_weight) == goals
+    assert found.data.condition_dropout == dropout

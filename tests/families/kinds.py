@@ -50,7 +50,7 @@ KINDS: dict[str, tuple[Callable[[], Any], Family]] = {
     "texts, few steps": (lambda: tiny_flux2(distilled=True), flux2.FAMILY),
 }
 
-OF_TEXTS = [kind for kind, (_, family) in KINDS.items() if family.captions is not None]
+OF_TEXTS = [kind for kind, (_, family) in KINDS.items() if family.takes_texts]
 
 WITH_STREAMS = [kind for kind, (_, family) in KINDS.items() if family.streams is not None]
 
