@@ -183,6 +183,13 @@ def test_an_autoencoder_takes_its_hours_too(tmp_path, configs, steady):
     assert few["hours"]["evaluate"] / few["hours"]["encode"] == pytest.approx(
         (2 * 100 * (calls + 2 * decode)) / (2 * 10 / 0.8 * encode)
     )
+    again = make_plan(
+        str(tmp_path),
+        parse_budget(macs=0.5),
+        parse({**settings, "data": {"crop": "buckets"}}),
+        images=10,
+    )
+    assert again["hours"]["encode"] == pytest.approx(1.8 * few["hours"]["encode"])
     assert "encode" not in plan(configs)["hours"]
 
 

@@ -115,8 +115,10 @@ def stage_macs(
             macs[how] += float(steps * size * (bent + teacher.inpaints) * encoding)
         if not bent and images is not None:
             versions = VERSIONS.get(settings.data.augment, max(VERSIONS.values()))
-            whole_set = images / (1 - settings.data.held_out)
-            macs = {"encode": versions * whole_set * encoding, **macs}
+            count = images / (1 - settings.data.held_out)
+            if settings.data.crop == "buckets":
+                count += images  # at most: those of the model's own shape are encoded once
+            macs = {"encode": versions * count * encoding, **macs}
     return macs
 
 
