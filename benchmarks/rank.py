@@ -12,40 +12,29 @@ supernet and scores are there (`--count 0` makes them); the call without it read
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from candidates import after_steps, search, validation
 from protocol import arguments, assignments, value
 from scipy.stats import kendalltau
-from torch import nn
 from torch.nn import functional as F
 from trained import Bench, bench, trained_row
 
 from diffnas import settings as all_settings
 from diffnas import stages
-from diffnas.architecture import Architecture, Scores
-from diffnas.budget import parse_budget
+from diffnas.architecture import Architecture
 from diffnas.checkpoint import write_json
 from diffnas.cli.progress import show_progress
 from diffnas.effects import PatchedTeacher
 from diffnas.families import Batch
-from diffnas.families.batches import batch_of
-from diffnas.families.noise import even_timesteps
 from diffnas.fingerprint import fingerprint
-from diffnas.measure.references import spread
-from diffnas.progress import Progress
-from diffnas.retrain import retrain
-from diffnas.rng import generator
 from diffnas.select.table import Rows, Table, make_table
-from diffnas.stages import Job
 from diffnas.supernet import Supernet
-from diffnas.trunk_width import space_for
 
-IMAGES = 256
 DRAWS = 20_000
 RESAMPLES = 2000
 SHORT = (25, 100)
@@ -100,15 +89,6 @@ def at_the_output(net: Supernet, table: Table, rows: Rows, part: Batch) -> dict[
     }
 
 
-def after_steps(on: Bench, student: nn.Module, part: Batch, steps: int) -> float:
-    """The denoising loss after so short a retraining, over seen images."""
-    how = on.settings.retrain.model_copy(update={"steps": steps, "schedule": "none"})
-    retrain(student, on.teacher, on.data, how, seed=on.settings.seed)
-    with torch.no_grad():
-        given = on.teacher.family.prediction(student(**part.inputs), part.size)
-    return float(F.mse_loss(given, part.target))
-
-
 @torch.no_grad()
 def from_passes(on: Bench, net: Supernet, chosen: Architecture, part: Batch) -> dict[str, float]:
     """Scores from calls of the denoiser with supernet weights, before any retraining."""
@@ -130,35 +110,6 @@ def from_passes(on: Bench, net: Supernet, chosen: Architecture, part: Batch) -> 
         "whole student, at the output": away(chosen),
         "whole student, denoising loss": float(task),
     }
-
-
-def validation(on: Bench) -> Batch:
-    """Seen images, each at a timestep of its own, which are spread evenly."""
-    rows, random = spread(on.data.seen, IMAGES), generator(0, "rank", 0)
-    times = even_timesteps(on.teacher.pipeline.scheduler.config, len(rows))
-    times = times[torch.randperm(len(rows), generator=random)]  # images may be sorted by class
-    return batch_of(on.teacher, on.data, rows, random, times)
-
-
-def searched(
-    on: Bench, args: argparse.Namespace, progress: Progress
-) -> tuple[Supernet, str, Scores]:
-    """The supernet with its fingerprint, and its score table; made once."""
-    budget = parse_budget(macs=args.macs)
-    settings, space, _ = space_for(on.settings, on.teacher.denoiser, on.teacher.family, budget)
-    (args.out / "run").mkdir(parents=True, exist_ok=True)
-    job = Job(
-        args.out / "run",
-        on.teacher,
-        on.origin,
-        on.data,
-        space,
-        settings,
-        budget,
-        progress,
-    )
-    net, made_from = stages.supernet(job)
-    return net, made_from, stages.scores(job, net, made_from)[0]
 
 
 def correlation(scores: list[float], quality: list[float]) -> dict[str, float]:
@@ -193,7 +144,9 @@ def main() -> None:
         parser.error(f"--part {args.part}: I of I/N counts from 1 to N")
     rows = []
     with show_progress() as progress:
-        net, supernet_from, scores = searched(on, args, progress)
+        job = search(on, args.macs, args.out / "run", progress)
+        net, supernet_from = stages.supernet(job)
+        scores, _ = stages.scores(job, net, supernet_from)
         table = make_table(scores, {"macs": args.macs})
         part = validation(on)
         drawn = architectures(table, args.macs, args.count, seed=0)

@@ -17,6 +17,7 @@ SCRIPTS = {
     "ablations": ["--out", "{out}", "--rows", "single path"],
     "compare": ["--out", "{out}", "--equal-compute", "--name", "compare", *RIVALS],
     "rank": ["--out", "{out}"],
+    "halving": ["--out", "{out}"],
 }
 ROWS = {
     "par": ("rows", ["control", "student", "teacher"]),
@@ -24,6 +25,10 @@ ROWS = {
     "ablations": ("recipes", ["single path"]),
     "compare": ("rows", ["control", "deep-cache", "diffnas"]),
     "rank": ("tau", ["denoising_loss", "frechet_distance"]),
+    "halving": (
+        "rows",
+        ["the rule's own", "the rule's own, with halving's steps", "the winner"],
+    ),
 }
 """Under which key of its results a benchmark has which rows."""
 
