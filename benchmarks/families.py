@@ -6,14 +6,17 @@
 `train_shapes.py` makes the teachers. Beside the Fréchet distance stands a verdict on what samples
 show (`shapes/verdict.py`; on digits a support vector machine, trained on seen ones): the share that
 shows what was asked for, and for shapes the distance from the nearest drawing. Captions and classes
-are asked for equally often, teacher and student get the same noise. Every FORM is an entry of
-benchmarks/results/families.json. The same command goes on.
+are asked for equally often, teacher and student get the same noise. `--control` adds the teacher
+trained on for the student's steps. Every FORM is an entry of benchmarks/results/families.json. The
+same command goes on.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +28,20 @@ from shapes.drawing import WORDS, drawn
 from shapes.forms import FORMS
 from shapes.verdict import seen, shares_right
 from sklearn.svm import SVC
-from trained import Bench, bench
+from trained import ALONE, Bench, bench, trained_row
 
 from diffnas import settings as all_settings
 from diffnas.budget import parse_budget
 from diffnas.checkpoint import write_json
 from diffnas.cli.progress import show_progress
 from diffnas.data import to_float
+from diffnas.embeddings import with_embeddings
 from diffnas.families import Teacher
 from diffnas.families.conditions import CLASSES, Condition
 from diffnas.families.loading import load_teacher
 from diffnas.families.sampling import to_uint8
+from diffnas.latents import with_latents
+from diffnas.progress import Progress
 from diffnas.run import compress
 from diffnas.settings import Settings
 
@@ -127,10 +133,28 @@ def side(quality: dict[str, Any], shares: Shares) -> dict[str, Any]:
     return {key: value(quality[key]) for key in COLUMNS} | shares
 
 
+def control(form: str, on: Bench, folder: Path, progress: Progress) -> Shares:
+    """The teacher trained on for the student's steps, with what the run folder has encoded."""
+    data = with_embeddings(on.teacher, on.data, folder / "data", progress)
+    data = with_latents(on.teacher, data, folder / "data", progress)
+    out = on.settings.data.condition_dropout or 0.0
+    found = trained_row(
+        replace(on, data=replace(data, condition_dropout=out)),
+        lambda: copy.deepcopy(on.teacher.denoiser),
+        folder / "control.json",
+        made="teacher",
+        changes=ALONE,
+        progress=progress,
+        also=lambda trained: {"shares": VERDICTS[form](trained, on)},
+    )
+    return side(found, found["shares"])
+
+
 def main() -> None:
     parser = arguments(__doc__, "families", FORMS)
     parser.add_argument("--teachers", type=Path, required=True)
     parser.add_argument("--macs", default="0.5")
+    parser.add_argument("--control", action="store_true", help="train the teacher on as well")
     args = parser.parse_args()
     form = args.form
     model = str(args.teachers / form / "teacher")
@@ -147,9 +171,10 @@ def main() -> None:
             settings=settings,
             progress=progress,
         )
+        on = bench(model, data, settings)
+        further = {"control": control(form, on, run.path, progress)} if args.control else {}
     student = run.students[run.name]
     metrics = student.metrics()
-    on = bench(model, data, settings)
     small = load_teacher(str(student.path / "pipeline"))
     row = {
         "macs": metrics["student"]["macs"] / metrics["teacher"]["macs"],
@@ -157,13 +182,15 @@ def main() -> None:
         "latency": metrics["student"]["latency_ms"] / metrics["teacher"]["latency_ms"],
         "teacher": side(metrics["teacher"], VERDICTS[form](on.teacher, on)),
         "student": side(metrics["student"], VERDICTS[form](small, on)),
+        **further,
         "settings": list(args.assignments),
         "protocol": metrics["protocol"],
         "seconds": metrics["seconds"],
     }
     if form != "digits":
         row["autoencoder"] = coded(on)
-    print(json.dumps({key: row[key] for key in ("macs", "params", "teacher", "student")}, indent=1))
+    shown = ("macs", "params", "teacher", "student", "control")
+    print(json.dumps({key: row[key] for key in shown if key in row}, indent=1))
     file = args.results / f"{args.name}.json"
     known = json.loads(file.read_text()) if file.exists() else {}
     write_json(file, known | {form: row})

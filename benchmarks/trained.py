@@ -78,12 +78,13 @@ def trained_row(
     made: str,
     changes: Mapping[str, Any],
     progress: Progress,
+    also: Callable[[Teacher], Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Quality and costs after retraining; kept in ``file``, from which it is read next time.
 
     ``start`` makes the model before retraining, ``made`` says how; ``changes`` of the retraining's
-    settings, such as :data:`ALONE`. The weights stay beside the file, so that another evaluation
-    needs no other training.
+    settings, such as :data:`ALONE`; ``also``: further figures of it. The weights stay beside the
+    file, so that another evaluation needs no other training.
     """
     settings = on.settings
     how = settings.retrain.model_copy(update=dict(changes))
@@ -114,10 +115,12 @@ def trained_row(
         fingerprint=trained_from,
         progress=progress,
     )
+    trained = replace(on.teacher, denoiser=model)
     found = {
         "macs": macs,
         "params": params,
-        **quality_row(replace(on.teacher, denoiser=model), on.data, settings.evaluate, progress),
+        **quality_row(trained, on.data, settings.evaluate, progress),
+        **(also(trained) if also else {}),
         "seconds": {"preparing": preparing, "retrain": seconds},
         "protocol": protocol(on.data, settings.evaluate, resolve_device(settings.device)),
         "fingerprint": made_from,

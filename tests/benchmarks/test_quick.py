@@ -118,8 +118,9 @@ def test_a_model_of_captions_is_trained_on_shapes_compressed_and_looked_at(tmp_p
     run("draw_shapes", "--out", images, "--count", 6)
     run("train_shapes", "texts", "--data", images, "--out", tmp_path / "shapes", "--quick")
     given = ["--teachers", tmp_path / "shapes", "--data", images, "--out", tmp_path / "families"]
+    given += ["--control"]
     run("families", "texts", *given, "--results", tmp_path, "--quick", "--set", "retrain.steps=2")
     row = json.loads((tmp_path / "families.json").read_text())["texts"]
     assert row["macs"] <= 0.5
-    for shares in (row["teacher"], row["student"], row["autoencoder"]):
+    for shares in (row["teacher"], row["student"], row["control"], row["autoencoder"]):
         assert 0 <= shares["all"] <= min(shares["colour"], shares["shape"]) <= 1
