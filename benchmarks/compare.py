@@ -6,8 +6,9 @@ Searched rows (DiffNAS's rules) share one run folder, its supernet and scores, a
 others start from what `rivals/` makes of the teacher and are retrained with the same steps, batch,
 learning rate, averaging, images and noise. `--equal-compute` gives these as many steps as compute
 what DiffNAS does altogether, in MACs (`compute.py`; pruning itself is left out). A rival whose form
-cannot meet the budget closely shows its own cost. Rows are kept in OUT as they are found, so the
-same command goes on. Writes benchmarks/results/NAME.json and prints the table.
+cannot meet the budget closely shows its own cost, one that has none is left out. Rows are kept in
+OUT as they are found, so the same command goes on. Writes benchmarks/results/NAME.json and prints
+the table.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 from compute import compression, step_macs
 from points import point, row
 from protocol import COLUMNS, arguments, assignments, spread, value
-from rivals import cached, pruned, stock
+from rivals import OutOfReachError, cached, pruned, stock
 from torch import nn
 from trained import ALONE, Bench, bench, trained_row
 
@@ -87,6 +88,8 @@ def fewer_steps(on: Bench, macs: float) -> list[tuple[nn.Module, float, Evaluate
     """The teacher with a share of the sampler's steps."""
     settings = on.settings.evaluate
     steps = int(macs * settings.sampler_steps)
+    if steps == 0:
+        return []
     fewer = settings.model_copy(update={"sampler_steps": steps})
     return [(on.teacher.denoiser, steps / settings.sampler_steps, fewer)]
 
@@ -115,7 +118,7 @@ def searched(name: str, on: Bench, args: argparse.Namespace, progress: Progress)
         out=args.out / f"seed-{seed}",
         progress=progress,
     )
-    return {**row(found), "steps": args.steps}
+    return {"seed": seed, **row(found), "steps": args.steps}
 
 
 def rival(name: str, on: Bench, args: argparse.Namespace, progress: Progress) -> Row:
@@ -137,6 +140,7 @@ def rival(name: str, on: Bench, args: argparse.Namespace, progress: Progress) ->
     )
     whole_macs, whole_params = on.costs(on.teacher.denoiser)
     return {
+        "seed": seed,
         "macs": round(found["macs"] / whole_macs, 4),
         "params": round(found["params"] / whole_params, 4),
         **{key: value(found[key]) for key in COLUMNS},
@@ -159,10 +163,20 @@ def untrained(name: str, on: Bench, args: argparse.Namespace, progress: Progress
         setting = {key: getattr(model, key) for key in ("every", "outer") if hasattr(model, key)}
         found.append({"macs": round(average, 4), "params": 1.0, "steps": 0, **kept, **setting})
     if not found:
-        raise SystemExit(f"{name} cannot reach {args.macs} of the MACs")
+        raise OutOfReachError(f"cannot reach {args.macs} of the MACs")
     best = min(found, key=lambda each: each["frechet_distance"])
     write_json(file, {**best, "settings": found, "fingerprint": made_from})
     return {**best, "settings": found}
+
+
+def row_of(name: str, on: Bench, args: argparse.Namespace, progress: Progress) -> Row:
+    """The row of that name for one training seed.
+
+    Raises:
+        OutOfReachError: there is none for this teacher or budget.
+    """
+    made = searched if name in SEARCHED else untrained if name in UNTRAINED else rival
+    return made(name, on, args, progress)
 
 
 def main() -> None:
@@ -180,16 +194,18 @@ def main() -> None:
         args.common.append("evaluate.sampler_steps=4")  # fewer leave none to sleep in
     whole = bench(args.teacher, args.data, all_settings.load(None, tuple(args.common)))
     rows: dict[str, list[Row]] = {name: [] for name in args.rows}
+    left_out: dict[str, str] = {}
     with show_progress() as progress:
         for seed in args.seeds:
             on = whole.under(all_settings.load(None, (*args.common, f"seed={seed}")))
             for name in args.rows:
-                if name in UNTRAINED:
-                    if not rows[name]:  # nothing about it depends on a training seed
-                        rows[name].append(untrained(name, on, args, progress))
-                    continue
-                made = searched if name in SEARCHED else rival
-                rows[name].append({"seed": seed, **made(name, on, args, progress)})
+                if name in UNTRAINED and rows[name]:
+                    continue  # nothing about it depends on a training seed
+                try:
+                    rows[name].append(row_of(name, on, args, progress))
+                except OutOfReachError as reason:
+                    progress.say(f"{name}: {reason}")
+                    left_out[name] = str(reason)
     report = {
         "teacher_name": args.teacher,
         "data": args.data,
@@ -197,7 +213,8 @@ def main() -> None:
         "steps": args.steps,
         "equal_compute": args.equal_compute,
         "settings": args.common,
-        "rows": {name: {**summary(found), "seeds": found} for name, found in rows.items()},
+        "rows": {n: {**summary(each), "seeds": each} for n, each in rows.items() if each},
+        "left_out": left_out,
     }
     for name, each in report["rows"].items():
         shown = {key: found for key, found in each.items() if key != "seeds"}

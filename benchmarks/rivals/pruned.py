@@ -27,7 +27,7 @@ from diffnas.families import Teacher
 from diffnas.families.batches import training_batch
 from diffnas.families.noise import train_timesteps
 from diffnas.rng import generator
-from rivals import macs_of
+from rivals import OutOfReachError, macs_of
 
 IMAGES = 64
 TIMESTEPS = 100  # gradients are taken at so many of the schedule's timesteps, evenly spread
@@ -74,7 +74,7 @@ def pruned(
     # From the mildest on: beyond some share torch-pruning leaves layers alone that it would empty.
     coarse = next((share for share in range(10, 1000, 10) if fits(share)), None)
     if coarse is None:
-        raise SystemExit(f"pruning cannot reach {macs} of the MACs")
+        raise OutOfReachError(f"pruning cannot reach {macs} of the MACs")
     found = smaller(next(share for share in range(coarse - 9, coarse + 1) if fits(share)))
     assert found is not None
     found.zero_grad(set_to_none=True)
@@ -92,7 +92,7 @@ def without_share(
     attention = [layer for layer in model.modules() if isinstance(layer, Attention)]
     resampling = [m for m in model.modules() if isinstance(m, Upsample2D | Downsample2D)]
     if not all(isinstance(layer.conv, nn.Conv2d) for layer in resampling):
-        raise SystemExit("pruning is set up for resampling by convolution")
+        raise OutOfReachError("pruning is set up for resampling by convolution")
     heads = {
         projection: layer.heads
         for layer in attention

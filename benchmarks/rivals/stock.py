@@ -12,7 +12,7 @@ from torch import nn
 
 from diffnas.data import Data
 from diffnas.families import Teacher
-from rivals import macs_of
+from rivals import OutOfReachError, macs_of
 
 
 def narrow(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
@@ -34,7 +34,7 @@ def narrow(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
         if found <= limit and (best is None or found > best[0]):
             best = found, model
     if best is None:
-        raise SystemExit(f"no narrower model has {macs} of the MACs")
+        raise OutOfReachError(f"no narrower model has {macs} of the MACs")
     return on_device(teacher, best[1])
 
 
@@ -47,7 +47,7 @@ def shallow(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
     """
     config = config_of(teacher)
     if config["layers_per_block"] != 2:
-        raise SystemExit("the depth recipe is for two layers a block")
+        raise OutOfReachError("the depth recipe is for two layers a block")
     limit = macs * macs_of(teacher, teacher.denoiser)
     recipes: list[dict[str, Any]] = [
         {"layers_per_block": 1},

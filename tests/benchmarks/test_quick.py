@@ -44,6 +44,15 @@ def test_a_benchmark_runs_from_start_to_its_table(name, tmp_path):
     assert sorted(json.loads(table.read_text())[key]) == rows
 
 
+def test_a_rival_that_cannot_reach_the_budget_is_left_out_of_the_table(tmp_path):
+    given = ["--out", tmp_path, "--results", tmp_path, "--quick", "--name", "compare"]
+    run("compare", *given, "--macs", "0.1", "--rows", "fewer steps", "deep-cache")
+    report = json.loads((tmp_path / "compare.json").read_text())
+    reason = "cannot reach 0.1 of the MACs"
+    assert report["rows"] == {}
+    assert report["left_out"] == {"fewer steps": reason, "deep-cache": reason}
+
+
 def run(script, *given):
     done = subprocess.run(
         [sys.executable, f"benchmarks/{script}.py", *map(str, given)],

@@ -1,8 +1,9 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
-from rivals import macs_of, pruned, stock
+from rivals import OutOfReachError, macs_of, pruned, stock
 from rivals.cached import DeepCache, deep_caches
 
 from diffnas.data import Data, load_data
@@ -73,6 +74,13 @@ def test_the_shallow_model_keeps_the_outer_layers_of_each_block(teacher, data):
 def test_the_shallow_model_loses_its_mid_block_where_the_budget_asks_for_it(teacher, data):
     assert stock.shallow(teacher, data, 0.9, 0).mid_block is not None
     assert stock.shallow(teacher, data, 0.1, 0).mid_block is None
+
+
+def test_a_rival_without_a_form_for_the_teacher_or_the_budget_says_so(teacher, data):
+    with pytest.raises(OutOfReachError, match="two layers a block"):
+        stock.shallow(replace(teacher, denoiser=tiny_pipeline().unet), data, 0.5, 0)
+    with pytest.raises(OutOfReachError, match="no narrower model"):
+        stock.narrow(teacher, data, 0.001, 0)
 
 
 @pytest.mark.parametrize("outer", [0, 1, 2])
