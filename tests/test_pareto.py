@@ -20,8 +20,9 @@ from tests.select.tables import three_blocks
 
 @pytest.fixture
 def run(tmp_path):
-    """A run that was left after its scores."""
+    """A run that selects by block losses, left after its scores."""
     write_json(tmp_path / "plan.json", {"format": 1})
+    (tmp_path / "settings.yaml").write_text("score:\n  by: block\n")
     score_table.save(three_blocks(), tmp_path / "scores.safetensors", "made up")
     return tmp_path
 
@@ -87,7 +88,10 @@ def test_mistakes_are_told_in_a_line(run, capsys, arguments, told):
 def test_a_folder_without_scores_says_how_to_get_them(run, capsys):
     (run / "scores.safetensors").unlink()
     assert main(["front", str(run)]) == 2
-    assert "no scores yet; run its 'diffnas compress' again" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert (
+        "no whole scores.safetensors, which selection goes by; run its 'diffnas compress'" in told
+    )
     (run / "plan.json").unlink()
     assert main(["front", str(run)]) == 2
     assert "no run folder; name the --out of a 'diffnas compress'" in capsys.readouterr().err
@@ -103,6 +107,15 @@ def test_it_is_of_the_last_search_alone(run):
     assert [table.search for table in read_scores(run)] == ["last"]
     os.utime(first, (2e9, 2e9))
     assert [table.search for table in read_scores(run)] == ["before"]
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_block_losses_do_not_stand_in_for_errors_that_are_not_there(run, capsys, damaged):
+    (run / "settings.yaml").write_text("score:\n  by: output\n")
+    if damaged:
+        (run / "output-errors.safetensors").write_bytes(b"cut off")
+    assert main(["front", str(run)]) == 2
+    assert "no whole output-errors.safetensors, which selection goes by" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("by", "factor"), [("output", 2), ("block", 1)])

@@ -19,8 +19,6 @@ from diffnas.settings import DEFAULT_RULE, saved_settings
 from diffnas.trunk_width import aimed_at
 
 METRICS = ("macs", "params")
-JUDGED_BY = ("output-errors", "scores")
-"""The tables of a search by name, the one that selection goes by first."""
 
 
 @dataclass(frozen=True)
@@ -93,18 +91,20 @@ def read_scores(run: Path) -> list[Scores]:
     """
     found: list[tuple[float, Scores]] = []
     how = saved_settings(run / "settings.yaml").get("score") or {}
-    names = ("scores",) if how.get("by") == "block" else JUDGED_BY
+    name = "scores" if how.get("by") == "block" else "output-errors"
     for folder in (run, *sorted(run.glob("trunk-*"))):
-        files = [folder / f"{name}.safetensors" for name in names]
-        read = ((file, score_table.read(file)) for file in files)
-        found += [(file.stat().st_mtime, each) for file, each in read if each is not None][:1]
+        file = folder / f"{name}.safetensors"
+        table = score_table.read(file)
+        if table is not None:
+            found.append((file.stat().st_mtime, table))
     if found:
         _, last = max(found, key=lambda each: each[0])
         return [table for _, table in found if table.search == last.search]
     if not (run / "plan.json").exists():
         raise UserError(f"RUN {run}: no run folder; name the --out of a 'diffnas compress'")
     raise UserError(
-        f"RUN {run}: no scores yet; run its 'diffnas compress' again, with '--until scores' "
+        f"RUN {run}: no whole {name}.safetensors, which selection goes by; run its "
+        "'diffnas compress' again, with '--until scores' "
         "if no student is wanted"
     )
 

@@ -120,6 +120,7 @@ def compress(
         )
     if until is not None and until not in STAGES:
         raise UserError(f"until {until!r}: no such stage; one of {', '.join(STAGES)}")
+    _check_apart(out, model, data)
     device = resolve_device(settings.device)
     progress = progress or Progress()
     teacher = load_teacher(
@@ -210,6 +211,18 @@ def _searched(job: Job, last: int) -> None:
     if last < 6:
         return
     write_report(job.path)
+
+
+def _check_apart(out: Path, model: str, data: str) -> None:
+    """Raise UserError for a run folder whose pictures would join the data, or the model's own."""
+    where = out.resolve()
+    if Path(data).is_dir() and where.is_relative_to(Path(data).resolve()):
+        raise UserError(
+            f"--out {out}: lies in --data {data}, whose images its pictures would join; name "
+            "another folder"
+        )
+    if Path(model).is_dir() and where == Path(model).resolve():
+        raise UserError(f"--out {out}: is the model's own folder; name another")
 
 
 def _check_same_teacher(out: Path, source: str, of_this: str) -> None:

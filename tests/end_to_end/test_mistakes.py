@@ -152,6 +152,22 @@ class TestOfTheData:
         told = refused(teacher, data=tmp_path / "none", **FOLDER)
         assert f"there is no folder '{tmp_path}/none'; give an existing one" in told
 
+    @pytest.mark.parametrize("out", [".", "runs/first"])
+    def test_a_run_folder_among_the_pictures(self, refused, teacher, tmp_path, out):
+        folder = pictures(tmp_path / "photos", 4)
+        before = begun(tmp_path)
+        told = refused(teacher, data=str(folder), out=folder / out)
+        assert "lies in --data" in told
+        assert told.endswith("whose images its pictures would join; name another folder")
+        assert begun(tmp_path) == before
+
+    def test_a_run_folder_that_is_the_models_own(self, refused, tmp_path):
+        tiny_pipeline().save_pretrained(tmp_path / "model")
+        before = begun(tmp_path)
+        told = refused(tmp_path / "model", out=tmp_path / "model")
+        assert told.endswith("is the model's own folder; name another")
+        assert begun(tmp_path) == before
+
     def test_a_folder_without_pictures(self, refused, teacher, tmp_path):
         (tmp_path / "empty").mkdir()
         (tmp_path / "empty" / "notes.txt").write_text("none")
@@ -169,7 +185,7 @@ class TestOfTheData:
         folder = pictures(tmp_path / "few", 20)
         told = refused(teacher, data=folder, **FOLDER)
         assert f"data.held_out holds out 10 of the 20 images of {folder}: too few for 97" in told
-        assert "give more images" in told
+        assert told.endswith("give 196 images or more")
 
     def test_one_picture(self, refused, teacher, tmp_path):
         refused(teacher, data=pictures(tmp_path / "one", 1), **FOLDER)

@@ -1,5 +1,6 @@
 """The real images that samples are compared with."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -43,21 +44,18 @@ def check_counts(data: Data, settings: EvaluateSettings) -> None:
     """
     check_samples(data.name, settings)
     least, words = extractors.least_images(features_of(data.name, settings))
-    total = f"of the {len(data.seen) + len(data.held_out)} images of {data.name}"
-    for what, count, remedy in (
-        (
-            f"data.held_out holds out {len(data.held_out)} {total}: too few",
-            len(data.held_out),
-            "raise it, give more images, or choose other features",
-        ),
-        (
-            f"data.held_out leaves {len(data.seen)} {total}: too few",
-            len(data.seen),
-            "lower it, give more images, or choose other features",
-        ),
+    total = len(data.seen) + len(data.held_out)
+    share = math.ceil(100 * least / total) / 100  # of all, that a side needs
+    for does, count, remedy in (
+        ("holds out", len(data.held_out), f"raise it to {share:g}"),
+        ("leaves", len(data.seen), f"lower it to {1 - share:g}"),
     ):
         if count < least:
-            raise UserError(f"{what} for {words}, which need {least}; {remedy}")
+            enough = f"give {math.ceil(least * total / max(1, count))} images or more"
+            raise UserError(
+                f"data.held_out {does} {count} of the {total} images of {data.name}: too few for "
+                f"{words}, which need {least}; {remedy if 2 * share <= 1 else enough}"
+            )
 
 
 def references(data: Data) -> tuple[Images, Images]:
