@@ -55,6 +55,7 @@ def _solved(space: Space, metric: str, limits: Mapping[str, float]) -> float | N
         constraints=constraints,
         integrality=np.ones(len(costs)),
         bounds=Bounds(0, 1),
+        options={"mip_rel_gap": 0.0},
     )
     return None if solved.x is None else float(fixed[wanted] + solved.fun)
 

@@ -215,13 +215,15 @@ def _searched(job: Job, last: int) -> None:
 
 def _check_apart(out: Path, model: str, data: str) -> None:
     """Raise UserError for a run folder whose pictures would join the data, or the model's own."""
-    where = out.resolve()
-    if Path(data).is_dir() and where.is_relative_to(Path(data).resolve()):
+    where, images = out.expanduser().resolve(), Path(data).expanduser()
+    named = str(data) in (OWN_SAMPLES, "digits")  # no folders, even if some are called so
+    if not named and images.is_dir() and where.is_relative_to(images.resolve()):
         raise UserError(
             f"--out {out}: lies in --data {data}, whose images its pictures would join; name "
             "another folder"
         )
-    if Path(model).is_dir() and where == Path(model).resolve():
+    folder = Path(model).expanduser()
+    if folder.is_dir() and where == folder.resolve():
         raise UserError(f"--out {out}: is the model's own folder; name another")
 
 

@@ -4,6 +4,7 @@ import datasets
 import numpy as np
 import pytest
 from datasets.exceptions import DatasetsError
+from huggingface_hub.errors import HTTPError
 from PIL import Image
 
 from diffnas.data import load_data
@@ -78,7 +79,7 @@ def test_column_without_images_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "error", [ConnectionError, DatasetsError, zipfile.BadZipFile, RuntimeError]
+    "error", [ConnectionError, HTTPError, DatasetsError, zipfile.BadZipFile, RuntimeError]
 )
 def test_what_fails_on_the_hub_is_one_line_for_the_user(monkeypatch, error):
     def refuse(*_, **__):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from diffusers import DanceDiffusionPipeline, DDPMPipeline, IPNDMScheduler, UNet1DModel
 from diffusers import UNet2DConditionModel as ConditionedUNet
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 
 import diffnas
@@ -65,9 +65,10 @@ def index(folder: Path, **components: str) -> Path:
 
 @pytest.mark.usefixtures("untouched")
 class TestOfTheModel:
-    def test_a_name_that_nobody_knows(self, refused, monkeypatch):
+    @pytest.mark.parametrize("error", [LocalEntryNotFoundError, HTTPError])
+    def test_a_name_that_nobody_knows(self, refused, monkeypatch, error):
         def download(*_: Any, **__: Any) -> str:
-            raise LocalEntryNotFoundError("offline")
+            raise error("offline")
 
         monkeypatch.setattr(origin, "hf_hub_download", download)
         told = refused("someone/ddpm-cats")
@@ -266,7 +267,11 @@ class TestOfTheBudget:
         told = refused(tmp_path / "model", *limits, **space)
         for kind, share in least.items():
             assert f"--{kind} {share:.3f}" in told
+        assert re.search(r"the smallest reachable beside --params [0-9.]+ is [0-9.]+ ", told)
         assert "; raise one" in told
+        told = refused(tmp_path / "model", "--macs", f"{least['macs'] / 2}", *limits[2:], **space)
+        assert "beside" not in told
+        assert "; raise it" in told
         assert not (tmp_path / "run" / "students").exists()
 
     def test_above_the_teachers_own_cost_is_the_teacher(self, run, teacher):

@@ -104,7 +104,7 @@ def measure(
             size=(size[0], size[1]),
             channels=channels,
             progress=progress,
-            captioned=any(teacher.family.captions for teacher in loaded.values()),
+            captioned=any(teacher.family.takes_texts for teacher in loaded.values()),
             **settings.data.loading(),
         )
         if images.remark is not None:

@@ -83,6 +83,7 @@ def _open(source: str, streamed_rows: int | None = None, cache: Path | None = No
     """The training split; or, where so many rows are asked for, as many of its stream."""
     import datasets
     import pyarrow
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     folder, streaming = Path(source).expanduser(), streamed_rows is not None
     try:
@@ -106,7 +107,8 @@ def _open(source: str, streamed_rows: int | None = None, cache: Path | None = No
         EOFError,
         ImportError,  # no package for this kind of file
         LookupError,
-        OSError,  # of the network and the Hub too
+        HTTPError,  # the HTTP library's own, no OSError
+        OSError,
         RuntimeError,
         TypeError,
         ValueError,

@@ -11,6 +11,7 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HFValidationError,
+    HTTPError,  # type: ignore[attr-defined]  # the HTTP library's own, no OSError
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -66,7 +67,7 @@ def get_file(origin: Origin, name: str) -> Path | None:
         if isinstance(error, LocalEntryNotFoundError):
             raise UserError(_refusal(origin, error)) from None
         return None
-    except (OSError, HFValidationError) as error:
+    except (OSError, HTTPError, HFValidationError) as error:
         raise UserError(_refusal(origin, error)) from None
 
 
@@ -108,7 +109,7 @@ def get_folder(origin: Origin, variant: str | None, trust_remote_code: bool) -> 
                 trust_remote_code=trust_remote_code,
             )
         )
-    except (OSError, ValueError) as error:
+    except (OSError, HTTPError, ValueError) as error:
         if "safetensors" in str(error):
             raise UserError(no_safetensors(origin.model)) from None
         raise UserError(_refusal(origin, error)) from None

@@ -152,11 +152,20 @@ def _where(name: str) -> str:
 
 
 def check_reachable(
-    metric: str, limits: Mapping[str, Amount], smallest: float, teacher: float
+    metric: str,
+    limits: Mapping[str, Amount],
+    smallest: float,
+    teacher: float,
+    *,
+    beside: bool = False,
 ) -> None:
-    """Raise UserError, naming the smallest reachable share, unless that limit can be met."""
+    """Raise UserError, naming the smallest reachable share, unless that limit can be met.
+
+    ``beside``: less would be reachable without the others of MACs and parameters.
+    """
     if limits[metric].of(teacher) * ROUNDING < smallest * teacher:
-        others = written({name: limits[name] for name in limits if name != metric})
+        names = [name for name in ("macs", "params") if name in limits and name != metric]
+        others = written({name: limits[name] for name in names}) if beside else ""
         raise UserError(
             f"{written({metric: limits[metric]})}: the smallest reachable"
             f"{others and f' beside {others}'} is {smallest:.3g} "
