@@ -7,11 +7,11 @@ from typing import Any
 
 from diffusers import DiffusionPipeline
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
     EntryNotFoundError,
     GatedRepoError,
     HFValidationError,
-    HTTPError,  # type: ignore[attr-defined]  # the HTTP library's own, no OSError
+    HTTPError,  # the HTTP library's own, no OSError
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
