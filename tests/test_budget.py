@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffnas.budget import Amount, Budget, describe, parse_budget
+from diffnas.budget import Amount, Budget, beside_teacher, describe, parse_budget
 from diffnas.errors import UserError
 
 
@@ -61,6 +61,20 @@ def test_an_amount_is_a_share_of_the_teachers_or_itself():
 def test_amounts_are_described_for_people():
     assert describe(Amount(0.5, relative=True), "macs") == "0.5 of the teacher's"
     assert describe(Amount(3.1e9, relative=False), "macs") == "3.1G"
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [
+        ("0.5", "0.75 of the teacher's 4.00 MiB"),
+        ("2MiB", "3.00 MiB of the teacher's 4.00 MiB"),
+        ("2MB", "3.15 MB of the teacher's 4.19 MB"),
+        ("100KiB", "3072 KiB of the teacher's 4096 KiB"),
+    ],
+)
+def test_a_cost_beside_the_teachers_is_told_as_the_limit_is_written(limit, told):
+    amount = parse_budget(memory=limit).limits()["memory"]
+    assert beside_teacher(amount, "memory", 3 * 2**20, 4 * 2**20) == told
 
 
 @pytest.mark.parametrize("kind", ["macs", "params", "latency", "memory"])

@@ -8,7 +8,7 @@ from diffnas import own_samples as module
 from diffnas.cli import main
 from diffnas.data import filled
 from diffnas.errors import UserError
-from diffnas.own_samples import own_samples
+from diffnas.own_samples import COUNT, own_samples
 from diffnas.progress import Progress
 from diffnas.settings import parse
 from tests.engine import tiny_inpainter, tiny_teacher
@@ -22,9 +22,9 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(module, "PART", 16)
 
 
-def made(folder, teacher=None, progress=None, **data):
+def made(folder, teacher=None, progress=None, *enough, **data):
     settings = parse({**SETTINGS, "data": {**SETTINGS["data"], **data}})
-    return own_samples(teacher or tiny_teacher(), settings, folder, progress)
+    return own_samples(teacher or tiny_teacher(), settings, folder, progress, *enough)
 
 
 def test_they_are_what_the_evaluations_sampler_makes_from_noise_of_its_own(tmp_path):
@@ -37,6 +37,15 @@ def test_they_are_what_the_evaluations_sampler_makes_from_noise_of_its_own(tmp_p
         count = min(16, 40 - 16 * part)
         images = teacher.sample(count, seed=10**9 + part, **how)
         np.testing.assert_array_equal(data.images[16 * part :][:count], images)
+
+
+def test_too_few_are_refused_before_they_are_drawn(tmp_path):
+    def enough(seen, held_out):
+        raise UserError(f"{seen} and {held_out} are too few")
+
+    with pytest.raises(UserError, match=r"^32 and 8 are too few"):
+        made(tmp_path, None, None, enough)
+    assert not list(tmp_path.iterdir())
 
 
 def test_classes_are_the_samples_own_and_equally_frequent(tmp_path):
@@ -94,6 +103,11 @@ def test_a_missing_file_of_prompts_is_refused(tmp_path):
         made(tmp_path, painter(), prompts=str(tmp_path / "gone.txt"))
 
 
+def test_prompts_of_a_model_that_takes_no_text_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"^data\.prompts = p\.txt: the model takes no text"):
+        made(tmp_path, prompts="p.txt")
+
+
 @pytest.mark.parametrize(("given", "taken"), [("auto", "none"), ("flip", "flip")])
 def test_they_are_mirrored_only_if_asked_for(tmp_path, given, taken):
     assert made(tmp_path, augment=given).augment == taken
@@ -139,3 +153,7 @@ def test_a_model_that_fills_holes_has_no_images_to_fill(tmp_path):
     with pytest.raises(UserError, match=r"^data = teacher: .* fills holes in images"):
         made(tmp_path, tiny_inpainter())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_fifth_of_them_is_enough_for_inception_features():
+    assert COUNT // 5 > 2048

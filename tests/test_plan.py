@@ -1,6 +1,7 @@
 """A plan foretells costs exactly, and needs no weights."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from diffnas.budget import parse_budget
 from diffnas.errors import UserError
 from diffnas.families import Teacher
 from diffnas.families.loading import load_skeleton
+from diffnas.figures import figure
 from diffnas.forecast.hours import asked_share, macs_per_second
 from diffnas.forecast.memory import stage_bytes
 from diffnas.measure.cost import call_cost
@@ -82,6 +84,46 @@ def test_a_budget_is_told_to_be_within_reach_or_not(configs):
     assert plan(configs, macs=0.5)["budget"]["macs"]["reachable"]
     assert not plan(configs, macs=0.001)["budget"]["macs"]["reachable"]
     assert plan(configs, memory=0.9)["budget"]["memory"]["smallest"] > 0
+
+
+def test_a_budget_above_the_teachers_own_cost_is_noted(configs):
+    def noted(macs):
+        return [line for line in plan(configs, macs=macs)["notes"] if line.startswith("--macs")]
+
+    assert noted(0.5) == noted(1.0) == []
+    (line,) = noted("3G")
+    own = figure("macs", plan(configs)["teacher"]["macs"])
+    assert line == f"--macs 3G: above the teacher's own {own}, so it asks for nothing smaller"
+
+
+@pytest.mark.parametrize(
+    ("by", "rule", "told"),
+    [
+        ("block", "global-exact", True),
+        ("block", "global-evolution", True),
+        ("block", "local", False),
+        ("output", "global-exact", False),
+    ],
+)
+def test_block_losses_that_are_added_up_are_noted(configs, by, rule, told):
+    notes = plan(configs, {"score": {"by": by}, "select": {"rule": rule}})["notes"]
+    assert any(line.startswith(f"score.by = block: {rule} adds") for line in notes) == told
+
+
+def test_a_tolerance_adds_nothing_up(configs):
+    notes = plan(configs, {"score": {"by": "block"}}, tolerance=2.0)["notes"]
+    assert not any("score.by" in line for line in notes)
+
+
+def test_what_compress_needs_beside_configs_is_noted(configs, tmp_path):
+    lacking = f"compress would refuse model {configs}: no safetensors weights; "
+    (line,) = plan(configs)["notes"]
+    assert line.startswith(lacking)
+    tiny_pipeline().save_pretrained(tmp_path / "whole")
+    assert plan(tmp_path / "whole")["notes"] == []
+    shutil.rmtree(tmp_path / "whole" / "scheduler")
+    (line,) = plan(tmp_path / "whole")["notes"]
+    assert line.startswith(f"compress would refuse model {tmp_path}/whole: no scheduler; ")
 
 
 def test_hours_and_memory_grow_with_steps_and_batch(configs):

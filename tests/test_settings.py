@@ -110,6 +110,32 @@ def test_a_value_out_of_range_is_named_with_its_setting(assignment, name, value)
     assert f"setting '{name}' = {value}: " in refusal(None, (assignment,))
 
 
+@pytest.mark.parametrize(
+    ("assignment", "allowed"),
+    [
+        ("precision=fp8", "must be 'fp32', 'bf16' or 'fp16'"),
+        ("space.resnet_kernels=[2]", "must be 1, 3 or 5"),
+        ("supernet.steps=many", "must be a whole number"),
+        ("supernet.steps=1.5", "must be a whole number"),
+        ("supernet.steps=[1]", "must be a whole number"),
+        ("supernet.steps=0", "must be above 0"),
+        ("evaluate.samples=2", "must be 16 or more"),
+        ("data.held_out=1", "must be below 1"),
+        ("seed=2147483648", "must be below 2147483648"),
+        ("data.condition_dropout=2", "must be 1 or less"),
+        ("retrain.learning_rate=fast", "must be a number"),
+        ("retrain.learning_rate=.inf", "must be a finite number"),
+        ("space.resnet_skip=perhaps", "must be true or false"),
+        ("data.label_column=[a]", "must be text"),
+        ("evaluate.seeds={}", "must be a list, such as [a, b]"),
+        ("evaluate.seeds=[]", "must not be empty"),
+        ("supernet=5", "must be a section of settings, such as {key: value}"),
+    ],
+)
+def test_what_a_value_must_be_is_said_in_our_own_words(assignment, allowed):
+    assert refusal(None, (assignment,)).endswith(f": {allowed}")
+
+
 @pytest.mark.parametrize("assignment", ["supernet.steps", "=5", ""])
 def test_an_assignment_without_key_or_value_is_shown_its_form(assignment):
     assert "not of the form KEY=VALUE" in refusal(None, (assignment,))

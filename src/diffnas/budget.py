@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from diffnas.errors import UserError
+from diffnas.figures import figure, significant
 
 Written = str | float | int | None
 """A budget as given: ``0.5``, ``"50%"``, ``"3.1G"``, ``"20M"``, ``"12ms"``, ``"2GiB"``."""
@@ -21,6 +22,9 @@ _UNITS: dict[str, dict[str, float]] = {
     },
 }
 _EXAMPLES = {"macs": "3.1G", "params": "20M", "latency": "12ms", "memory": "512MiB"}
+
+LEAST = 0.1
+"""Of a unit: less is told in one that suits it better."""
 
 
 @dataclass(frozen=True)
@@ -158,14 +162,37 @@ def _number(value: float) -> str:
 
 
 def _text(amount: Amount, kind: str) -> str:
-    """The shortest way to write it, with a number of at least 1 where there is one."""
     if amount.relative:
         return _number(amount.value)
-    ways = [(amount.value / scale, unit) for unit, scale in _UNITS[kind].items()]
-    value, unit = min(ways, key=lambda way: (way[0] < 1, len(_number(way[0])), len(way[1])))
-    return f"{_number(value)}{unit}"
+    unit = _unit(amount, kind)
+    return f"{_number(amount.value / _UNITS[kind][unit])}{unit}"
+
+
+def _unit(amount: Amount, kind: str) -> str:
+    """That of the shortest way to write it, with a number of at least 1 where there is one."""
+
+    def effort(unit: str) -> tuple[bool, int, int]:
+        value = amount.value / _UNITS[kind][unit]
+        return value < 1, len(_number(value)), len(unit)
+
+    return min(_UNITS[kind], key=effort)
 
 
 def describe(amount: Amount, kind: str) -> str:
     """For a person: ``0.5 of the teacher's``, ``3.1G``."""
     return f"{_text(amount, kind)} of the teacher's" if amount.relative else _text(amount, kind)
+
+
+def cost_text(limit: Amount, kind: str, value: float) -> str:
+    """An absolute cost for a person, in the unit in which the limit is written where that fits."""
+    if limit.relative:
+        return figure(kind, value)
+    unit = _unit(limit, kind)
+    number = value / _UNITS[kind][unit]
+    return f"{significant(number)} {unit}" if number >= LEAST else figure(kind, value)
+
+
+def beside_teacher(limit: Amount, kind: str, value: float, teacher: float) -> str:
+    """A cost as the limit is written, as a share or in its unit, and the teacher's."""
+    own = f"{value / teacher:.3g}" if limit.relative else cost_text(limit, kind, value)
+    return f"{own} of the teacher's {cost_text(limit, kind, teacher)}"

@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from diffnas.architecture import Architecture, Scores, Space
-from diffnas.budget import Amount, Budget
+from diffnas.budget import Amount, Budget, beside_teacher
 from diffnas.errors import RunError, UserError
 from diffnas.families import Teacher
-from diffnas.figures import figure
 from diffnas.measure.cost import to_meta
 from diffnas.measure.memory import memory_bytes
 from diffnas.select import Selection, select, written
@@ -95,8 +94,8 @@ def within_latency(
     if first.of_limit(limit) > 1:
         raise UserError(
             f"{written({'latency': limit})}: the fastest architecture of this space measures "
-            f"{first.share:.3g} of the teacher's {figure('latency', first.teacher)} on this "
-            "device; raise it, or allow smaller options in the space settings"
+            f"{beside_teacher(limit, 'latency', first.student, first.teacher)} on this device; "
+            "raise it, or allow smaller options in the space settings"
         )
     scaled = _scaled(scores, additive, first)
     low = Point(min(first.share, 1.0), first.of_limit(limit))
@@ -177,15 +176,15 @@ def _with_measured(chosen: Selection, timed: Timed) -> Selection:
 
 
 def _none_kept(budget: Budget, count: int, least: float, fastest: Timed) -> Exception:
+    limits, whole = budget.limits(), fastest.teacher
     found = (
-        f"{written(budget.limits())}: no student that was timed ({count}) kept the "
-        f"latency; the fastest measured {least:.3g} of the teacher's "
-        f"{figure('latency', fastest.teacher)}"
+        f"{written(limits)}: no student that was timed ({count}) kept the latency; the fastest "
+        f"measured {beside_teacher(limits['latency'], 'latency', least * whole, whole)}"
     )
-    if len(budget.limits()) > 1:
+    if len(limits) > 1:
         return UserError(f"{found}, beside the other limits; raise one")
     return RunError(
-        f"{found}, though {fastest.share:.3g} was within reach before; "
+        f"{found}, though {fastest.share:.3g} of the teacher's was within reach before; "
         "run it again when nothing else keeps this device busy"
     )
 

@@ -11,7 +11,7 @@ import torch
 
 from diffnas.data import Data
 from diffnas.data.filled import filled
-from diffnas.data.split import split
+from diffnas.data.split import Enough, divide
 from diffnas.defaults import evaluation_batch
 from diffnas.errors import UserError
 from diffnas.families import Teacher
@@ -21,8 +21,8 @@ from diffnas.progress import Progress
 from diffnas.rng import generator
 from diffnas.settings import Settings
 
-COUNT = 10_000
-"""Samples, unless ``data.limit`` says how many."""
+COUNT = 10_250
+"""Samples, unless ``data.limit`` says how many: the fifth held out is enough for Inception."""
 
 PART = 256
 """Samples of one seed."""
@@ -32,17 +32,22 @@ FIRST_SEED = 10**9
 
 
 def own_samples(
-    teacher: Teacher, settings: Settings, folder: Path, progress: Progress | None = None
+    teacher: Teacher,
+    settings: Settings,
+    folder: Path,
+    progress: Progress | None = None,
+    enough: Enough = lambda seen, held_out: None,
 ) -> Data:
     """Images that the teacher makes with the sampler of the evaluation, kept in ``folder``.
 
     Classes, where it takes any, are equally frequent; texts are those of ``data.prompts``, in turn.
-    Nothing is augmented unless asked for: what may be mirrored is not known.
+    Nothing is augmented unless asked for: what may be mirrored is not known. ``enough`` is told how
+    many will be seen and held out before any is drawn.
 
     Raises:
         UserError: the sampler does not fit the teacher, they are to be split by folders or to be of
-            several shapes, there are no prompts for a model of texts, or the teacher fills holes in
-            images.
+            several shapes, there are no prompts for a model of texts or some for another, or the
+            teacher fills holes in images.
         RunError: the disk is full, or samples are not finite.
     """
     how, judged = settings.data, settings.evaluate
@@ -58,7 +63,8 @@ def own_samples(
     count = how.limit or COUNT
     shape = (count, *teacher.image_shape)
     labels, captions = _classes(teacher, count), _captions(teacher, how.prompts, count)
-    seen, held_out = split(np.zeros(count, int) if labels is None else labels, how.held_out)
+    seen, held_out = divide(count, labels, None, by="file", held_out=how.held_out)
+    enough(len(seen), len(held_out))
     nowhere = np.broadcast_to(np.uint8(0), shape)  # takes no memory
     augment = "none" if how.augment == "auto" else how.augment
     data = Data(OWN_SAMPLES, nowhere, labels, seen, held_out, augment, captions=captions)
@@ -100,6 +106,8 @@ def _classes(teacher: Teacher, count: int) -> npt.NDArray[np.int64] | None:
 
 def _captions(teacher: Teacher, prompts: str | None, count: int) -> tuple[str, ...] | None:
     if not teacher.family.takes_texts:
+        if prompts is not None:
+            raise UserError(f"data.prompts = {prompts}: the model takes no text; leave it out")
         return None
     if prompts is None:
         raise UserError(

@@ -1,6 +1,6 @@
 """What a compression would be: blocks, options, reachable costs, hours and memory. No training."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -13,13 +13,14 @@ from diffnas.budget import Budget
 from diffnas.defaults import resolve_for
 from diffnas.device import resolve_device
 from diffnas.families import Teacher
-from diffnas.families.loading import load_skeleton
+from diffnas.families.loading import lacking, load_skeleton
+from diffnas.figures import figure
 from diffnas.forecast.hours import hours
 from diffnas.forecast.memory import stage_bytes
 from diffnas.limits import memory_of
 from diffnas.measure.cost import call_cost, to_meta
 from diffnas.reach import SUMS, least
-from diffnas.select import check_reachable, check_rule
+from diffnas.select import ADDING, check_reachable, check_rule, written
 from diffnas.select.table import ROUNDING
 from diffnas.settings import Settings
 from diffnas.space import smallest_cost
@@ -44,8 +45,8 @@ def make_plan(
     """The plan of a model from its configs alone; weights are not needed.
 
     Returns plain values: ``teacher``, ``smallest``, ``largest`` (params, macs,
-    macs_without_attention), ``subnets``, ``blocks``, ``left``, ``budget``, ``settings``,
-    ``reasons``, ``hours`` by stage and ``memory_bytes`` by stage.
+    macs_without_attention), ``subnets``, ``blocks``, ``left``, ``budget``, ``notes``,
+    ``settings``, ``reasons``, ``hours`` by stage and ``memory_bytes`` by stage.
 
     Raises:
         UserError: the model cannot be loaded or searched, or a setting is wrong.
@@ -58,8 +59,11 @@ def make_plan(
     settings, space, why = space_for(settings, teacher.denoiser, teacher.family, budget)
     teacher.shapes(settings.data.crop)  # refused where it takes one alone
     resolved, reasons = resolve_for(teacher, settings, images=images)
+    made = describe(teacher, space, budget, resolved, why | reasons)
+    refusals = [f"compress would refuse {line}" for line in lacking(teacher, variant)]
     return {
-        **describe(teacher, space, budget, resolved, why | reasons),
+        **made,
+        "notes": made["notes"] + refusals,
         "hours": hours(teacher, space, budget, resolved, device, images=images),
         "memory_bytes": stage_bytes(teacher, space, resolved, device),
     }
@@ -73,6 +77,7 @@ def describe(
     reasons: Mapping[str, str],
 ) -> dict[str, Any]:
     """The part of a plan that costs only counting."""
+    reached = _reached(teacher, space, budget)
     return {
         "teacher": asdict(space.teacher),
         "smallest": asdict(smallest_cost(space)),
@@ -81,10 +86,16 @@ def describe(
         "blocks": [_block(block, space.teacher) for block in space.blocks],
         "left": left_as_they_are(teacher, space),
         "budget": {
-            kind: {"limit": limit, "smallest": reached, "reachable": reached <= limit * ROUNDING}
-            for kind, (whole, reached) in _reached(teacher, space, budget).items()
+            kind: {
+                "limit": limit,
+                "teacher": whole,
+                "smallest": lowest,
+                "reachable": lowest <= limit * ROUNDING,
+            }
+            for kind, (whole, lowest) in reached.items()
             for limit in [budget.limits()[kind].of(whole)]
         },
+        "notes": [*_loose(budget, reached), *_not_adding_up(budget, resolved)],
         "settings": resolved.model_dump(mode="json"),
         "reasons": dict(reasons),
     }
@@ -102,6 +113,27 @@ def check_budget(teacher: Teacher, space: Space, budget: Budget) -> None:
             alone = float(getattr(space.cost_of(smallest(space.blocks, kind)), kind))
         found = alone if alone > limit else reached
         check_reachable(kind, budget.limits(), found / whole, whole, beside=found > alone)
+
+
+def _loose(budget: Budget, reached: Mapping[str, tuple[float, float]]) -> Iterator[str]:
+    """Of each limit above what the teacher costs, which may be a slip of its unit, that it is."""
+    for kind, (whole, _) in reached.items():
+        limit = budget.limits()[kind]
+        if limit.of(whole) > whole:
+            yield (
+                f"{written({kind: limit})}: above the teacher's own {figure(kind, whole)}, so it "
+                "asks for nothing smaller"
+            )
+
+
+def _not_adding_up(budget: Budget, settings: Settings) -> Iterator[str]:
+    """That block losses are to be added up, where they are."""
+    rule = settings.select.rule
+    if settings.score.by == "block" and rule in ADDING and budget.tolerance is None:
+        yield (
+            f"score.by = block: {rule} adds losses up, and those of blocks have no common unit; "
+            "select.rule = local goes with them"
+        )
 
 
 def left_as_they_are(teacher: Teacher, space: Space) -> list[str]:

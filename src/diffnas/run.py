@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from diffnas.families.resting import awake
 from diffnas.fingerprint import fingerprint, of_data, of_teacher
 from diffnas.latents import encoding_on, with_latents
 from diffnas.measure.protocol import check as check_evaluation
-from diffnas.measure.references import check_samples, features_of
+from diffnas.measure.references import check_samples, check_sides, features_of
 from diffnas.names import OWN_SAMPLES, STAGES
 from diffnas.own_samples import own_samples
 from diffnas.plan import check_budget, describe
@@ -135,12 +136,13 @@ def compress(
     check_budget(teacher, space, budget)
     teacher.guidance(settings.evaluate.guidance)  # refused where it cannot be
     check_dropout(teacher, settings.data.condition_dropout or 0.0)
-    check_samples(data, settings.evaluate)
+    check_samples(data, teacher.image_shape, settings.evaluate)
     of_this = of_teacher(teacher)
     _check_same_teacher(out, teacher.source, of_this)
     channels, height, width = teacher.image_shape
+    enough = partial(check_sides, data, settings.evaluate)
     images = (
-        own_samples(teacher, settings, out / "data", progress)
+        own_samples(teacher, settings, out / "data", progress, enough)
         if data == OWN_SAMPLES
         else load_data(
             data,
@@ -150,6 +152,7 @@ def compress(
             progress=progress,
             captioned=teacher.family.takes_texts,
             shapes=teacher.shapes(settings.data.crop),
+            enough=enough,
             **settings.data.loading(),
         )
     )
@@ -176,6 +179,8 @@ def compress(
             "space": space_to_json(space),
         }
         write_json(out / "plan.json", plan)
+        for note in plan["notes"]:
+            log.say(note)
         _stages(job, until)
     return run
 

@@ -288,6 +288,24 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
+_ALLOWED = {
+    "literal_error": "must be {expected}",
+    "greater_than": "must be above {gt:.10g}",
+    "greater_than_equal": "must be {ge:.10g} or more",
+    "less_than": "must be below {lt:.10g}",
+    "less_than_equal": "must be {le:.10g} or less",
+    "too_short": "must not be empty",
+    "finite_number": "must be a finite number",
+    "int": "must be a whole number",
+    "float": "must be a number",
+    "bool": "must be true or false",
+    "string": "must be text",
+    "tuple": "must be a list, such as [a, b]",
+    "model": "must be a section of settings, such as {{key: value}}",
+}
+"""What a value must be, by pydantic's name of the error or the beginning of that name."""
+
+
 def _one_line(error: ValidationError) -> str:
     first = error.errors()[0]
     path = [str(part) for part in first["loc"] if not isinstance(part, int)]
@@ -300,7 +318,9 @@ def _one_line(error: ValidationError) -> str:
         ]
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
         return f"setting '{name}' is unknown; {hint}"
-    return f"setting '{name}' = {first['input']!r}: {first['msg']}"
+    kinds = (first["type"], first["type"].partition("_")[0])
+    words = (_ALLOWED[kind].format(**first.get("ctx", {})) for kind in kinds if kind in _ALLOWED)
+    return f"setting '{name}' = {first['input']!r}: {next(words, first['msg'])}"
 
 
 def known_names() -> list[str]:

@@ -301,6 +301,7 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
             "seed": settings.seed,
             "precision": settings.precision,
             "teacher_precision": settings.teacher_precision,
+            "max_steps": settings.max_steps,
             "retrain": settings.retrain.model_dump(mode="json"),
         },
     }

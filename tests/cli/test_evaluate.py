@@ -46,11 +46,10 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
     return seen
 
 
-def test_prints_a_column_per_pipeline_and_the_protocol(capsys, measured):
-    assert (
-        main(["evaluate", "digits", "runs/demo/students/macs-0.5/pipeline", "--data", "digits"])
-        == 0
-    )
+def test_prints_a_column_per_pipeline_and_the_protocol(capsys, measured, tmp_path):
+    student = tmp_path / "students" / "macs-0.5" / "pipeline"
+    student.mkdir(parents=True)
+    assert main(["evaluate", "digits", str(student), "--data", "digits"]) == 0
     printed = capsys.readouterr().out
     lines = [" ".join(line.split()) for line in printed.splitlines()]
     assert lines[0] == "digits macs-0.5"
@@ -82,10 +81,10 @@ def test_captions_are_loaded_if_a_pipeline_is_of_texts(measured, other, captione
 
 
 def test_flags_and_settings_reach_the_protocol(measured):
-    given = ["--batch-size", "7", "--set", "evaluate.samples=32", "--trust-remote-code"]
+    given = ["--batch-size", "7", "--set", "evaluate.samples=72", "--trust-remote-code"]
     assert main(["evaluate", "a", "--data", "digits", "--device", "cpu", *given]) == 0
     assert measured.settings.batch_size == 7
-    assert measured.settings.samples == 32
+    assert measured.settings.samples == 72
     (_, how) = measured.loaded[0]
     assert how["trust_remote_code"] is True
     assert how["device"].type == "cpu"
@@ -106,19 +105,43 @@ def test_revision_and_variant_are_those_of_every_pipeline(measured):
     ] * 2
 
 
+def test_a_revision_is_that_of_pipelines_on_the_hub(capsys, measured, tmp_path):
+    flags = ["--data", "digits", "--revision", "v1"]
+    assert main(["evaluate", "me/model", str(tmp_path), *flags]) == 0
+    assert [how["revision"] for _, how in measured.loaded] == ["v1", None]
+    assert main(["evaluate", str(tmp_path), *flags]) == 0
+    assert measured.loaded[-1][1]["revision"] == "v1"  # where it is refused
+
+
+def of_pictures(folder, count=196):
+    """The command on a folder of so many: 196 are just enough if half of them are held out."""
+    for index in range(count):
+        Image.new("L", (8, 8)).save(folder / f"{index}.png")
+    return main(["evaluate", "a", "--data", str(folder), "--set", "data.held_out=0.5"])
+
+
 def test_unreadable_images_are_counted(capsys, measured, tmp_path):
-    for index in range(2):
-        Image.new("L", (8, 8)).save(tmp_path / f"{index}.png")
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    assert main(["evaluate", "a", "--data", str(tmp_path)]) == 0
+    assert of_pictures(tmp_path) == 0
     assert "data: 1 unreadable file skipped" in capsys.readouterr().err
 
 
 def test_decoding_is_shown(capsys, measured, tmp_path):
-    for index in range(3):
-        Image.new("L", (8, 8)).save(tmp_path / f"{index}.png")
-    assert main(["evaluate", "a", "--data", str(tmp_path)]) == 0
-    assert "decode of 3" in capsys.readouterr().err
+    assert of_pictures(tmp_path) == 0
+    assert "decode of 196" in capsys.readouterr().err
+
+
+def test_too_few_images_are_refused_before_they_are_decoded(capsys, measured, tmp_path):
+    assert of_pictures(tmp_path, 194) == 2
+    told = capsys.readouterr().err
+    assert "data.held_out holds out 97 of the 194 images" in told
+    assert told.count("\n") == 1
+
+
+def test_too_few_samples_are_refused_before_images_are_decoded(capsys, measured, tmp_path):
+    given = ["--data", str(tmp_path), "--set", "evaluate.samples=32"]
+    assert main(["evaluate", "a", *given]) == 2
+    assert "evaluate.samples = 32: too few" in capsys.readouterr().err
 
 
 def test_pipelines_of_different_image_shapes_are_refused(capsys, measured):

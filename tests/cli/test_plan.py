@@ -17,7 +17,15 @@ def made(**more: Any) -> dict[str, Any]:
         **made_up(),
         "hours": {"supernet": 0.15, "evaluate": 0.001, "total": None},
         "memory_bytes": {"retrain": 3 * 2**29},
-        "budget": {"macs": {"limit": 8_650_000, "smallest": 5_363_000, "reachable": True}},
+        "budget": {
+            "macs": {
+                "limit": 8_650_000,
+                "teacher": 17_300_000,
+                "smallest": 5_363_000,
+                "reachable": True,
+            }
+        },
+        "notes": ["of something"],
         **more,
     }
 
@@ -62,6 +70,7 @@ def test_budgets_time_memory_and_reasons_are_told(capsys, asked):
     printed = lines(capsys)
     assert "--macs 0.5 of the teacher's: within reach; the smallest is 5.36 M (0.31)" in printed
     assert "--latency 12ms: known only once measured, by compress" in printed
+    assert "note: of something" in printed
     assert "left as it is: up_blocks.1: no slot in it" in printed
     assert "expected time: supernet 9 min, evaluate 4 s" in printed
     assert "expected memory: retrain 1.50 GiB" in printed
@@ -69,9 +78,12 @@ def test_budgets_time_memory_and_reasons_are_told(capsys, asked):
 
 
 def test_a_budget_out_of_reach_is_told_with_what_is_in_reach(capsys, asked):
-    asked["plan"] = made(budget={"memory": {"limit": 2**20, "smallest": 2**21, "reachable": False}})
-    assert main(["plan", "digits", "--memory", "1MiB"]) == 0
-    assert "--memory 1MiB: out of reach; the smallest is 2.00 MiB" in lines(capsys)
+    found = {"limit": 2**20, "teacher": 2**22, "smallest": 2**21, "reachable": False}
+    asked["plan"] = made(budget={"memory": found})
+    for given, smallest in (("1MiB", "2.00 MiB"), ("900KB", "2097 KB")):
+        assert main(["plan", "digits", "--memory", given]) == 0
+        told = f"--memory {given}: out of reach; the smallest is {smallest} (0.50)"
+        assert told in lines(capsys)
 
 
 def test_json_is_the_plan(capsys, asked):

@@ -149,6 +149,38 @@ def test_missing_folder_is_an_error(tmp_path):
         load(tmp_path / "gone")
 
 
+def test_a_file_is_no_folder(tmp_path):
+    save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"^data: '.*a\.png' is a file; give the folder"):
+        load(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sides"),
+    [
+        ({}, (7, 2)),
+        ({"limit": 5}, (4, 1)),
+        ({"label_column": "class", "held_out": 0.3}, (6, 3)),
+        ({"split_by": "folder", "held_out": 0.5}, (6, 3)),
+    ],
+)
+def test_how_many_images_will_be_on_each_side_is_told_before_any_is_decoded(
+    tmp_path, monkeypatch, settings, sides
+):
+    for index in range(9):
+        save(tmp_path / "abc"[index // 3] / f"{index}.png")
+    told = []
+    data = load(tmp_path, enough=lambda *counts: told.append(counts), **settings)
+    assert told == [(len(data.seen), len(data.held_out))] == [sides]
+
+    def enough(*_):
+        raise UserError("too few")
+
+    monkeypatch.setattr(decode, "_fill", None)  # decoding would fail otherwise
+    with pytest.raises(UserError, match="too few"):
+        load(tmp_path, enough=enough, **settings)
+
+
 def test_whole_folders_are_held_out_when_split_by_folder(tmp_path):
     for photo in range(10):
         for crop in range(3):

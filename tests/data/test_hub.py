@@ -44,6 +44,13 @@ def test_labels_of_words_are_numbered_by_the_whole_column(tmp_path):
     assert set(data.labels.tolist()) != {0, 1}
 
 
+def test_how_many_images_will_be_on_each_side_is_told_before_any_is_decoded(tmp_path):
+    told = []
+    source = saved(tmp_path, photo=pictures(10), kind=["a", "b"] * 5)
+    data = load(source, label_column="kind", limit=8, enough=lambda *counts: told.append(counts))
+    assert told == [(len(data.seen), len(data.held_out))] == [(6, 2)]
+
+
 def test_training_split_of_several_is_used(tmp_path):
     parts = {
         name: datasets.Dataset.from_dict({"photo": pictures(count)})

@@ -257,6 +257,14 @@ def test_a_new_student_is_not_shown_with_an_old_ones_metrics(run, teacher, capsy
     assert not (run / "students" / NAME / "samples.png").exists()
 
 
+def test_the_page_says_of_a_trial_that_it_is_one(run, teacher):
+    flags = ("--params", "0.7", "--max-steps", "4", "--until", "student")
+    assert compress(teacher, run, *flags, retrain__steps="9") == 0
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert page.count("max_steps cut its retraining short after 4 steps") == 1
+
+
 def test_an_earlier_stage_shows_no_table_of_a_later_one(run, teacher, capsys):
     assert compress(teacher, run, "--macs", "0.6", "--until", "supernet", "--seed", "7") == 0
     assert "teacher" not in capsys.readouterr().out

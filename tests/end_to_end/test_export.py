@@ -16,6 +16,14 @@ from diffnas.families.loading import load_teacher
 from tests.models import tiny_latent_pipeline, tiny_pipeline
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_rounds():
+    """Nobody looks at these times."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SECONDS", 0.0)
+        yield
+
+
 @pytest.fixture(scope="module")
 def student(finished):
     (folder,) = (finished / "students").iterdir()

@@ -169,6 +169,11 @@ class TestOfTheData:
         assert told.endswith("is the model's own folder; name another")
         assert begun(tmp_path) == before
 
+    def test_a_file(self, refused, teacher, tmp_path):
+        (tmp_path / "photo.png").write_bytes(b"")
+        told = refused(teacher, data=tmp_path / "photo.png", **FOLDER)
+        assert told.endswith("photo.png' is a file; give the folder that holds the images")
+
     def test_a_folder_without_pictures(self, refused, teacher, tmp_path):
         (tmp_path / "empty").mkdir()
         (tmp_path / "empty" / "notes.txt").write_text("none")
@@ -176,17 +181,21 @@ class TestOfTheData:
         assert f"no images in '{tmp_path}/empty'; give a folder that holds some" in told
 
     def test_a_folder_of_damaged_pictures(self, refused, teacher, tmp_path):
-        folder = pictures(tmp_path / "damaged", 3)
+        folder = pictures(tmp_path / "damaged")
         for file in folder.iterdir():
             file.write_bytes(b"none")
         told = refused(teacher, data=folder, **FOLDER)
-        assert f"none of the 3 images in '{folder}' can be read; check" in told
+        assert f"none of the 200 images in '{folder}' can be read; check" in told
 
     def test_fewer_pictures_than_features(self, refused, teacher, tmp_path):
         folder = pictures(tmp_path / "few", 20)
         told = refused(teacher, data=folder, **FOLDER)
         assert f"data.held_out holds out 10 of the 20 images of {folder}: too few for 97" in told
         assert told.endswith("give 196 images or more")
+
+    def test_fewer_samples_of_the_teacher_than_features(self, refused, teacher):
+        told = refused(teacher, data="teacher", data__limit="100", evaluate__samples="100")
+        assert "data.held_out holds out 20 of the 100 images of teacher: too few for 97" in told
 
     def test_one_picture(self, refused, teacher, tmp_path):
         refused(teacher, data=pictures(tmp_path / "one", 1), **FOLDER)
@@ -195,6 +204,15 @@ class TestOfTheData:
         told = refused(teacher, evaluate__samples="32")
         assert "evaluate.samples = 32: too few for 64 features" in told
         assert "need 65; raise it" in told
+
+    def test_features_of_other_images(self, refused, tmp_path):
+        colours = {"in_channels": 3, "out_channels": 3}
+        tiny_pipeline(**colours).save_pretrained(tmp_path / "colours")
+        told = refused(
+            tmp_path / "colours", data=tmp_path / "none", evaluate__features="digits", **FOLDER
+        )
+        assert "evaluate.features = digits: they are of images of (C, H, W) (1, 8, 8)" in told
+        assert "and these are (3, 8, 8); use patches, inception or auto" in told
 
     def test_features_whose_package_is_missing(self, refused, teacher, tmp_path, monkeypatch):
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -205,6 +223,10 @@ class TestOfTheData:
     def test_prompts_beside_images(self, refused, teacher):
         told = refused(teacher, data__prompts="captions.txt")
         assert "data.prompts = captions.txt: only '--data teacher' draws samples" in told
+
+    def test_captions_of_a_model_that_takes_none(self, refused, teacher, tmp_path):
+        told = refused(teacher, data=tmp_path / "none", data__caption_column="text", **FOLDER)
+        assert told.endswith("data.caption_column = text: the model takes no text; leave it out")
 
     def test_other_shapes_of_a_model_of_squares(self, refused, tmp_path):
         tiny_dit().save_pretrained(tmp_path / "dit")
@@ -274,10 +296,11 @@ class TestOfTheBudget:
         assert "; raise it" in told
         assert not (tmp_path / "run" / "students").exists()
 
-    def test_above_the_teachers_own_cost_is_the_teacher(self, run, teacher):
+    def test_above_the_teachers_own_cost_is_the_teacher(self, run, teacher, capsys):
         # A supernet that has not learnt can replace nothing without a loss.
         settings = {"supernet__learning_rate": "1e-12", "retrain__learning_rate": "1e-12"}
         assert compress(teacher, run, "--macs", "100G", "--until", "student", **settings) == 0
+        assert "--macs 100G: above the teacher's own" in capsys.readouterr().err
         student = diffnas.load(run / "students" / "macs-100G" / "pipeline").unet
         own = diffnas.load(teacher).unet
         assert type(student) is type(own)

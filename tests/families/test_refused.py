@@ -56,6 +56,14 @@ def test_a_missing_folder_and_a_file_are_refused(tmp_path: Path, load: Any) -> N
 
 
 @pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+def test_a_revision_of_what_is_not_on_the_hub_is_refused(folder: Path, load: Any) -> None:
+    for model in ("digits", folder):
+        told = refused(model, load, revision="v1")
+        assert told.startswith(f"--revision v1: model {model} is no repository of the Hub")
+        assert told.endswith("leave it out")
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
 def test_a_folder_that_is_no_pipeline_is_refused(tmp_path: Path, load: Any) -> None:
     assert "no model_index.json" in refused(tmp_path, load)
     (tmp_path / "model_index.json").write_text("{")

@@ -16,7 +16,14 @@ from diffnas.families.loading import load_teacher
 from diffnas.measure.evaluate import cost_rows, draw, evaluate, quality_row
 from diffnas.measure.protocol import check, judged_by, protocol, told
 from diffnas.measure.quality import nearest_distance, quality
-from diffnas.measure.references import NEAREST_SIDE, references, shrink, spread
+from diffnas.measure.references import (
+    NEAREST_SIDE,
+    check_samples,
+    check_sides,
+    references,
+    shrink,
+    spread,
+)
 from diffnas.progress import Progress
 from diffnas.report.table import LABELS
 from diffnas.settings import EvaluateSettings
@@ -309,6 +316,20 @@ def test_too_few_images_are_refused_before_sampling(
         with pytest.raises(UserError, match=words) as caught:
             call()
         assert "which need 65" in str(caught.value)
+
+
+def test_no_images_are_too_few() -> None:
+    with pytest.raises(UserError, match=r"holds out 0 of the 0 images of none: too few"):
+        check_sides("none", FAST.model_copy(update={"features": "patches"}), 0, 0)
+
+
+def test_features_of_digits_are_for_images_like_them() -> None:
+    settings = FAST.model_copy(update={"features": "digits"})
+    check_samples("photos", (1, 8, 8), settings)
+    check_samples("digits", (3, 16, 16), settings)  # which are digits all the same
+    for shape in ((3, 8, 8), (1, 16, 16)):
+        with pytest.raises(UserError, match=r"^evaluate\.features = digits: .* use patches"):
+            check_samples("photos", shape, settings)
 
 
 @pytest.mark.parametrize("sampler", ["own", "ddim"])

@@ -35,6 +35,18 @@ def test_one_slow_call_does_not_move_the_median() -> None:
     assert found["a"] < 50
 
 
+@pytest.mark.parametrize(("seconds", "rounds"), [(0.0, 2), (7.0, 5)])
+def test_short_calls_take_more_turns_while_time_lasts(
+    seconds: float, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 100, 2))
+    monkeypatch.setattr(latency.time, "monotonic", lambda: next(clock))
+    made: list[int] = []
+    call = {"a": lambda: made.append(1)}
+    latency_ms(call, device="cpu", repeats=2, warmup=0, seconds=seconds)
+    assert len(made) == rounds
+
+
 def test_no_graph_is_made() -> None:
     made: list[bool] = []
     latency_ms({"a": lambda: made.append(torch.is_grad_enabled())}, device="cpu", repeats=1)

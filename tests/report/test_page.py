@@ -223,6 +223,15 @@ def test_a_student_shows_the_settings_it_was_retrained_with(tmp_path):
     assert "seed: 7" in text
 
 
+@pytest.mark.parametrize(("most", "told"), [(50, True), (5000, False), (None, False)])
+def test_a_student_whose_training_was_cut_short_is_called_a_trial(tmp_path, most, told):
+    run = make_run(tmp_path / "demo")
+    made = {"format": 1, "settings": {"max_steps": most, "retrain": {"steps": 50}}}
+    (run / "students" / "macs-0.5" / "student.json").write_text(json.dumps(made))
+    words = Tags(page_of(run)).words
+    assert ("A trial: max_steps cut its retraining short after 50 steps" in words) == told
+
+
 def test_numbers_that_are_none_are_left_out_of_the_charts(tmp_path):
     run = make_run(tmp_path / "demo", "supernet")
     with (run / "log.jsonl").open("a") as log:

@@ -7,7 +7,7 @@ import pytest
 from diffnas.architecture import Architecture, Cost
 from diffnas.budget import Budget, parse_budget
 from diffnas.errors import UserError
-from diffnas.select import RULES, find_rule, select
+from diffnas.select import RULES, check_reachable, find_rule, select
 from diffnas.select.table import SummedCost, make_table
 from tests.select.tables import block, scores, three_blocks
 
@@ -171,9 +171,11 @@ def test_a_budget_out_of_reach_is_named_with_the_smallest_reachable():
         select(table, parse_budget(macs=0.01))
 
 
-def test_an_absolute_budget_out_of_reach_is_named_as_written():
-    with pytest.raises(UserError, match=r"^--macs 0.02K: the smallest reachable"):
-        select(three_blocks(), parse_budget(macs="0.02K"))
+def test_an_amount_out_of_reach_is_named_as_written_and_so_is_the_smallest_reachable():
+    limit = {"macs": parse_budget(macs="0.2K").limits()["macs"]}
+    pattern = r"^--macs 0.2K: the smallest reachable is 0.300 K of the teacher's 0.600 K; raise it"
+    with pytest.raises(UserError, match=pattern):
+        check_reachable("macs", limit, 0.5, 600)
 
 
 def test_budgets_that_pull_apart_are_named_together():

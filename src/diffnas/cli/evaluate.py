@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,11 +76,17 @@ def evaluate(
 
 
 def measure(
-    pipelines: Sequence[str], data: str, settings: Settings, **loading: Any
+    pipelines: Sequence[str],
+    data: str,
+    settings: Settings,
+    *,
+    revision: str | None = None,
+    **loading: Any,
 ) -> dict[str, Any]:
     """Load all, refuse what cannot be compared, and measure: ``{"protocol", "rows"}``.
 
-    ``loading``: what :func:`diffnas.families.loading.load_teacher` takes besides the device.
+    ``revision``: of those on the Hub; ``loading``: what else
+    :func:`diffnas.families.loading.load_teacher` takes besides the device.
 
     Raises:
         UserError: a pipeline or the data cannot be loaded, or images of different shapes.
@@ -91,19 +98,28 @@ def measure(
     hush_diffusers()
     from diffnas.data import load_data
     from diffnas.families.loading import load_teacher
+    from diffnas.families.origin import find
     from diffnas.measure.evaluate import evaluate as evaluate_
+    from diffnas.measure.references import check_samples, check_sides
 
-    loaded = {
-        name: load_teacher(source, device=place, **loading)
-        for name, source in zip(names(pipelines), pipelines, strict=True)
-    }
-    channels, *size = common_shape(loaded)
+    on_hub = [source for source in pipelines if find(source).folder is None]
+
+    def load(source: str) -> Teacher:
+        # Beside pipelines of the Hub there may be others; where there are none, it is refused.
+        asked = revision if source in on_hub or not on_hub else None
+        return load_teacher(source, device=place, revision=asked, **loading)
+
+    loaded = {name: load(source) for name, source in zip(names(pipelines), pipelines, strict=True)}
+    shape = common_shape(loaded)
+    check_samples(data, shape, settings.evaluate)
+    channels, height, width = shape
     with show_progress() as progress:
         images = load_data(
             data,
-            size=(size[0], size[1]),
+            size=(height, width),
             channels=channels,
             progress=progress,
+            enough=partial(check_sides, data, settings.evaluate),
             captioned=any(teacher.family.takes_texts for teacher in loaded.values()),
             **settings.data.loading(),
         )

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from diffnas.budget import describe, parse_budget
+from diffnas.budget import Amount, cost_text, describe, parse_budget
 from diffnas.cli import options
 from diffnas.cli.output import print_json, print_result, print_table
 from diffnas.cli.quiet import hush_diffusers
@@ -82,8 +82,7 @@ def plan(
     for index, table in enumerate((cost_table(made), block_table(made))):
         print_result("" if index else f"{model}: {size(made['subnets'])} architectures")
         print_table(table)
-    limits = {kind: describe(amount, kind) for kind, amount in budget.limits().items()}
-    for line in remarks(made, limits):
+    for line in remarks(made, budget.limits()):
         print_result(line)
 
 
@@ -115,18 +114,19 @@ def block_table(made: dict[str, Any]) -> Table:
     return table
 
 
-def remarks(made: dict[str, Any], limits: dict[str, str]) -> list[str]:
-    """Budgets, modules left as they are, hours, memory, and the settings with their reasons."""
+def remarks(made: dict[str, Any], limits: dict[str, Amount]) -> list[str]:
+    """Budgets, notes, modules left as they are, hours, memory, settings with their reasons."""
     lines = [""]
-    for kind, found in made.get("budget", {}).items():
+    for kind, limit in limits.items():
+        asked, found = f"--{kind} {describe(limit, kind)}", made["budget"].get(kind)
+        if found is None:
+            lines.append(f"{asked}: known only once measured, by compress")
+            continue
         verdict = "within reach" if found["reachable"] else "out of reach"
-        asked = limits.get(kind, amount_text(kind, found["limit"]))
-        smallest = amount_text(kind, found["smallest"])
-        if kind in made["teacher"]:
-            smallest += f" ({ratio_text(found['smallest'], made['teacher'][kind])})"
-        lines.append(f"--{kind} {asked}: {verdict}; the smallest is {smallest}")
-    for kind in limits.keys() - made.get("budget", {}).keys():
-        lines.append(f"--{kind} {limits[kind]}: known only once measured, by compress")
+        smallest = cost_text(limit, kind, found["smallest"])
+        share = ratio_text(found["smallest"], found["teacher"])
+        lines.append(f"{asked}: {verdict}; the smallest is {smallest} ({share})")
+    lines += [f"note: {line}" for line in made.get("notes", [])]
     lines += [f"left as it is: {line}" for line in made.get("left", [])]
     hours = {stage: value for stage, value in made.get("hours", {}).items() if value is not None}
     if hours:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from diffnas.data.digits import load_digits
 from diffnas.data.folder import load_folder, pick
 from diffnas.data.hub import is_saved_dataset, load_hub
 from diffnas.data.loaded import Asked, Loaded
-from diffnas.data.split import split, split_groups
+from diffnas.data.split import Enough, divide
 from diffnas.errors import UserError
 from diffnas.progress import Progress
 
@@ -87,6 +88,7 @@ def load_data(
     streaming: bool = False,
     shapes: Sequence[tuple[int, int]] = (),
     progress: Progress | None = None,
+    enough: Enough = lambda seen, held_out: None,
 ) -> Data:
     """Load 'digits', a folder of images, or a data set of the Hugging Face Hub.
 
@@ -98,6 +100,8 @@ def load_data(
     streaming: of a Hub data set fetch no more than these.
     shapes: for training, further ones (H, W), ``size`` among them; a picture gets the nearest.
     progress: told how many pictures are decoded.
+    enough: of a folder or data set told, before any is, how many will be seen and held out; not
+    yet known is which of them cannot be read.
 
     Raises:
         UserError: the source cannot be loaded, lacks what is asked for, or a value is unknown.
@@ -106,6 +110,11 @@ def load_data(
     folder = Path(source).expanduser()
     if streaming and limit is None:
         raise UserError("data.streaming: needs data.limit; say how many images to fetch")
+    if caption_column is not None and not captioned:
+        raise UserError(
+            f"data.caption_column = {caption_column}: the model takes no text; leave it out"
+        )
+    divided = partial(divide, by=split_by, held_out=held_out)
     asked = Asked(
         size,
         channels,
@@ -115,11 +124,14 @@ def load_data(
         cache=cache,
         limit=limit,
         progress=progress or Progress(),
+        announced=lambda *pictures: enough(*map(len, divided(*pictures))),
     )
     if source == "digits":
         if shapes:
             raise UserError("data.crop = buckets: the digits are of one shape; leave it out")
         found = _picked(load_digits(size, channels), limit)
+    elif folder.is_file():
+        raise UserError(f"data: {source!r} is a file; give the folder that holds the images")
     elif folder.is_dir() and not is_saved_dataset(folder):
         found = load_folder(folder, asked, labelled=label_column is not None)
     elif folder.exists() or not _looks_like_path(source):
@@ -132,13 +144,7 @@ def load_data(
         )
     else:
         raise UserError(f"data: there is no folder {source!r}; give an existing one")
-    if split_by == "folder":
-        if found.groups is None:
-            raise UserError("split_by: 'folder' needs a folder of images; use 'file'")
-        seen, out = split_groups(found.groups, held_out)
-    else:
-        alike = np.zeros(len(found.images), int) if found.labels is None else found.labels
-        seen, out = split(alike, held_out)
+    seen, out = divided(len(found.images), found.labels, found.groups)
     if augment == "auto":
         augment = "digits" if source == "digits" else "flip"
     captions = found.captions if captioned else None

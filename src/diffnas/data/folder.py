@@ -32,19 +32,22 @@ def load_folder(folder: Path, asked: Asked, *, labelled: bool = False) -> Loaded
         return _open(folder / files[index])
 
     key = _key(folder, files, asked.size, asked.channels)
-    found, again = asked.decoded(len(files), read, key)
+    labels = None
+    if numbers is not None:
+        labels = np.array([numbers[file.parts[0]] for file in files], np.int64)
+    groups = _numbers([str(file.parent) for file in files])
+    found, again = asked.decoded(len(files), read, key, labels, groups)
     if not len(found.kept):
         raise UserError(
             f"data: none of the {len(files)} images in {str(folder)!r} can be read; "
             "check that they are intact"
         )
-    kept = [files[i] for i in found.kept]
     return Loaded(
         found.images,
-        None if numbers is None else np.array([numbers[f.parts[0]] for f in kept], np.int64),
+        None if labels is None else labels[found.kept],
         None if captions is None else tuple(captions[i] for i in found.kept),
-        _numbers([str(file.parent) for file in kept]),
-        len(files) - len(kept),
+        groups[found.kept],
+        len(files) - len(found.kept),
         again,
     )
 

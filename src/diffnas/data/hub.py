@@ -57,7 +57,7 @@ def load_hub(
         return image
 
     key = hashlib.sha256(facts.encode()).hexdigest()[:24]
-    found, again = asked.decoded(len(table), read, key)
+    found, again = asked.decoded(len(table), read, key, None if labels is None else labels[picked])
     if not len(found.kept):
         raise UserError(
             f"image_column: no image of column {column!r} in {source!r} can be read; "

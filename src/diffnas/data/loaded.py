@@ -15,6 +15,9 @@ from diffnas.progress import Progress
 Again = Callable[[np.ndarray], tuple[Bucket, ...]]
 """Rows int64 (M,) -> their buckets."""
 
+Announced = Callable[[int, np.ndarray | None, np.ndarray | None], None]
+"""(how many pictures, their classes, their parent folders) -> None."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -22,7 +25,7 @@ class Asked:
 
     ``size``: (H, W) that images are cropped and resized to; ``shapes``: further ones, for pictures
     that these are nearer to. ``cache``: where large sets are kept decoded; ``limit``: at most so
-    many images.
+    many images; ``announced``: told of the pictures before any is decoded, may refuse.
     """
 
     size: tuple[int, int]
@@ -33,14 +36,22 @@ class Asked:
     cache: Path | None = None
     limit: int | None = None
     progress: Progress = field(default_factory=Progress)
+    announced: Announced = lambda *_: None
 
     def decoded(
-        self, count: int, read: Callable[[int], Image.Image], key: str
+        self,
+        count: int,
+        read: Callable[[int], Image.Image],
+        key: str,
+        labels: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
     ) -> tuple[Pictures, Again]:
         """The pictures 0 to ``count`` - 1 in that size, and what makes those of other shapes.
 
-        ``key``: names what is kept of them.
+        ``key``: names what is kept of them; ``labels``, ``groups``: int64 (count,), as in what is
+        :class:`Loaded`.
         """
+        self.announced(count, labels, groups)
         file = None if self.cache is None else self.cache / f"{key}.npy"
         kept: dict[str, Any] = {"file": file, "progress": self.progress}
         whole = decode_all(range(count), read, self.size, self.channels, **kept)

@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from diffnas.errors import UserError
 
 SEED = 20231104  # constant, so that everyone holds out the same images
+
+
+Enough = Callable[[int, int], None]
+"""(seen, held out) -> None: told how many images there will be on each side; may refuse."""
+
+
+def divide(
+    count: int,
+    labels: np.ndarray | None,
+    groups: np.ndarray | None,
+    *,
+    by: str,
+    held_out: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Seen and held-out indices (int64, sorted) of so many images.
+
+    labels, groups: int (count,), classes and parent folders where known; by: 'file' or 'folder'.
+    """
+    if by == "folder":
+        if groups is None:
+            raise UserError("split_by: 'folder' needs a folder of images; use 'file'")
+        return split_groups(groups, held_out)
+    return split(np.zeros(count, int) if labels is None else labels, held_out)
 
 
 def split(classes: np.ndarray, held_out: float) -> tuple[np.ndarray, np.ndarray]:

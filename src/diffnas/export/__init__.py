@@ -28,6 +28,12 @@ from diffnas.progress import Progress
 TOLERANCE = 1e-4
 """Largest difference from PyTorch's output, over its largest value where that is above 1."""
 
+ROUNDS = 5
+"""In which a file and PyTorch are timed in turns, at the least."""
+
+SECONDS = 1.0
+"""While these last there are more rounds: of small networks twenty would be over in no time."""
+
 BATCHES = (1, 3)
 """Sizes at which every file is compared with PyTorch."""
 
@@ -116,7 +122,8 @@ def _checked(graph: Graph, run: Run, file: Path, folder: Path) -> Part:
         worst = max(worst, difference)
         calls[size] = (lambda i=inputs: graph(*i.values()), lambda g=given: run(g))
     pytorch, runtime = calls[1]
-    milliseconds = latency_ms({"pytorch": pytorch, "runtime": runtime}, device="cpu")
+    calls_at_1 = {"pytorch": pytorch, "runtime": runtime}
+    milliseconds = latency_ms(calls_at_1, device="cpu", repeats=ROUNDS, seconds=SECONDS)
     size = sum(each.stat().st_size for each in file.parent.iterdir())
     where = file.relative_to(folder).as_posix()
     return Part(where, size, worst, milliseconds["pytorch"], milliseconds["runtime"])

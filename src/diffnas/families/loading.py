@@ -3,6 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,7 @@ def load_teacher(
     """
     source = origin.find(model, revision)
     known = skeleton(source)
-    if known.pipeline.scheduler is None:
-        raise UserError(
-            f"model {model}: no scheduler; save the pipeline again with the scheduler it was "
-            "trained with"
-        )
+    _check_scheduler(known)
     if known.family.takes_texts:
         importlib.import_module("transformers")  # without it diffusers would only say so in part
     folder = origin.get_folder(source, variant, trust_remote_code)
@@ -86,6 +83,24 @@ def load_skeleton(
     return found
 
 
+def lacking(skeleton: Teacher, variant: str | None = None) -> list[str]:
+    """Why :func:`load_teacher` would refuse what is enough for a skeleton.
+
+    Whether the denoiser's weights are there is known of folders only.
+    """
+    checks = [partial(_check_scheduler, skeleton)]
+    if (folder := origin.find(skeleton.source).folder) is not None:
+        place = _place(folder, skeleton.family.component)
+        checks.append(partial(_check_weights, place, skeleton.source, variant))
+    found = []
+    for check in checks:
+        try:
+            check()
+        except UserError as refusal:
+            found.append(str(refusal))
+    return found
+
+
 def _sentence_pieces_alone(folder: Path) -> bool:
     """Whether a tokenizer is given in T5's first form only, which takes a package of its own."""
     return any(
@@ -116,7 +131,7 @@ def _load(
     trust_remote_code: bool,
 ) -> Any:
     component = known.family.component
-    inner = folder / component if (folder / component).is_dir() else folder
+    inner = _place(folder, component)
     _check_weights(inner, known.source, variant)
     if inner != folder and variant is None and not trust_remote_code:
         return saving.load(folder)
@@ -144,6 +159,19 @@ def _load(
             variant=variant,
             trust_remote_code=trust_remote_code,
             **given,
+        )
+
+
+def _place(folder: Path, component: str) -> Path:
+    """Where a component's files are; early pipelines have all in one folder."""
+    return folder / component if (folder / component).is_dir() else folder
+
+
+def _check_scheduler(known: Teacher) -> None:
+    if known.pipeline.scheduler is None:
+        raise UserError(
+            f"model {known.source}: no scheduler; save the pipeline again with the scheduler it "
+            "was trained with"
         )
 
 

@@ -36,12 +36,15 @@ def find(model: str, revision: str | None = None) -> Origin:
     """What a name stands for: a built-in pipeline, a folder, else a Hub id. Nothing is fetched.
 
     Raises:
-        UserError: it is none of them.
+        UserError: it is none of them; or a revision is asked for of what is not on the Hub.
     """
-    if model in BUILT_IN:
-        return Origin(model, BUILT_IN[model])
-    folder = Path(model).expanduser()
+    folder = BUILT_IN.get(model) or Path(model).expanduser()
     if folder.is_dir():
+        if revision is not None:
+            raise UserError(
+                f"--revision {revision}: model {model} is no repository of the Hub, which alone "
+                "has revisions; leave it out"
+            )
         return Origin(model, folder)
     if folder.exists():
         raise UserError(f"model {model}: a file; give the pipeline folder with model_index.json")

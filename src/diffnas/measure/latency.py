@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from itertools import count
 from statistics import median
 
 import torch
@@ -13,8 +14,9 @@ def latency_ms(
     device: torch.device | str,
     repeats: int = 20,
     warmup: int = 3,
+    seconds: float = 0.0,
 ) -> dict[str, float]:
-    """Median milliseconds of each call.
+    """Median milliseconds of each call, over ``repeats`` rounds and more while ``seconds`` last.
 
     The calls take turns, each round beginning with another one, so that a change of clock rate or
     other load on the machine meets all of them alike. On a GPU each call is timed by CUDA events.
@@ -26,7 +28,10 @@ def latency_ms(
         for _ in range(warmup):
             for name in names:
                 calls[name]()
-        for turn in range(repeats):
+        until = time.monotonic() + seconds
+        for turn in count():
+            if turn >= repeats and time.monotonic() >= until:
+                break
             first = turn % len(names)
             for name in names[first:] + names[:first]:
                 times[name].append(_time_ms(calls[name], device))

@@ -18,16 +18,25 @@ Images = npt.NDArray[np.uint8]
 REFERENCES = 10_000
 """Reference images at most, spread evenly over the set: more would fill the memory."""
 
+DIGITS = (1, 8, 8)
+"""(C, H, W) of the images that the features of digits were learnt from."""
+
 NEAREST_SIDE = 32
 """Larger images are shrunk to this side before the nearest seen one is looked for."""
 
 
-def check_samples(source: str, settings: EvaluateSettings) -> None:
-    """Refuse what can be refused before the images of that source are loaded.
+def check_samples(source: str, shape: tuple[int, ...], settings: EvaluateSettings) -> None:
+    """Refuse what can be refused before the images of that source are loaded in that (C, H, W).
 
     Raises:
-        UserError: samples are too few for the features, or these need a package that is not there.
+        UserError: samples are too few for the features, or these need a package that is not there
+            or are of other images.
     """
+    if settings.features == "digits" and source != "digits" and shape != DIGITS:
+        raise UserError(
+            f"evaluate.features = digits: they are of images of (C, H, W) {DIGITS}, and these are "
+            f"{shape}; use patches, inception or auto"
+        )
     least, words = extractors.least_images(features_of(source, settings))
     if settings.samples < least:
         raise UserError(
@@ -40,20 +49,29 @@ def check_counts(data: Data, settings: EvaluateSettings) -> None:
     """Refuse counts at which a Fréchet distance is noise: no more images than features.
 
     Raises:
-        UserError: samples, held-out or seen images are too few.
+        UserError: samples, held-out or seen images are too few, or features of other images.
     """
-    check_samples(data.name, settings)
-    least, words = extractors.least_images(features_of(data.name, settings))
-    total = len(data.seen) + len(data.held_out)
-    share = math.ceil(100 * least / total) / 100  # of all, that a side needs
+    check_samples(data.name, data.images.shape[1:], settings)
+    check_sides(data.name, settings, len(data.seen), len(data.held_out))
+
+
+def check_sides(source: str, settings: EvaluateSettings, seen: int, held_out: int) -> None:
+    """Refuse so few images of that source on either side of the split; needs none of them.
+
+    Raises:
+        UserError: naming how many would do.
+    """
+    least, words = extractors.least_images(features_of(source, settings))
+    total = seen + held_out
+    share = math.ceil(100 * least / max(1, total)) / 100  # of all, that a side needs
     for does, count, remedy in (
-        ("holds out", len(data.held_out), f"raise it to {share:g}"),
-        ("leaves", len(data.seen), f"lower it to {1 - share:g}"),
+        ("holds out", held_out, f"raise it to {share:g}"),
+        ("leaves", seen, f"lower it to {1 - share:g}"),
     ):
         if count < least:
             enough = f"give {math.ceil(least * total / max(1, count))} images or more"
             raise UserError(
-                f"data.held_out {does} {count} of the {total} images of {data.name}: too few for "
+                f"data.held_out {does} {count} of the {total} images of {source}: too few for "
                 f"{words}, which need {least}; {remedy if 2 * share <= 1 else enough}"
             )
 

@@ -17,7 +17,7 @@ from diffnas.report.table import (
     mean,
     ratio_text,
 )
-from diffnas.report.words import unmeasured, verdict, words
+from diffnas.report.words import trial, unmeasured, verdict, words
 
 WORST = "largest error over a block's benchmark"
 FIGURE_OF = {
@@ -58,8 +58,8 @@ def student(run: RunFiles, files_: StudentFiles) -> str:
     parts.append(retrain_curves(run.retrain.get(files_.name, [])))
     if files_.metrics:
         parts.append(protocol(files_.metrics))
-    if files_.made.get("settings"):
-        parts.append(folded("settings of its retraining", files_.made["settings"]))
+    if made := files_.made.get("settings"):
+        parts += [paragraph(trial(made)), folded("settings of its retraining", made)]
     return "".join(parts)
 
 
@@ -200,6 +200,11 @@ def settings(run: RunFiles) -> str:
         f"<h2>Settings of the last command</h2>{facts_list(reasons)}"
         f"{folded('settings.yaml', run.settings)}"
     )
+
+
+def paragraph(text: str) -> str:
+    """The text, if there is any."""
+    return f"<p>{escape(text)}</p>" if text else ""
 
 
 def folded(title: str, values: Any) -> str:

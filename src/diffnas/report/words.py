@@ -68,6 +68,17 @@ def unmeasured(metrics: Json) -> list[str]:
     return lines
 
 
+def trial(settings: Json) -> str:
+    """That a student's retraining, with these settings, was but a trial; nothing if it was not."""
+    steps = settings.get("retrain", {}).get("steps")
+    if steps is None or settings.get("max_steps") != steps:
+        return ""
+    return (
+        f"A trial: max_steps cut its retraining short after {steps} steps. Its quality says "
+        "nothing of what a whole retraining would give."
+    )
+
+
 def _costs(architecture: Json, metrics: Json) -> str:
     """``0.50 of the teacher's MACs and 0.47 of its parameters``."""
     measured = metrics.get("student"), metrics.get("teacher")

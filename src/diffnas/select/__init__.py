@@ -7,9 +7,8 @@ from importlib.metadata import entry_points
 from pkgutil import resolve_name
 
 from diffnas.architecture import Architecture, Cost, Scores
-from diffnas.budget import Amount, Budget, describe
+from diffnas.budget import Amount, Budget, beside_teacher, describe
 from diffnas.errors import UserError
-from diffnas.figures import figure
 from diffnas.select.local import at_tolerance
 from diffnas.select.table import ROUNDING, Rows, SummedCost, Table, make_table
 from diffnas.settings import DEFAULT_RULE
@@ -27,6 +26,9 @@ RULES = {
     "random": "diffnas.select.random:random",
 }
 """Where ours are: solvers take a while to import, so only what is used is."""
+
+ADDING = ("global-exact", "global-evolution")
+"""Those that add up what the blocks lose."""
 
 
 @dataclass(frozen=True)
@@ -168,9 +170,9 @@ def check_reachable(
         others = written({name: limits[name] for name in names}) if beside else ""
         raise UserError(
             f"{written({metric: limits[metric]})}: the smallest reachable"
-            f"{others and f' beside {others}'} is {smallest:.3g} "
-            f"of the teacher's {figure(metric, teacher)}; raise {'one' if others else 'it'}, or "
-            "allow smaller options in the space settings"
+            f"{others and f' beside {others}'} is "
+            f"{beside_teacher(limits[metric], metric, smallest * teacher, teacher)}; "
+            f"raise {'one' if others else 'it'}, or allow smaller options in the space settings"
         )
 
 
