@@ -92,6 +92,7 @@ def main() -> None:
         settings = RetrainSettings(
             steps=steps,
             batch_size=form.batch_size,
+            optimizer=form.optimizer,
             learning_rate=form.rate,
             ema_decay=0.999,
             **ALONE,

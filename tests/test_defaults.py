@@ -33,6 +33,13 @@ def test_larger_models_train_longer_and_slower():
     assert large.learning_rate < small.learning_rate
 
 
+def test_muon_has_a_rate_of_its_own_and_leaves_the_supernets_as_it_is():
+    plain, _ = resolved({})
+    muon, _ = resolved({"retrain": {"optimizer": "muon"}})
+    assert muon.retrain.learning_rate == 2.5 * plain.retrain.learning_rate
+    assert muon.supernet == plain.supernet
+
+
 def test_batches_shrink_with_large_images_and_never_exceed_the_images():
     assert resolved(size=(256, 256))[0].retrain.batch_size < 64
     assert resolved(images=10)[0].retrain.batch_size == 10

@@ -138,6 +138,13 @@ def test_a_student_takes_five_times_its_weights_where_batches_are_small(tmp_path
     assert found["retrain"] == pytest.approx(6 * params, rel=0.05)
 
 
+def test_muon_keeps_one_moment_where_adamw_keeps_two(tmp_path):
+    folder, params = configs(tiny_pipeline(), tmp_path), weight_bytes(tiny_pipeline().unet)
+    plain = foretold(folder, {"space": {"trunk": 1}})["retrain"]
+    asked = {"space": {"trunk": 1}, "retrain": {"optimizer": "muon"}}
+    assert plain - foretold(folder, asked)["retrain"] == params
+
+
 def test_a_narrower_trunk_holds_the_narrowed_teacher_beside_the_whole_one(tmp_path):
     folder = configs(tiny_pipeline(), tmp_path)
     teacher = load_skeleton(str(folder))

@@ -190,6 +190,19 @@ def test_retraining_asks_the_teacher_as_long_as_anything_follows_it(settings, sh
     assert asked_share(RetrainSettings(**settings)) == pytest.approx(share, abs=2e-3)
 
 
+def test_muons_updates_take_their_hours_whatever_the_batch(configs, steady):
+    def more(size):
+        sizes = {"steps": 10, "batch_size": size}
+        found = [
+            plan(configs, {"retrain": {**sizes, "optimizer": each}})["hours"]["retrain"]
+            for each in ("muon", "adamw")
+        ]
+        return found[0] - found[1]
+
+    assert more(4) == pytest.approx(more(8))
+    assert more(4) > 0
+
+
 def test_a_smaller_budget_takes_fewer_hours(configs, steady):
     half, quarter = plan(configs, AS_WIDE)["hours"], plan(configs, AS_WIDE, macs=0.25)["hours"]
     share = (ASKED + 3 * 0.25) / (ASKED + 3 * 0.5)

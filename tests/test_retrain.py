@@ -136,6 +136,14 @@ def test_a_student_that_lost_its_middle_block_is_retrained(features):
     assert all(torch.isfinite(value).all() for value in student.state_dict().values())
 
 
+def test_muon_trains_all_weights():
+    student = fresh()
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    settings = SETTINGS.model_copy(update={"optimizer": "muon"})
+    retrain(student, supernet().teacher, tiny_data(), settings)
+    assert all((value != before[name]).any() for name, value in student.state_dict().items())
+
+
 def test_the_result_is_the_average_of_the_weights_on_the_way(monkeypatch):
     student, way = fresh(), []
     parameters = list(student.parameters())
@@ -206,13 +214,16 @@ def test_retraining_brings_the_student_closer_to_the_teacher():
     assert float(losses(student, part=part)["output"]) < 0.8 * before
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("precision", "optimizer"), [("fp32", "adamw"), ("bf16", "adamw"), ("fp32", "muon")]
+)
 def test_a_resumed_retraining_ends_with_the_weights_of_one_never_stopped(
-    tmp_path, monkeypatch, precision
+    tmp_path, monkeypatch, precision, optimizer
 ):
     teacher, kept = supernet().teacher, {"checkpoint": tmp_path / "c", "precision": precision}
+    settings = SETTINGS.model_copy(update={"optimizer": optimizer})
     whole, stopped, resumed = fresh(), fresh(), fresh()
-    retrain(whole, teacher, tiny_data(), SETTINGS, precision=precision)
+    retrain(whole, teacher, tiny_data(), settings, precision=precision)
     monkeypatch.setattr(training, "SAVE_EVERY", -1.0)
 
     class Stop(training.Progress):
@@ -221,9 +232,9 @@ def test_a_resumed_retraining_ends_with_the_weights_of_one_never_stopped(
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        retrain(stopped, teacher, tiny_data(), SETTINGS, progress=Stop(), **kept)
+        retrain(stopped, teacher, tiny_data(), settings, progress=Stop(), **kept)
     assert load_state(tmp_path / "c")[1]["step"] == "3"
-    retrain(resumed, teacher, tiny_data(), SETTINGS, **kept)
+    retrain(resumed, teacher, tiny_data(), settings, **kept)
     assert_same(resumed.state_dict(), whole.state_dict())
 
 

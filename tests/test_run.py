@@ -106,10 +106,11 @@ def test_decoding_goes_to_the_run_folder_and_tells_its_progress(
     assert asked["progress"] is progress
 
 
-def test_students_from_before_the_task_had_a_weight_stay_current():
-    before = RetrainSettings(steps=5).model_dump(exclude={"task_weight"})
+def test_students_from_before_a_setting_was_there_stay_current():
+    before = RetrainSettings(steps=5).model_dump(exclude={"task_weight", "optimizer"})
     assert that_counts(RetrainSettings(steps=5, task_weight=1.0)) == before
     assert that_counts(RetrainSettings(steps=5, task_weight=0.0))["task_weight"] == 0
+    assert that_counts(RetrainSettings(optimizer="muon"))["optimizer"] == "muon"
 
 
 def test_a_student_of_another_choice_than_the_present_one_is_not_handed_out(tmp_path):

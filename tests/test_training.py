@@ -1,11 +1,9 @@
 import pytest
 import torch
-from torch import nn
 
 from diffnas import training
 from diffnas.checkpoint import load_state
 from diffnas.errors import RunError
-from diffnas.optimizer import Optimizer, diverged
 from diffnas.progress import Progress
 from diffnas.rng import generator
 from diffnas.training import Loop, Pace, run
@@ -148,83 +146,6 @@ def test_the_rate_warms_up_and_falls_to_zero():
     assert rates[-1] < 0.001
     assert Pace(10_000, 1, 2.0).learning_rate(99) == 2.0  # the warm-up ends after 100 steps
     assert Pace(1, 1, 2.0).learning_rate(0) == 2.0
-
-
-def optimizer(**arguments):
-    torch.manual_seed(0)
-    model = nn.Linear(3, 1)
-    return model, Optimizer(list(model.parameters()), 0.0, **arguments)
-
-
-def test_a_step_uses_the_given_rate_and_clears_gradients():
-    model, adamw = optimizer()
-    before = model.weight.detach().clone()
-    adamw.backward(model(torch.ones(1, 3)).sum())
-    adamw.step(0.01, "here")
-    torch.testing.assert_close(model.weight.detach(), before - 0.01)  # Adam's first step
-    assert model.weight.grad is None
-
-
-def test_gradients_are_clipped_at_norm_one(monkeypatch):
-    model, adamw = optimizer()
-    adamw.backward(1e6 * model(torch.ones(1, 3)).sum())
-    seen = []
-    monkeypatch.setattr(
-        adamw.scaler, "step", lambda _: seen.extend(p.grad for p in model.parameters())
-    )
-    adamw.step(0.01, "here")
-    assert torch.cat([gradient.flatten() for gradient in seen]).norm() == pytest.approx(1)
-
-
-def test_a_gradient_that_is_not_finite_updates_nothing():
-    model, adamw = optimizer()
-    before = model.weight.detach().clone()
-    adamw.backward(model(torch.full((1, 3), torch.inf)).sum())
-    with pytest.raises(RunError, match=r"supernet step 3, block x: .*supernet.learning_rate"):
-        adamw.step(0.01, "supernet step 3, block x")
-    assert torch.equal(model.weight, before)
-
-
-def test_in_half_precision_such_a_step_is_left_out_and_the_scale_halved():
-    model, adamw = optimizer(precision="fp16")
-    before, scale = model.weight.detach().clone(), adamw.scaler.get_scale()
-    adamw.backward(model(torch.full((1, 3), torch.inf)).sum())
-    adamw.step(0.01, "here")
-    assert torch.equal(model.weight, before)
-    assert adamw.scaler.get_scale() == scale / 2
-
-
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_step_without_gradients_is_no_step(precision):
-    model, adamw = optimizer(precision=precision)
-    before = model.weight.detach().clone()
-    adamw.step(0.01, "here")
-    assert torch.equal(model.weight, before)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_an_optimizers_state_comes_back(precision):
-    def train(model, adamw, steps):
-        for _ in range(steps):
-            adamw.backward(model(torch.ones(1, 3)).square().sum())
-            adamw.step(0.01, "here")
-
-    model, adamw = optimizer(precision=precision)
-    train(model, adamw, 3)
-    other, resumed = optimizer(precision=precision)
-    other.load_state_dict(model.state_dict())
-    if precision == "fp16":
-        adamw.scaler.update(128.0)
-    resumed.restore({name: value.clone() for name, value in adamw.state().items()})
-    assert resumed.scaler.state_dict() == adamw.scaler.state_dict()
-    train(model, adamw, 2)
-    train(other, resumed, 2)
-    assert torch.equal(other.weight, model.weight)
-
-
-def test_a_divergence_names_the_setting_of_its_stage():
-    assert "lower retrain.learning_rate" in str(diverged("retrain step 3"))
-    assert "lower supernet.learning_rate" in str(diverged("supernet step 3, block x"))
 
 
 def drawn(seed, stage, step):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import (
@@ -141,14 +141,15 @@ class Form:
     steps: int
     batch_size: int = 64
     rate: float = 1e-3
+    optimizer: Literal["adamw", "muon"] = "adamw"
 
 
 FORMS: Mapping[str, Form] = {
     "digits": Form(of_digits, "digits", 6000),
     "latent": Form(latent, "shapes", 4000),
     "texts": Form(texts, "shapes", 4000),
-    "classes": Form(classes, "shapes", 4000),
-    "flow": Form(flow, "shapes", 4000, batch_size=32),
+    "classes": Form(classes, "shapes", 12_000, rate=1e-2, optimizer="muon"),
+    "flow": Form(flow, "shapes", 2500, batch_size=32, rate=1e-2, optimizer="muon"),
 }
 
 

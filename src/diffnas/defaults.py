@@ -15,6 +15,9 @@ if TYPE_CHECKING:  # the command line's help does without torch
 STEPS_AT_1M = 13_000
 """Retraining steps of a teacher of a million parameters (measured: docs/results.md)."""
 
+RATES_AT_1M = {"adamw": 2e-3, "muon": 5e-3}
+"""Retraining's peak rate of a teacher of a million parameters or fewer (docs/results.md)."""
+
 SUPERNET_SHARE = 1 / 32
 """Supernet steps as a share of the retraining's: more did no better (docs/results.md)."""
 
@@ -55,7 +58,9 @@ def resolve(
     millions = params / 1e6
     steps = round_to_two(min(max(STEPS_AT_1M * math.sqrt(millions), 2000), 100_000))
     batch_size = _batch_size(size, images)
-    rate = round_to_two(min(2e-3, 2e-3 * millions**-0.5))
+    rates = {
+        name: round_to_two(rate * min(1.0, millions**-0.5)) for name, rate in RATES_AT_1M.items()
+    }
     of_model = f"for {millions:.3g} M parameters"
     of_images = f"for {size[0]} x {size[1]} to denoise" + (f", {images} of them" if images else "")
     supernet, supernet_reasons = _fill(
@@ -65,7 +70,7 @@ def resolve(
             "steps": (int(SUPERNET_SHARE * steps), "a 32nd of the default retraining"),
             "batch_size": (batch_size, of_images),
             "learning_rate": (
-                rate / 4,
+                rates["adamw"] / 4,
                 f"{of_model}; a quarter of retraining's: weights are shared",
             ),
         },
@@ -85,7 +90,10 @@ def resolve(
         {
             "steps": (int(steps), f"{of_model}; grows with their square root"),
             "batch_size": (batch_size, of_images),
-            "learning_rate": (rate, f"{of_model}; falls with their square root"),
+            "learning_rate": (
+                rates[settings.retrain.optimizer],
+                f"{of_model}; falls with their square root",
+            ),
             "ema_decay": (round(decay, 4), "an average over the last tenth of the steps"),
         },
         settings.max_steps,

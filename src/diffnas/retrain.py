@@ -17,7 +17,7 @@ from diffnas.families import Batch, Family, Teacher
 from diffnas.families.batches import random_batch
 from diffnas.losses import beta, block_loss, block_target, joint_loss
 from diffnas.measure.cost import call_cost
-from diffnas.optimizer import Average, Optimizer, autocast, diverged
+from diffnas.optimizer import Average, Optimizer, autocast, diverged, matrices_of
 from diffnas.parallel import thread_map, twin, workers_for
 from diffnas.progress import Progress
 from diffnas.rng import generator
@@ -49,7 +49,12 @@ class Retraining:
         if settings.gradient_checkpointing:
             student.enable_gradient_checkpointing()
         self.parameters = list(student.parameters())
-        self.optimizer = Optimizer(self.parameters, settings.weight_decay, precision)
+        self.optimizer = Optimizer(
+            self.parameters,
+            settings.weight_decay,
+            precision,
+            matrices_of(student) if settings.optimizer == "muon" else (),
+        )
         self.average = Average(self.parameters, settings.ema_decay)
         inputs = teacher.family.example_inputs(teacher.denoiser, 1, self.device)
         size = self.pace.batch_size
@@ -107,7 +112,7 @@ class Retraining:
         parts = {
             "model": self.student.state_dict(),
             "average": self.average.state(),
-            "adamw": self.optimizer.state(),
+            "optimizer": self.optimizer.state(),
         }
         return {
             f"{part}/{name}": value
@@ -119,7 +124,7 @@ class Retraining:
         """Take what :meth:`state` gave."""
         self.student.load_state_dict(within(tensors, "model/"))
         self.average.restore(within(tensors, "average/"))
-        self.optimizer.restore(within(tensors, "adamw/"))
+        self.optimizer.restore(within(tensors, "optimizer/"))
 
 
 def retrain(

@@ -38,6 +38,9 @@ from diffnas.trunk import Trunk, kept_channels, make_trunk
 OF_OUTPUT_ERRORS = ("by", "candidates", "output_images")
 """The settings of scores that change nothing of block losses."""
 
+LATER = {"task_weight": 1.0, "optimizer": "adamw"}
+"""Settings of retraining that came later, and what went without saying before them."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -249,9 +252,10 @@ def _losses(table: Scores, judged: Scores, name: str, row: int) -> dict[str, flo
 def that_counts(how: RetrainSettings) -> dict[str, Any]:
     """What of retraining's settings names a student.
 
-    Not a task weight of 1, so that students from before there was one stay current.
+    Not those of :data:`LATER` as all students were made before, so that these stay current.
     """
-    return how.model_dump(exclude={"task_weight"} if how.task_weight == 1 else None)
+    given = how.model_dump()
+    return {key: each for key, each in given.items() if (key, each) not in LATER.items()}
 
 
 def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, Any]) -> str:

@@ -148,7 +148,7 @@ class BlockTraining:
     def state(self) -> dict[str, Tensor]:
         """Everything that changes from step to step, as named tensors."""
         moments = {
-            f"adamw/{name}/{key}": value
+            f"optimizer/{name}/{key}": value
             for name, optimizer in self.optimizers.items()
             for key, value in optimizer.state().items()
         }
@@ -162,7 +162,7 @@ class BlockTraining:
         """Take what :meth:`state` gave."""
         for name, optimizer in self.optimizers.items():
             self.supernet.blocks[name].load_state_dict(within(tensors, f"model/{name}/"))
-            optimizer.restore(within(tensors, f"adamw/{name}/"))
+            optimizer.restore(within(tensors, f"optimizer/{name}/"))
 
 
 def fit(

@@ -18,7 +18,7 @@ from diffnas.latents import VERSIONS
 from diffnas.losses import beta
 from diffnas.measure.cost import call_cost, to_meta
 from diffnas.measure.latency import latency_ms
-from diffnas.optimizer import autocast
+from diffnas.optimizer import autocast, muon_macs
 from diffnas.parallel import single_threaded, workers_for
 from diffnas.scoring import subnets_scored
 from diffnas.settings import RetrainSettings, ScoreSettings, Settings
@@ -100,8 +100,11 @@ def stage_macs(
         * sum(subnets_scored(block, settings.score) * _mean_macs(block) for block in space.blocks)
         + _output_errors(space, settings.score),
         "retrain": settings.retrain.steps
-        * settings.retrain.batch_size
-        * (asked_share(settings.retrain) * whole + (1 + BACKWARD + again) * student),
+        * (
+            settings.retrain.batch_size
+            * (asked_share(settings.retrain) * whole + (1 + BACKWARD + again) * student)
+            + _update_macs(teacher, settings.retrain, student / whole)
+        ),
         "evaluate": image_steps * (whole + student),
     }
     if (coder := teacher.coder) is not None:
@@ -120,6 +123,16 @@ def stage_macs(
                 count += images  # at most: those of the model's own shape are encoded once
             macs = {"encode": versions * count * encoding, **macs}
     return macs
+
+
+def _update_macs(teacher: Teacher, settings: RetrainSettings, share: float) -> float:
+    """Of an optimizer's step; AdamW's hardly count.
+
+    Muon's go with the third power of widths, where those of a call go with the second.
+    """
+    if settings.optimizer == "adamw":
+        return 0.0
+    return muon_macs(teacher.denoiser) * share**1.5
 
 
 def asked_share(settings: RetrainSettings) -> float:

@@ -20,8 +20,8 @@ from diffnas.settings import Settings
 from diffnas.supernet_training import groups
 from diffnas.timing import edited
 
-MOMENTS = 2
-"""AdamW's, each as large as the weights."""
+MOMENTS = {"adamw": 2, "muon": 1}
+"""Of an optimizer, each as large as the weights; Muon leaves to AdamW only what is small."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _supernet_bytes(parts: _Parts, space: Space, settings: Settings, device: tor
         )
         taught = taught * size // half
         most = trained + taught if workers > 1 else max(trained, taught)
-        return MOMENTS * states + most
+        return MOMENTS["adamw"] * states + most
 
     return (
         _standing(parts, space)
@@ -192,7 +192,7 @@ def _retrain_bytes(parts: _Parts, space: Space, settings: Settings, device: torc
         parts.near
         + _taught_bytes(parts, settings, device)
         + _narrowed_bytes(parts, space)
-        + (1 + MOMENTS + 1) * parts.trained  # with the average
+        + (1 + MOMENTS[settings.retrain.optimizer] + 1) * parts.trained  # with the average
         + max(gradients, size * held // _half(settings))
     )
 
