@@ -230,10 +230,11 @@ def equal_steps(
     given = all_settings.load(None, (*args.common, f"retrain.steps={args.steps}"))
     budget = parse_budget(macs=args.macs)
     stages, _ = compression(on.teacher, given, budget, images=len(on.data.seen))
-    model, _ = on.costs(start())
+    model = start()
+    macs, _ = on.costs(model)
     whole, _ = on.costs(on.teacher.denoiser)
     how = on.settings.retrain.model_copy(update=dict(each.changes))
-    return round(sum(stages.values()) / step_macs(model, whole, how))
+    return round(sum(stages.values()) / step_macs(model, macs, whole, how))
 
 
 def summary(found: list[Row]) -> Row:

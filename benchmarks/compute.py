@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import argparse
 
+from torch import nn
+
 from diffnas import settings as all_settings
 from diffnas.budget import Budget, parse_budget
 from diffnas.defaults import resolve_for
 from diffnas.families import Teacher
 from diffnas.families.loading import load_skeleton
-from diffnas.forecast.hours import BACKWARD, asked_share, stage_macs
+from diffnas.forecast.hours import BACKWARD, asked_share, stage_macs, update_macs
 from diffnas.settings import RetrainSettings, Settings
 from diffnas.trunk_width import space_for
 
@@ -35,10 +37,11 @@ def compression(
     return {stage: macs[stage] for stage in ("supernet", "scores", "retrain")}, training
 
 
-def step_macs(macs: float, whole: float, how: RetrainSettings) -> float:
+def step_macs(model: nn.Module, macs: float, whole: float, how: RetrainSettings) -> float:
     """MACs of a retraining step of a model of ``macs`` a call, its teacher's being ``whole``."""
     assert how.batch_size is not None
-    return how.batch_size * ((1 + BACKWARD) * macs + asked_share(how) * whole)
+    passes = (1 + BACKWARD) * macs + asked_share(how) * whole
+    return how.batch_size * passes + update_macs(model, how)
 
 
 def main() -> None:

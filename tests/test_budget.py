@@ -77,6 +77,11 @@ def test_a_cost_beside_the_teachers_is_told_as_the_limit_is_written(limit, told)
     assert beside_teacher(amount, "memory", 3 * 2**20, 4 * 2**20) == told
 
 
+def test_a_unit_that_is_far_too_small_is_left():
+    amount = Amount(5e3, relative=False)
+    assert beside_teacher(amount, "macs", 3e9, 4e9) == "3.00 G of the teacher's 4.00 G"
+
+
 @pytest.mark.parametrize("kind", ["macs", "params", "latency", "memory"])
 @pytest.mark.parametrize(
     ("written", "reason"),

@@ -8,13 +8,14 @@ from diffnas.optimizer import Optimizer, diverged, matrices_of
 
 def optimizer(muon=False, **arguments):
     torch.manual_seed(0)
-    model = nn.Linear(3, 1)
+    model = nn.Linear(3, 2)
     matrices = [model.weight] if muon else []
     return model, Optimizer(list(model.parameters()), 0.0, matrices=matrices, **arguments)
 
 
-def step_of(model, optimizer, rate=0.01):
-    optimizer.backward(model(torch.ones(1, 3)).square().sum())
+def step_of(model, optimizer, seed=0, rate=0.01):
+    given = torch.randn(4, 3, generator=torch.Generator().manual_seed(seed))
+    optimizer.backward(model(given).square().sum())
     optimizer.step(rate, "here")
 
 
@@ -47,13 +48,19 @@ def test_a_gradient_that_is_not_finite_updates_nothing():
     assert torch.equal(model.weight, before)
 
 
-def test_in_half_precision_such_a_step_is_left_out_and_the_scale_halved():
-    model, adamw = optimizer(precision="fp16")
-    before, scale = model.weight.detach().clone(), adamw.scaler.get_scale()
-    adamw.backward(model(torch.full((1, 3), torch.inf)).sum())
-    adamw.step(0.01, "here")
-    assert torch.equal(model.weight, before)
-    assert adamw.scaler.get_scale() == scale / 2
+@pytest.mark.parametrize("muon", [False, True])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("where", ["weight", "bias"])
+def test_in_half_precision_such_a_step_is_left_out_and_the_scale_halved(muon, bad, where):
+    model, optimizer_ = optimizer(precision="fp16", muon=muon)
+    step_of(model, optimizer_)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    scale = optimizer_.scaler.get_scale()
+    optimizer_.backward(model(torch.ones(1, 3)).sum())
+    model.get_parameter(where).grad[0] = bad
+    optimizer_.step(0.01, "here")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert optimizer_.scaler.get_scale() == scale / 2
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -68,17 +75,17 @@ def test_a_step_without_gradients_is_no_step(precision):
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_an_optimizers_state_comes_back(precision, muon):
     model, one = optimizer(precision=precision, muon=muon)
-    for _ in range(3):
-        step_of(model, one)
+    for seed in range(3):
+        step_of(model, one, seed)
     other, resumed = optimizer(precision=precision, muon=muon)
     other.load_state_dict(model.state_dict())
     if precision == "fp16":
         one.scaler.update(128.0)
     resumed.restore({name: value.clone() for name, value in one.state().items()})
     assert resumed.scaler.state_dict() == one.scaler.state_dict()
-    for _ in range(2):
-        step_of(model, one)
-        step_of(other, resumed)
+    for seed in range(2):
+        step_of(model, one, seed)
+        step_of(other, resumed, seed)
     assert torch.equal(other.weight, model.weight)
     assert torch.equal(other.bias, model.bias)
 

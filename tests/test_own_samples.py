@@ -7,8 +7,9 @@ import torch
 from diffnas import own_samples as module
 from diffnas.cli import main
 from diffnas.data import filled
+from diffnas.data.split import divide
 from diffnas.errors import UserError
-from diffnas.own_samples import COUNT, own_samples
+from diffnas.own_samples import COUNT, _classes, own_samples
 from diffnas.progress import Progress
 from diffnas.settings import parse
 from tests.engine import tiny_inpainter, tiny_teacher
@@ -155,5 +156,8 @@ def test_a_model_that_fills_holes_has_no_images_to_fill(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_fifth_of_them_is_enough_for_inception_features():
-    assert COUNT // 5 > 2048
+@pytest.mark.parametrize("classes", [None, 2, 10, 74, 176, 1000])
+def test_a_fifth_of_them_is_enough_for_inception_features(classes):
+    teacher = tiny_teacher(num_class_embeds=classes)
+    _, held_out = divide(COUNT, _classes(teacher, COUNT), None, by="file", held_out=0.2)
+    assert len(held_out) > 2048

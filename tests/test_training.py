@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from diffnas import training
-from diffnas.checkpoint import load_state
+from diffnas.checkpoint import load_state, save_state
 from diffnas.errors import RunError
 from diffnas.progress import Progress
 from diffnas.rng import generator
@@ -70,6 +70,14 @@ def test_a_damaged_checkpoint_is_said_and_starts_over(tmp_path):
     run(loop)
     assert taken == [0, 1]
     assert said == [f"{tmp_path / 'c'}: damaged; test begins again"]
+
+
+def test_a_checkpoint_of_another_format_starts_over(tmp_path):
+    meta = {"format": "1", "fingerprint": "f", "step": "4", "seconds": "1"}
+    save_state(tmp_path / "c", {"value": torch.ones(())}, meta)
+    loop, _, taken = counting(checkpoint=tmp_path / "c", fingerprint="f")
+    run(loop)
+    assert taken == [0, 1, 2, 3, 4]
 
 
 def test_another_fingerprint_starts_over(tmp_path):

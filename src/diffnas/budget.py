@@ -23,8 +23,8 @@ _UNITS: dict[str, dict[str, float]] = {
 }
 _EXAMPLES = {"macs": "3.1G", "params": "20M", "latency": "12ms", "memory": "512MiB"}
 
-LEAST = 0.1
-"""Of a unit: less is told in one that suits it better."""
+LEGIBLE = (0.1, 1e5)
+"""Of a unit: less or more is told in one that suits it better."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,11 @@ def cost_text(limit: Amount, kind: str, value: float) -> str:
         return figure(kind, value)
     unit = _unit(limit, kind)
     number = value / _UNITS[kind][unit]
-    return f"{significant(number)} {unit}" if number >= LEAST else figure(kind, value)
+    return (
+        f"{significant(number)} {unit}"
+        if LEGIBLE[0] <= number < LEGIBLE[1]
+        else figure(kind, value)
+    )
 
 
 def beside_teacher(limit: Amount, kind: str, value: float, teacher: float) -> str:

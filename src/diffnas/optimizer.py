@@ -78,10 +78,11 @@ class Optimizer:
             return
         for part in active:
             self.scaler.unscale_(part)
-        norm = float(nn.utils.clip_grad_norm_(self.leaves, 1.0))
-        if not math.isfinite(norm) and not self.scaler.is_enabled():
+        finite = math.isfinite(float(nn.utils.clip_grad_norm_(self.leaves, 1.0)))
+        if not finite and not self.scaler.is_enabled():
             raise diverged(where)
-        for part in active:
+        # The scaler knows of each optimizer alone; the norm, and so a step, is of all gradients.
+        for part in active if finite else ():
             for group in part.param_groups:
                 group["lr"] = rate
             self.scaler.step(part)

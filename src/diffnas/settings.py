@@ -175,7 +175,7 @@ class RetrainSettings(Section):
     steps: Positive | None = Field(None, description="training steps")
     batch_size: Positive | None = None
     optimizer: Literal["adamw", "muon"] = Field(
-        "adamw", description="'muon': of the weights that are matrices, AdamW of the others"
+        "adamw", description="'muon': of linear layers and convolutions, AdamW of all else"
     )
     learning_rate: PositiveFloat | None = Field(None, description="peak; warmed up, then a cosine")
     weight_decay: float = Field(0.0, ge=0)

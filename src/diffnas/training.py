@@ -14,6 +14,9 @@ from diffnas.parallel import single_threaded
 from diffnas.progress import Progress
 from diffnas.settings import RetrainSettings, SupernetSettings
 
+FORMAT = "2"
+"""Of checkpoints; 1 named the optimizer's part otherwise."""
+
 SAVE_EVERY = 60.0
 """Seconds between checkpoints: what a killed process loses at most."""
 
@@ -147,6 +150,9 @@ def _resume(loop: Loop) -> tuple[int, float]:
         loop.progress.say(f"{loop.checkpoint}: damaged; {loop.stage} begins again")
         return 0, 0.0
     tensors, meta = found
+    if meta.get("format") != FORMAT:
+        loop.progress.say(f"{loop.checkpoint}: of another version; {loop.stage} begins anew")
+        return 0, 0.0
     if meta.get("fingerprint") != loop.fingerprint:
         loop.progress.say(f"{loop.stage}: settings or data have changed; it begins anew")
         return 0, 0.0
@@ -157,7 +163,7 @@ def _resume(loop: Loop) -> tuple[int, float]:
 def _save(loop: Loop, done: int, seconds: float) -> None:
     if loop.checkpoint is not None:
         meta = {
-            "format": "1",
+            "format": FORMAT,
             "fingerprint": loop.fingerprint,
             "step": str(done),
             "seconds": f"{seconds:.1f}",

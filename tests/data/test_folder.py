@@ -161,7 +161,6 @@ def test_a_file_is_no_folder(tmp_path):
         ({}, (7, 2)),
         ({"limit": 5}, (4, 1)),
         ({"label_column": "class", "held_out": 0.3}, (6, 3)),
-        ({"split_by": "folder", "held_out": 0.5}, (6, 3)),
     ],
 )
 def test_how_many_images_will_be_on_each_side_is_told_before_any_is_decoded(
@@ -179,6 +178,14 @@ def test_how_many_images_will_be_on_each_side_is_told_before_any_is_decoded(
     monkeypatch.setattr(decode, "_fill", None)  # decoding would fail otherwise
     with pytest.raises(UserError, match="too few"):
         load(tmp_path, enough=enough, **settings)
+
+
+def test_which_folders_are_held_out_hangs_on_pictures_that_can_be_read(tmp_path):
+    for index in range(9):
+        save(tmp_path / "abc"[index // 3] / f"{index}.png")
+    told = []
+    load(tmp_path, split_by="folder", enough=lambda *counts: told.append(counts))
+    assert told == []
 
 
 def test_whole_folders_are_held_out_when_split_by_folder(tmp_path):

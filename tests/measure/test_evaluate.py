@@ -323,13 +323,19 @@ def test_no_images_are_too_few() -> None:
         check_sides("none", FAST.model_copy(update={"features": "patches"}), 0, 0)
 
 
-def test_features_of_digits_are_for_images_like_them() -> None:
+def test_features_of_digits_are_not_for_images_in_colour() -> None:
     settings = FAST.model_copy(update={"features": "digits"})
-    check_samples("photos", (1, 8, 8), settings)
+    check_samples("others", (1, 28, 28), settings)
     check_samples("digits", (3, 16, 16), settings)  # which are digits all the same
-    for shape in ((3, 8, 8), (1, 16, 16)):
-        with pytest.raises(UserError, match=r"^evaluate\.features = digits: .* use patches"):
-            check_samples("photos", shape, settings)
+    with pytest.raises(UserError, match=r"^evaluate\.features = digits: .* use patches"):
+        check_samples("photos", (3, 8, 8), settings)
+
+
+def test_a_share_that_is_held_out_already_is_no_remedy() -> None:
+    settings = FAST.model_copy(update={"features": "patches"})
+    for source, words in (("photos", "give 496 images or more$"), ("teacher", "data.limit=496")):
+        with pytest.raises(UserError, match=words):
+            check_sides(source, settings, 490 - 97, 97)
 
 
 @pytest.mark.parametrize("sampler", ["own", "ddim"])

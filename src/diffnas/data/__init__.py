@@ -100,8 +100,8 @@ def load_data(
     streaming: of a Hub data set fetch no more than these.
     shapes: for training, further ones (H, W), ``size`` among them; a picture gets the nearest.
     progress: told how many pictures are decoded.
-    enough: of a folder or data set told, before any is, how many will be seen and held out; not
-    yet known is which of them cannot be read.
+    enough: told, before any is, how many will be seen and held out, where that is known: of a
+    folder or data set split by files; not yet known is which of them cannot be read.
 
     Raises:
         UserError: the source cannot be loaded, lacks what is asked for, or a value is unknown.
@@ -115,6 +115,12 @@ def load_data(
             f"data.caption_column = {caption_column}: the model takes no text; leave it out"
         )
     divided = partial(divide, by=split_by, held_out=held_out)
+
+    def announced(count: int, labels: np.ndarray | None, groups: np.ndarray | None) -> None:
+        # Pictures that cannot be read may change which folders are held out, and so how many.
+        if split_by == "file":
+            enough(*map(len, divided(count, labels, groups)))
+
     asked = Asked(
         size,
         channels,
@@ -124,7 +130,7 @@ def load_data(
         cache=cache,
         limit=limit,
         progress=progress or Progress(),
-        announced=lambda *pictures: enough(*map(len, divided(*pictures))),
+        announced=announced,
     )
     if source == "digits":
         if shapes:

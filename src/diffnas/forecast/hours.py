@@ -103,7 +103,7 @@ def stage_macs(
         * (
             settings.retrain.batch_size
             * (asked_share(settings.retrain) * whole + (1 + BACKWARD + again) * student)
-            + _update_macs(teacher, settings.retrain, student / whole)
+            + update_macs(teacher.denoiser, settings.retrain, student / whole)
         ),
         "evaluate": image_steps * (whole + student),
     }
@@ -125,14 +125,12 @@ def stage_macs(
     return macs
 
 
-def _update_macs(teacher: Teacher, settings: RetrainSettings, share: float) -> float:
-    """Of an optimizer's step; AdamW's hardly count.
+def update_macs(model: nn.Module, settings: RetrainSettings, share: float = 1.0) -> float:
+    """MACs of an optimizer's step of a model narrowed to this share of its MACs; AdamW's are few.
 
     Muon's go with the third power of widths, where those of a call go with the second.
     """
-    if settings.optimizer == "adamw":
-        return 0.0
-    return muon_macs(teacher.denoiser) * share**1.5
+    return 0.0 if settings.optimizer == "adamw" else muon_macs(model) * share**1.5
 
 
 def asked_share(settings: RetrainSettings) -> float:

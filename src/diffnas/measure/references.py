@@ -11,15 +11,13 @@ from torch.nn import functional as F
 from diffnas.data import Data
 from diffnas.errors import UserError
 from diffnas.measure import features as extractors
+from diffnas.names import OWN_SAMPLES
 from diffnas.settings import EvaluateSettings
 
 Images = npt.NDArray[np.uint8]
 
 REFERENCES = 10_000
 """Reference images at most, spread evenly over the set: more would fill the memory."""
-
-DIGITS = (1, 8, 8)
-"""(C, H, W) of the images that the features of digits were learnt from."""
 
 NEAREST_SIDE = 32
 """Larger images are shrunk to this side before the nearest seen one is looked for."""
@@ -32,10 +30,10 @@ def check_samples(source: str, shape: tuple[int, ...], settings: EvaluateSetting
         UserError: samples are too few for the features, or these need a package that is not there
             or are of other images.
     """
-    if settings.features == "digits" and source != "digits" and shape != DIGITS:
+    if settings.features == "digits" and source != "digits" and shape[0] != 1:
         raise UserError(
-            f"evaluate.features = digits: they are of images of (C, H, W) {DIGITS}, and these are "
-            f"{shape}; use patches, inception or auto"
+            "evaluate.features = digits: they are of grey images, and these are in colour; use "
+            "patches, inception or auto"
         )
     least, words = extractors.least_images(features_of(source, settings))
     if settings.samples < least:
@@ -69,10 +67,13 @@ def check_sides(source: str, settings: EvaluateSettings, seen: int, held_out: in
         ("leaves", seen, f"lower it to {1 - share:g}"),
     ):
         if count < least:
-            enough = f"give {math.ceil(least * total / max(1, count))} images or more"
+            wanted = math.ceil(least * total / max(1, count))
+            more = f"set data.limit={wanted}" if source == OWN_SAMPLES else f"give {wanted} images"
+            # Classes are shared out in whole images: a share may give less than it says.
+            helps = 2 * share <= 1 and share > round(count / total, 2)
             raise UserError(
                 f"data.held_out {does} {count} of the {total} images of {source}: too few for "
-                f"{words}, which need {least}; {remedy if 2 * share <= 1 else enough}"
+                f"{words}, which need {least}; {remedy if helps else f'{more} or more'}"
             )
 
 
