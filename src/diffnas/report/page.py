@@ -48,7 +48,8 @@ def page(run: RunFiles) -> str:
 
 def student(run: RunFiles, files_: StudentFiles) -> str:
     """All about one student: costs and quality, samples, choices, curve, protocol."""
-    parts = [f"<h2>{escape(files_.name)}</h2>"]
+    made = files_.made.get("settings", {})
+    parts = [f"<h2>{escape(files_.name)}</h2>", paragraph(trial(made))]
     if files_.metrics:
         parts.append(closing(files_.metrics))
     if files_.samples:
@@ -58,8 +59,8 @@ def student(run: RunFiles, files_: StudentFiles) -> str:
     parts.append(retrain_curves(run.retrain.get(files_.name, [])))
     if files_.metrics:
         parts.append(protocol(files_.metrics))
-    if made := files_.made.get("settings"):
-        parts += [paragraph(trial(made)), folded("settings of its retraining", made)]
+    if made:
+        parts.append(folded("settings of its retraining", made))
     return "".join(parts)
 
 
