@@ -211,8 +211,8 @@ class TestOfTheData:
         told = refused(
             tmp_path / "colours", data=tmp_path / "none", evaluate__features="digits", **FOLDER
         )
-        assert "evaluate.features = digits: they are of images of (C, H, W) (1, 8, 8)" in told
-        assert "and these are (3, 8, 8); use patches, inception or auto" in told
+        assert "evaluate.features = digits: they are of grey images, and these are in col" in told
+        assert "use patches, inception or auto" in told
 
     def test_features_whose_package_is_missing(self, refused, teacher, tmp_path, monkeypatch):
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
