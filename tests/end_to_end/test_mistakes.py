@@ -211,7 +211,7 @@ class TestOfTheData:
         told = refused(
             tmp_path / "colours", data=tmp_path / "none", evaluate__features="digits", **FOLDER
         )
-        assert "evaluate.features = digits: they are of grey images, and these are in col" in told
+        assert "evaluate.features = digits: they are of grey images, and these are in colour; use" in told
         assert "use patches, inception or auto" in told
 
     def test_features_whose_package_is_missing(self, refused, teacher, tmp_path, monkeypatch):
