@@ -83,7 +83,7 @@ def _open(source: str, streamed_rows: int | None = None, cache: Path | None = No
     """The training split; or, where so many rows are asked for, as many of its stream."""
     import datasets
     import pyarrow
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # imported there, not re-exported
 
     folder, streaming = Path(source).expanduser(), streamed_rows is not None
     try:

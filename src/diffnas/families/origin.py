@@ -11,7 +11,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
     EntryNotFoundError,
     GatedRepoError,
     HFValidationError,
-    HTTPError,  # the HTTP library's own, no OSError
+    HTTPError,  # the HTTP library's own, no OSError; imported there, not re-exported
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
