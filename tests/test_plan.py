@@ -19,7 +19,13 @@ from diffnas.parallel import workers_for
 from diffnas.plan import make_plan
 from diffnas.settings import RetrainSettings, SpaceSettings, parse
 from diffnas.space import make_space
-from tests.models import tiny_dit, tiny_inpainting, tiny_latent_pipeline, tiny_pipeline
+from tests.models import (
+    tiny_dit,
+    tiny_inpainting,
+    tiny_latent_pipeline,
+    tiny_pipeline,
+    tiny_stable_diffusion,
+)
 
 AS_WIDE = {"space": {"trunk": 1}}
 ASKED = 0.3
@@ -124,6 +130,22 @@ def test_what_compress_needs_beside_configs_is_noted(configs, tmp_path):
     shutil.rmtree(tmp_path / "whole" / "scheduler")
     (line,) = plan(tmp_path / "whole")["notes"]
     assert line.startswith(f"compress would refuse model {tmp_path}/whole: no scheduler; ")
+
+
+def test_a_denoiser_alone_is_planned_as_in_its_pipeline(configs):
+    whole, alone = plan(configs), plan(configs / "unet")
+    for key in ("teacher", "smallest", "largest", "blocks", "settings", "memory_bytes"):
+        assert alone[key] == whole[key], key
+
+
+def test_a_denoiser_alone_is_noted_with_what_a_call_is_told(configs, tmp_path):
+    uncounted = "no scheduler, autoencoder or text encoder is counted"
+    first, refusal = plan(configs / "unet")["notes"]
+    assert first == f"a denoiser alone, told nothing: {uncounted}"
+    assert refusal.startswith(f"compress would refuse model {configs}/unet: no model_index.json")
+    tiny_stable_diffusion().unet.save_config(tmp_path)
+    noted = plan(tmp_path)["notes"][0]
+    assert noted == f"a denoiser alone, told encoder_hidden_states 77 x 32: {uncounted}"
 
 
 def test_hours_and_memory_grow_with_steps_and_batch(configs):

@@ -63,7 +63,7 @@ def make_plan(
     refusals = [f"compress would refuse {line}" for line in lacking(teacher, variant)]
     return {
         **made,
-        "notes": made["notes"] + refusals,
+        "notes": [*_alone(teacher), *made["notes"], *refusals],
         "hours": hours(teacher, space, budget, resolved, device, images=images),
         "memory_bytes": stage_bytes(teacher, space, resolved, device),
     }
@@ -113,6 +113,19 @@ def check_budget(teacher: Teacher, space: Space, budget: Budget) -> None:
             alone = float(getattr(space.cost_of(smallest(space.blocks, kind)), kind))
         found = alone if alone > limit else reached
         check_reachable(kind, budget.limits(), found / whole, whole, beside=found > alone)
+
+
+def _alone(teacher: Teacher) -> Iterator[str]:
+    """Of a denoiser without a pipeline that it is one, and what it is told in a call."""
+    if teacher.alone:
+        told = teacher.family.example_condition(teacher.denoiser, 1, torch.device("meta"))
+        rows = [
+            f"{name} {' x '.join(map(str, each.shape[1:]))}".strip() for name, each in told.items()
+        ]
+        yield (
+            f"a denoiser alone, told {', '.join(rows) or 'nothing'}: no scheduler, autoencoder or "
+            "text encoder is counted"
+        )
 
 
 def _loose(budget: Budget, reached: Mapping[str, tuple[float, float]]) -> Iterator[str]:

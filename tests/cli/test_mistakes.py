@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from diffnas.cli import main
+from tests.models import tiny_unet
 
 COMPRESS = "compress model --data digits"
 
@@ -150,6 +151,17 @@ def test_of_a_grid_that_is_a_folder(capsys, tmp_path):
     folder = tmp_path / "grid.png"
     folder.mkdir()
     assert "is a folder; name a file in it" in mistake(capsys, f"sample model --out {folder}")
+
+
+@pytest.mark.parametrize(
+    "verb", ["compress {} --data digits", "evaluate {} --data digits", "sample {}"]
+)
+def test_of_a_denoiser_alone(capsys, tmp_path, monkeypatch, verb):
+    monkeypatch.chdir(tmp_path)
+    tiny_unet().save_config("unet")
+    told = mistake(capsys, verb.format("unet"))
+    assert "model unet: no model_index.json, so no diffusers pipeline" in told
+    assert [each.name for each in tmp_path.iterdir()] == ["unet"]
 
 
 def test_of_a_folder_that_is_no_run(capsys, tmp_path):

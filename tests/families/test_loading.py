@@ -12,7 +12,12 @@ from diffnas.families import Teacher, origin
 from diffnas.families.loading import load_skeleton, load_teacher
 from diffnas.student.modeling import DiffNASUNet2DModel
 from tests.families.folders import WEIGHTS, flatten, refused
-from tests.models import tiny_latent_pipeline, tiny_pipeline, tiny_stable_diffusion
+from tests.families.kinds import KINDS, teacher
+from tests.models import (
+    tiny_latent_pipeline,
+    tiny_pipeline,
+    tiny_stable_diffusion,
+)
 
 
 def assert_frozen(teacher: Teacher) -> None:
@@ -93,6 +98,25 @@ def test_a_skeleton_needs_two_config_files_only(folder: Path) -> None:
     (folder / WEIGHTS).unlink()
     shutil.rmtree(folder / "scheduler")
     assert load_skeleton(str(folder)).pipeline.scheduler is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_denoisers_config_alone_makes_the_skeleton_of_its_pipeline(
+    kind: str, tmp_path: Path
+) -> None:
+    known = teacher(kind)
+    known.denoiser.save_config(tmp_path)
+    skeleton = load_skeleton(str(tmp_path))
+    assert skeleton.alone
+    assert skeleton.family is known.family
+    shapes = {name: each.shape for name, each in known.denoiser.state_dict().items()}
+    assert {name: each.shape for name, each in skeleton.denoiser.state_dict().items()} == shapes
+
+
+def test_a_students_denoiser_alone_keeps_its_edits(student: Path) -> None:
+    skeleton = load_skeleton(str(student / "unet"))
+    assert type(skeleton.denoiser) is DiffNASUNet2DModel
+    assert skeleton.denoiser.config.edits
 
 
 def test_the_hub_is_asked_for_configs_only_by_a_skeleton(

@@ -13,7 +13,12 @@ from diffnas.families import origin
 from diffnas.families.loading import load_skeleton, load_teacher
 from diffnas.refusing import refusing
 from tests.families.folders import WEIGHTS, edit_json, flatten, refused
-from tests.models import tiny_latent_pipeline, tiny_pipeline, tiny_stable_diffusion, tiny_xl
+from tests.models import (
+    tiny_latent_pipeline,
+    tiny_pipeline,
+    tiny_stable_diffusion,
+    tiny_xl,
+)
 
 
 class Response:
@@ -68,6 +73,18 @@ def test_a_folder_that_is_no_pipeline_is_refused(tmp_path: Path, load: Any) -> N
     assert "no model_index.json" in refused(tmp_path, load)
     (tmp_path / "model_index.json").write_text("{")
     assert "not a JSON object" in refused(tmp_path, load)
+
+
+def test_a_denoiser_alone_is_no_teacher(folder: Path) -> None:
+    told = refused(folder / "unet")
+    assert told.startswith(f"model {folder}/unet: no model_index.json, so no diffusers pipeline")
+    assert told.endswith("with its scheduler and, where it has them, autoencoder and text encoders")
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+def test_what_is_no_denoiser_is_refused_alone(tmp_path: Path, load: Any) -> None:
+    tiny_latent_pipeline().vqvae.save_config(tmp_path)
+    assert "nor the config.json of a supported denoiser" in refused(tmp_path, load)
 
 
 @pytest.mark.parametrize("load", [load_teacher, load_skeleton])

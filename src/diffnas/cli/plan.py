@@ -41,7 +41,8 @@ def plan(
 ) -> None:
     """Show blocks, options, reachable costs, hours and memory of compressing MODEL. No training.
 
-    A folder with model_index.json and the config.json of denoiser and autoencoder is enough.
+    A folder with model_index.json and the config.json of denoiser and autoencoder is enough; so is
+    the config.json of a denoiser alone.
     """
     budget = parse_budget(
         macs=macs, params=params, latency=latency, memory=memory, tolerance=tolerance

@@ -35,12 +35,12 @@ def load_teacher(
 
     Raises:
         UserError: no such pipeline, it is incomplete or damaged (weights that are not finite
-            included), or it is not supported.
+            included), is a denoiser alone, or it is not supported.
         ModuleNotFoundError: it has text encoders, and transformers is not installed.
     """
     source = origin.find(model, revision)
     known = skeleton(source)
-    _check_scheduler(known)
+    _check_whole(known)
     if known.family.takes_texts:
         importlib.import_module("transformers")  # without it diffusers would only say so in part
     folder = origin.get_folder(source, variant, trust_remote_code)
@@ -70,8 +70,10 @@ def load_skeleton(
 
     Needs ``model_index.json`` and the ``config.json`` of denoiser, autoencoder and text encoders
     only, and fetches no more from the Hub; text encoders may lack theirs. ``pipeline`` holds these,
-    the scheduler (None without its config) and no more. ``variant`` changes nothing here, as
-    variants share their configs, nor does ``trust_remote_code``, as no code is run.
+    the scheduler (None without its config) and no more. Without
+    ``model_index.json`` the ``config.json`` of a denoiser alone is enough. ``variant`` changes
+    nothing here, as variants share their configs, nor does ``trust_remote_code``, as no code is
+    run.
 
     Raises:
         UserError: no such pipeline, it is incomplete or damaged, or it is not supported.
@@ -86,10 +88,11 @@ def load_skeleton(
 def lacking(skeleton: Teacher, variant: str | None = None) -> list[str]:
     """Why :func:`load_teacher` would refuse what is enough for a skeleton.
 
-    Whether the denoiser's weights are there is known of folders only.
+    Whether the denoiser's weights are there is known of folders only, and is asked of pipelines.
     """
-    checks = [partial(_check_scheduler, skeleton)]
-    if (folder := origin.find(skeleton.source).folder) is not None:
+    checks = [partial(_check_whole, skeleton)]
+    folder = origin.find(skeleton.source).folder
+    if folder is not None and not skeleton.alone:
         place = _place(folder, skeleton.family.component)
         checks.append(partial(_check_weights, place, skeleton.source, variant))
     found = []
@@ -167,7 +170,13 @@ def _place(folder: Path, component: str) -> Path:
     return folder / component if (folder / component).is_dir() else folder
 
 
-def _check_scheduler(known: Teacher) -> None:
+def _check_whole(known: Teacher) -> None:
+    if known.alone:
+        raise UserError(
+            f"model {known.source}: no model_index.json, so no diffusers pipeline, but a denoiser "
+            "alone, which can only be planned; give the folder or Hub id of a whole pipeline, with "
+            "its scheduler and, where it has them, autoencoder and text encoders"
+        )
     if known.pipeline.scheduler is None:
         raise UserError(
             f"model {known.source}: no scheduler; save the pipeline again with the scheduler it "

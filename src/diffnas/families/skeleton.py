@@ -1,4 +1,4 @@
-"""What a pipeline's configs tell: its denoiser without weights, and whether it is supported."""
+"""What configs tell of a pipeline, or of a denoiser alone, and whether it is supported."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -45,11 +45,15 @@ Index = dict[str, tuple[str, str]]
 def skeleton(source: Origin) -> Teacher:
     """A teacher on the meta device; ``pipeline`` holds denoiser, scheduler and autoencoder.
 
+    Without ``model_index.json`` a denoiser's ``config.json`` is enough, and it is alone there.
+
     Raises:
-        UserError: the pipeline is incomplete, or is not supported.
+        UserError: the pipeline is incomplete, or it or the denoiser is not supported.
     """
-    values = _index(source)
-    index = components(values)
+    values = origin.get_json(source, "model_index.json")
+    whole = values is not None
+    values = values or {}
+    index = components(values) if whole else _alone(source)
     family = _family(source, index)
     kind = _denoiser_class(source, family.component, index[family.component])
     config = _config(source, family.component, "config.json")
@@ -65,12 +69,12 @@ def skeleton(source: Origin) -> Teacher:
     name = str(values.get("_class_name"))
     why = (
         _unknown(denoiser, family)
-        or _otherwise(name, family)
+        or (_otherwise(name, family) if whole else None)
         or family.supports(denoiser)
-        or _beside(denoiser, family, index)
+        or (_beside(denoiser, family, index) if whole else None)
     )
     parts = {family.component: denoiser}
-    if why is None:
+    if whole and why is None:
         coder = _autoencoder(source, index)
         parts |= coder
         why = _unfit(family.sample_shape(denoiser)[0], *coder.values())
@@ -81,17 +85,20 @@ def skeleton(source: Origin) -> Teacher:
         raise UserError(f"model {source.model}: {why}")
     kind = getattr(diffusers, name, SimpleNamespace)
     pipeline = SimpleNamespace(**parts, scheduler=scheduler, kind=kind, config=values)
-    return Teacher(source.model, pipeline, frozen(denoiser), family)
+    return Teacher(source.model, pipeline, frozen(denoiser), family, alone=not whole)
 
 
-def _index(source: Origin) -> dict[str, Any]:
-    values = origin.get_json(source, "model_index.json")
-    if values is None:
-        raise UserError(
-            f"model {source.model}: no model_index.json, so no diffusers pipeline; give the folder "
-            "or Hub id of a whole pipeline"
-        )
-    return values
+def _alone(source: Origin) -> Index:
+    """The index of a pipeline that would hold nothing but the denoiser of ``config.json``."""
+    name = (origin.get_json(source, "config.json") or {}).get("_class_name")
+    for family in FAMILIES:
+        for kind in family.classes:
+            if kind.__name__ == name:
+                return {family.component: (kind.__module__.partition(".")[0], name)}
+    raise UserError(
+        f"model {source.model}: no model_index.json, so no diffusers pipeline, nor the config.json "
+        "of a supported denoiser; give the folder or Hub id of a whole pipeline"
+    )
 
 
 def _family(source: Origin, index: Index) -> Family:

@@ -31,13 +31,15 @@ class Teacher:
     """A loaded pipeline, its denoiser (eval mode, frozen) and its family.
 
     The denoiser is on the device where all work runs; text encoders and autoencoder are there while
-    they are used, and else on the CPU.
+    they are used, and else on the CPU. ``alone``: there is no pipeline around it, so that it can be
+    planned and no more.
     """
 
     source: str
     pipeline: Any
     denoiser: nn.Module
     family: Family
+    alone: bool = False
 
     @property
     def device(self) -> torch.device:
