@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 from diffnas.families import Teacher, origin
 from diffnas.families.loading import load_skeleton, load_teacher
 from diffnas.student.modeling import DiffNASUNet2DModel
-from tests.families.folders import WEIGHTS, flatten, refused
+from tests.families.folders import WEIGHTS, edit_json, flatten, refused
 from tests.families.kinds import KINDS, teacher
 from tests.models import (
+    tiny_condition_unet,
     tiny_latent_pipeline,
     tiny_pipeline,
     tiny_stable_diffusion,
@@ -117,6 +118,19 @@ def test_a_students_denoiser_alone_keeps_its_edits(student: Path) -> None:
     skeleton = load_skeleton(str(student / "unet"))
     assert type(skeleton.denoiser) is DiffNASUNet2DModel
     assert skeleton.denoiser.config.edits
+
+
+def test_a_config_says_how_many_rows_of_text_states_a_call_is_told(tmp_path: Path) -> None:
+    tiny_condition_unet().save_config(tmp_path)
+
+    def told() -> torch.Size:
+        skeleton = load_skeleton(str(tmp_path))
+        example = skeleton.family.example_condition(skeleton.denoiser, 2, torch.device("meta"))
+        return example["encoder_hidden_states"].shape
+
+    assert told() == (2, 77, 32)
+    edit_json(tmp_path / "config.json", max_sequence_length=1)
+    assert told() == (2, 1, 32)
 
 
 def test_the_hub_is_asked_for_configs_only_by_a_skeleton(

@@ -14,6 +14,7 @@ from diffnas.families.loading import load_skeleton, load_teacher
 from diffnas.refusing import refusing
 from tests.families.folders import WEIGHTS, edit_json, flatten, refused
 from tests.models import (
+    tiny_condition_unet,
     tiny_latent_pipeline,
     tiny_pipeline,
     tiny_stable_diffusion,
@@ -85,6 +86,13 @@ def test_a_denoiser_alone_is_no_teacher(folder: Path) -> None:
 def test_what_is_no_denoiser_is_refused_alone(tmp_path: Path, load: Any) -> None:
     tiny_latent_pipeline().vqvae.save_config(tmp_path)
     assert "nor the config.json of a supported denoiser" in refused(tmp_path, load)
+
+
+@pytest.mark.parametrize("rows", [0, "one"])
+def test_a_number_of_rows_that_is_none_is_refused(tmp_path: Path, rows: Any) -> None:
+    tiny_condition_unet().save_config(tmp_path)
+    edit_json(tmp_path / "config.json", max_sequence_length=rows)
+    assert f"max_sequence_length {rows!r} in the denoiser" in refused(tmp_path, load_skeleton)
 
 
 @pytest.mark.parametrize("load", [load_teacher, load_skeleton])

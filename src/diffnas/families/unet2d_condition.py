@@ -14,7 +14,7 @@ from diffnas.families.conditions import MASK, MASKED, Condition, through
 from diffnas.student.modeling import DiffNASUNet2DConditionModel
 
 TOKENS = 77
-"""CLIP's text encoders see so many, padded."""
+"""CLIP's text encoders see so many, padded; models of other states say theirs in their config."""
 
 TEXTS = "encoder_hidden_states"
 ADDED = ("text_embeds", "time_ids")
@@ -63,6 +63,11 @@ def supports(denoiser: Any) -> str | None:
         return (
             f"addition_embed_type '{config.addition_embed_type}' is not supported; 'text_time' is"
         )
+    if not isinstance(rows := _tokens(config), int) or rows < 1:
+        return (
+            f"max_sequence_length {rows!r} in the denoiser's config.json: the rows of text states "
+            f"in a call; set a number from 1 on, or leave it out for {TOKENS}"
+        )
     parts = (*denoiser.down_blocks, denoiser.mid_block, *denoiser.up_blocks)
     odd = {type(part).__name__ for part in parts if part is not None} - BLOCKS
     if odd:
@@ -80,13 +85,21 @@ def example_condition(denoiser: nn.Module, batch_size: int, device: torch.device
     """Of zeros."""
     unet: Any = denoiser
     config = unet.config
-    sizes: dict[str, tuple[int, ...]] = {TEXTS: (TOKENS, _width(config.cross_attention_dim))}
+    sizes: dict[str, tuple[int, ...]] = {
+        TEXTS: (_tokens(config), _width(config.cross_attention_dim))
+    }
     if config.addition_embed_type == "text_time":
         ids = _time_ids_of(config)
         sizes |= {"text_embeds": (_pooled(config, ids),), "time_ids": (ids,)}
     _, *size = unet2d.sample_shape(denoiser)
     sizes |= {name: (channels, *size) for name, channels in _shown(config).items()}
     return {name: torch.zeros(batch_size, *size, device=device) for name, size in sizes.items()}
+
+
+def _tokens(config: Any) -> Any:
+    """Rows of text states."""
+    # Not an argument of its class, but an entry that diffusers keeps.
+    return config.get("max_sequence_length", TOKENS)
 
 
 def _width(cross_attention_dim: Any) -> int:
