@@ -59,9 +59,12 @@ OPTIONS = {  # kind of slot, start of the option's name, which of those, from th
     "ResNet layer left out": ("resnet", "skip", 0),
     "half the heads": ("attention", "heads=", 0),
     "attention left out": ("attention", "skip", 0),
-    "resampling of rank 1/2": ("conv", "rank=", 0),
-    "resampling of rank 1/4": ("conv", "rank=", 1),
-    "1x1 resampling": ("conv", "kernel=1", 0),
+    "upsamplers folded": ("upsampler", "folded", 0),
+    "the same, of rank 1/2": ("upsampler", "rank=", 0),
+    "the same, of rank 1/4": ("upsampler", "rank=", 1),
+    "1x1 upsamplers": ("upsampler", "kernel=1", 0),
+    "downsamplers of rank 1/2": ("conv", "rank=", 0),
+    "downsamplers of rank 1/4": ("conv", "rank=", 1),
 }
 
 

@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.models.upsampling import Upsample2D
 from timing import quartiles, seconds
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from diffnas import slots
 from diffnas.architecture import subnet_at
@@ -28,18 +26,9 @@ from diffnas.supernet import BlockSupernet, Supernet
 Layer = tuple[Call, list[nn.Module]]
 
 
-class Enlarging(nn.Module):
-    """What an upsampler does before its convolution."""
-
-    def forward(self, images: Tensor, *_: object, **__: object) -> Tensor:
-        """(N, C, H, W) to (N, C, 2H, 2W)."""
-        return functional.interpolate(images, scale_factor=2.0, mode="nearest")
-
-
 def layers_of(model: nn.Module) -> list[str]:
-    """Paths of the layers that a slot understands, and of the upsamplers."""
-    searched = [path for path, _, _ in slots.find(model)]
-    return searched + [path for path, part in model.named_modules() if isinstance(part, Upsample2D)]
+    """Paths of the layers that a slot understands."""
+    return [path for path, _, _ in slots.find(model)]
 
 
 def inside(block: BlockSupernet, calls: Mapping[str, Call]) -> list[str]:
@@ -60,9 +49,6 @@ def layers(teacher: Teacher, block: BlockSupernet, calls: Mapping[str, Call]) ->
     for path in inside(block, calls):
         whole = f"{block.space.name}.{path}"
         own = teacher.denoiser.get_submodule(whole)
-        if isinstance(own, Upsample2D):
-            yield calls[whole], [Enlarging()]
-            continue
         edits = [option.edit for option in spaces[path].options] if path in spaces else [None]
         yield calls[whole], [own if edit is None else edit_module(own, edit) for edit in edits]
 

@@ -48,10 +48,10 @@ def test_the_smallest_cost_is_the_measured_one():
 
 
 def test_a_lone_convolution_of_little_cost_is_no_slot():
-    kinds = {s.kind for b in space_of()[1].blocks for s in b.slots}
-    assert "conv" in kinds
+    lone = {"conv", "upsampler"}
+    assert lone <= {s.kind for b in space_of()[1].blocks for s in b.slots}
     settings = SMALL_SPACE.model_copy(update={"conv_min_share": 1.0})
-    assert "conv" not in {s.kind for b in space_of(settings)[1].blocks for s in b.slots}
+    assert not lone & {s.kind for b in space_of(settings)[1].blocks for s in b.slots}
 
 
 def test_a_low_rank_that_costs_more_than_the_convolution_is_no_option():
@@ -115,6 +115,13 @@ def test_then_the_slots_that_save_least_keep_the_teachers_module():
     spaces = [slot("a", 100, 0), slot("b", 10, 0), slot("c", 50, 0)]
     assert macs_of(thin(spaces, 4)) == {"a": [100, 0], "c": [50, 0]}
     assert thin(spaces, 1) == []
+
+
+def test_what_gives_the_teachers_output_for_less_is_not_thinned():
+    _, space = space_of(SpaceSettings(max_subnets=16, conv_min_share=0.0))
+    upsamplers = [s for b in space.blocks for s in b.slots if s.kind == "upsampler"]
+    assert upsamplers
+    assert all(slot.options[1].name == "folded" for slot in upsamplers)
 
 
 def test_a_block_within_the_limit_stays_whole():

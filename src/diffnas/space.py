@@ -153,7 +153,7 @@ def _block(
                 options = [option for option in options if option.name != "skip"]
             # A lone convolution of little cost is not worth the subnets it multiplies.
             light = options[0].cost.macs < settings.conv_min_share * whole.macs
-            if len(options) > 1 and not (found[path] is slots.conv and light):
+            if len(options) > 1 and not (found[path] in (slots.conv, slots.upsampler) and light):
                 spaces.append(
                     SlotSpace(
                         path.removeprefix(name).removeprefix("."), found[path].KIND, tuple(options)
@@ -229,8 +229,9 @@ def thin(spaces: list[SlotSpace], limit: int) -> list[SlotSpace]:
     """Fewer options until the block has at most ``limit`` subnets.
 
     Whichever option of any slot is nearest in MACs to the next cheaper one goes first: its loss
-    coarsens the space least. When only the teacher's own and the cheapest are left everywhere, the
-    slots that save least keep the teacher's module.
+    coarsens the space least. One that gives what the teacher's gives, for less, stays. When no more
+    than that, the teacher's own and the cheapest are left everywhere, the slots that save least
+    keep the teacher's module.
     """
     spaces = list(spaces)
     while BlockSpace("", Cost(), tuple(spaces)).size > limit:
@@ -238,6 +239,7 @@ def thin(spaces: list[SlotSpace], limit: int) -> list[SlotSpace]:
             (slot, index): space.options[index].cost.macs - space.options[index + 1].cost.macs
             for slot, space in enumerate(spaces)
             for index in range(1, len(space.options) - 1)
+            if space.options[index].name != slots.upsampler.FOLDED
         }
         if not gaps:
             spaces.remove(min(spaces, key=_saving))

@@ -76,6 +76,17 @@ def test_the_teachers_option_gives_the_teachers_output(variant):
         torch.testing.assert_close(shared(*call.args, **call.kwargs), call.output, msg=path)
 
 
+@pytest.mark.parametrize("variant", ["as it is", "two layers"])
+def test_a_folded_upsampler_gives_the_teachers_output_for_less(variant):
+    found = [each for each in slots_of(variant) if each[3].kind == "upsampler"]
+    for path, _, shared, slot, call in found:
+        shared.active = "folded"
+        torch.testing.assert_close(shared(*call.args, **call.kwargs), call.output, msg=path)
+        assert slot.option("folded").cost.macs < slot.option("teacher").cost.macs
+        assert slot.option("folded").cost.params == slot.option("teacher").cost.params
+    assert found
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_wider_layer_starts_as_the_teachers(variant):
     wider = 0
@@ -104,7 +115,7 @@ def wider(slot):
 
 def test_options_of_every_kind_occur():
     kinds = {kind for _, _, _, slot, _ in slots_of("as it is") for kind in [slot.kind]}
-    assert kinds == {"resnet", "attention", "conv"}
+    assert kinds == {"resnet", "attention", "upsampler", "conv"}
     names = {o.name for _, _, _, slot, _ in slots_of("as it is") for o in slot.options}
     assert {"teacher", "skip", "kernel=1", "kernel=5", "width=8", "heads=2"} <= names
     assert "width=24" in names  # wider than the teacher's 16

@@ -24,6 +24,7 @@ from diffnas.slots import (
     resnet,
     single,
     transformer,
+    upsampler,
 )
 from diffnas.student.modeling import edit_module
 
@@ -35,6 +36,7 @@ KINDS: tuple[ModuleType, ...] = (
     parallel,
     attention,
     feed_forward,
+    upsampler,
     conv,
 )
 

@@ -17,13 +17,15 @@ An edit is a plain dict; its ``kind`` names the module type it applies to:
   channels, in these layers and in those of the next two kinds,
 - ``{"kind": "conv", "rank": 16}`` or ``{"kind": "conv", "kernel": 1}``: a ``Conv2d`` as the product
   of a k x k one with that many outputs and a 1 x 1 one, or with another kernel size,
+- ``{"kind": "upsampler"}``, with a ``rank`` or a ``kernel`` as of a ``conv``: an ``Upsample2D`` as
+  a ``FoldedUpsample2D`` with such a convolution,
 - ``{"kind": "joint", "heads": 2, "width": 64, "context_width": 32}``: a ``JointTransformerBlock``,
   ``FluxTransformerBlock`` or ``Flux2TransformerBlock`` with so many heads, and such feed-forwards
   for image and text,
 - ``{"kind": "single", "heads": 2, "width": 64}``: a ``FluxSingleTransformerBlock`` with so many
   heads and so many channels beside them,
 - ``{"kind": "parallel", "heads": 2, "width": 64}``: the same of a ``Flux2SingleTransformerBlock``,
-- ``{"kind": "skip"}``: any of these but a convolution without its residual branch,
+- ``{"kind": "skip"}``: any of these but a convolution or upsampler without its residual branch,
 - ``{"kind": "drop"}``: a ``ResnetBlock2D`` of an up block that is not there at all,
 - ``{"kind": "trunk", "groups": 6}``, at the path "" of the model itself: every stream, which is
   what its layers pass on to each other, keeps so many of its norm groups. Layers stay as wide
@@ -78,6 +80,7 @@ from diffusers.models.transformers.transformer_flux2 import (
 )
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
+from torch.nn import functional
 
 EDITS_FORMAT = 3
 """Raised when the meaning of an edit changes, so that an older reader refuses instead of erring."""
@@ -94,7 +97,7 @@ sys.modules.setdefault(MODULE_NAME, sys.modules[__name__])
 
 KINDS = (
     *("resnet", "attention", "feed_forward", "transformer", "joint", "single", "parallel"),
-    *("conv", "skip", "drop"),
+    *("conv", "upsampler", "skip", "drop"),
 )
 """Of edits of single modules."""
 
@@ -175,6 +178,40 @@ class Drop(nn.Module):
         return hidden_states[:, : self.channels]
 
 
+class FoldedUpsample2D(Upsample2D):
+    """Gives what ``Upsample2D`` gives with the same convolution, in fewer MACs.
+
+    Pixels repeated twice are the image with zeros between its pixels, convolved with a 2 x 2 box.
+    So a 3 x 3 convolution W after that is one transposed convolution of W convolved with the box,
+    4 x 4 and of stride 2: 16 products for each pixel that is read, and not 36. A 1 x 1 convolution
+    goes before the repetition: 1 product and not 4.
+    """
+
+    def forward(
+        self, hidden_states: Tensor, output_size: Any = None, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """As ``Upsample2D.forward``: (B, C, H, W) to (B, C', 2H, 2W), or to an ``output_size``."""
+        layers = list(self.conv) if isinstance(self.conv, nn.Sequential) else [self.conv]
+        first: Any = layers[0]
+        height, width = hidden_states.shape[-2:]
+        doubled = output_size is None or tuple(output_size) == (2 * height, 2 * width)
+        # A layer of another type is an adapter's around the convolution, to be called as it is.
+        kernel = first.kernel_size if doubled and type(first) is nn.Conv2d else None
+        if kernel == (1, 1):
+            return functional.interpolate(first(hidden_states), scale_factor=2.0, mode="nearest")
+        if kernel != (3, 3):
+            return super().forward(hidden_states, output_size)
+        box = functional.pad(first.weight, (1, 1, 1, 1))
+        box = box[..., 1:, :] + box[..., :-1, :]
+        box = box[..., 1:] + box[..., :-1]
+        # A transposed convolution's kernel is turned round, and names inputs first.
+        weight = box.flip(-2, -1).transpose(0, 1)
+        made = functional.conv_transpose2d(hidden_states, weight, first.bias, stride=2, padding=1)
+        for layer in layers[1:]:
+            made = layer(made)
+        return made
+
+
 def edit_module(module: nn.Module, edit: Mapping[str, Any]) -> nn.Module:
     """A new module of the edited shape; new layers have fresh weights on the module's device.
 
@@ -203,10 +240,12 @@ def edit_module(module: nn.Module, edit: Mapping[str, Any]) -> nn.Module:
             new = _parallel(module, edit)
         case "conv", nn.Conv2d():
             new = _conv(module, edit.get("rank"), edit.get("kernel"))
+        case "upsampler", Upsample2D():
+            new = _upsampler(module, edit)
         case _:
-            if kind in KINDS:
-                raise ValueError(f"an edit of kind {kind!r} is not for a {type(module).__name__}")
-            raise ValueError(f"edit of unknown kind {kind!r}; known: {', '.join(KINDS)}")
+            unknown = f"edit of unknown kind {kind!r}; known: {', '.join(KINDS)}"
+            unfit = f"an edit of kind {kind!r} is not for a {type(module).__name__}"
+            raise ValueError(unfit if kind in KINDS else unknown)
     return new.train(module.training)
 
 
@@ -481,6 +520,23 @@ def _conv(layer: nn.Conv2d, rank: int | None, kernel: int | None) -> nn.Module:
         raise ValueError(f"kernel {kernel} is too small for a convolution padded outside of it")
     window = {"kernel_size": kernel, "padding": pad}
     return nn.Conv2d(layer.in_channels, layer.out_channels, bias=bias, **window, **as_before)
+
+
+def _upsampler(layer: Any, edit: Mapping[str, Any]) -> nn.Module:
+    inner = getattr(layer, "conv", None)
+    window = ((3, 3), (1, 1), (1, 1))
+    if (
+        not isinstance(inner, nn.Conv2d)
+        or (inner.kernel_size, inner.stride, inner.padding) != window
+        or layer.norm is not None
+        or not layer.interpolate
+    ):
+        raise ValueError("only a 3 x 3 convolution right after the interpolation is folded")
+    new = FoldedUpsample2D(layer.channels, use_conv=True, out_channels=layer.out_channels)
+    rank, kernel = edit.get("rank"), edit.get("kernel")
+    whole = rank is None and kernel is None
+    new.conv = copy.deepcopy(inner) if whole else _conv(inner, rank, kernel)
+    return new
 
 
 def _like(weight: Tensor) -> dict[str, Any]:
