@@ -159,6 +159,7 @@ def compress(
     if images.remark is not None:
         progress.say(images.remark)
     resolved, reasons = resolve_for(teacher, settings, images=len(images.seen))
+    whole, _ = resolve_for(teacher, settings.model_copy(update={"max_steps": None}))
     images = replace(images, condition_dropout=resolved.data.condition_dropout or 0.0)
     # By name, so that what 'auto' finds on another day cannot mix two kinds of features.
     named = features_of(images.name, settings.evaluate)
@@ -169,7 +170,7 @@ def compress(
     origin = fingerprint(of_this, of_data(images))
     out.mkdir(parents=True, exist_ok=True)
     with _Log(out / "log.jsonl", progress) as log:
-        job = Job(out, teacher, origin, images, space, resolved, budget, log)
+        job = Job(out, teacher, origin, images, space, resolved, budget, log, whole.retrain.steps)
         run = Run(out, job.student.name)
         _note_settings(out / "settings.yaml", resolved, log)
         plan = {

@@ -54,6 +54,7 @@ class Job:
     settings: Settings
     budget: Budget
     progress: Progress
+    whole_steps: int | None = None  # of retraining, were it not cut short by max_steps
 
     @property
     def search(self) -> Path:
@@ -305,9 +306,9 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
             "seed": settings.seed,
             "precision": settings.precision,
             "teacher_precision": settings.teacher_precision,
-            "max_steps": settings.max_steps,
             "retrain": settings.retrain.model_dump(mode="json"),
         },
+        "whole_steps": job.whole_steps,
     }
     write_json(note, content)
     checkpoint.unlink(missing_ok=True)

@@ -262,7 +262,14 @@ def test_the_page_says_of_a_trial_that_it_is_one(run, teacher):
     assert compress(teacher, run, *flags, retrain__steps="9") == 0
     assert main(["report", str(run)]) == 0
     page = (run / "report.html").read_text()
-    assert page.count("max_steps cut its retraining short after 4 steps") == 1
+    assert page.count("max_steps cut its retraining short after 4 of 9 steps") == 1
+
+
+def test_a_cap_that_is_never_reached_makes_no_trial(run, teacher):
+    flags = ("--params", "0.7", "--max-steps", "4", "--until", "student")
+    assert compress(teacher, run, *flags, retrain__steps="4") == 0
+    assert main(["report", str(run)]) == 0
+    assert "cut its retraining short" not in (run / "report.html").read_text()
 
 
 def test_an_earlier_stage_shows_no_table_of_a_later_one(run, teacher, capsys):

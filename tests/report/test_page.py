@@ -223,13 +223,13 @@ def test_a_student_shows_the_settings_it_was_retrained_with(tmp_path):
     assert "seed: 7" in text
 
 
-@pytest.mark.parametrize(("most", "told"), [(50, True), (5000, False), (None, False)])
-def test_a_student_whose_training_was_cut_short_is_called_a_trial(tmp_path, most, told):
+@pytest.mark.parametrize(("whole", "told"), [(51, True), (50, False), (None, False)])
+def test_a_student_whose_training_was_cut_short_is_called_a_trial(tmp_path, whole, told):
     run = make_run(tmp_path / "demo")
-    made = {"format": 1, "settings": {"max_steps": most, "retrain": {"steps": 50}}}
+    made = {"format": 1, "settings": {"retrain": {"steps": 50}}, "whole_steps": whole}
     (run / "students" / "macs-0.5" / "student.json").write_text(json.dumps(made))
     text = page_of(run)
-    trial = "A trial: max_steps cut its retraining short after 50 steps"
+    trial = "A trial: max_steps cut its retraining short after 50 of 51 steps"
     assert (trial in text) == told
     assert text.find(trial) < text.index("<table")
 

@@ -49,7 +49,7 @@ def page(run: RunFiles) -> str:
 def student(run: RunFiles, files_: StudentFiles) -> str:
     """All about one student: costs and quality, samples, choices, curve, protocol."""
     made = files_.made.get("settings", {})
-    parts = [f"<h2>{escape(files_.name)}</h2>", paragraph(trial(made))]
+    parts = [f"<h2>{escape(files_.name)}</h2>", paragraph(trial(files_.made))]
     if files_.metrics:
         parts.append(closing(files_.metrics))
     if files_.samples:

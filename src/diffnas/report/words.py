@@ -68,14 +68,14 @@ def unmeasured(metrics: Json) -> list[str]:
     return lines
 
 
-def trial(settings: Json) -> str:
-    """That a student's retraining, with these settings, was but a trial; nothing if it was not."""
-    steps = settings.get("retrain", {}).get("steps")
-    if steps is None or settings.get("max_steps") != steps:
+def trial(made: Json) -> str:
+    """That a student's retraining, of this student.json, was a trial; nothing if it was not."""
+    steps, whole = made.get("settings", {}).get("retrain", {}).get("steps"), made.get("whole_steps")
+    if steps is None or whole is None or steps >= whole:
         return ""
     return (
-        f"A trial: max_steps cut its retraining short after {steps} steps. Its quality says "
-        "nothing of what a whole retraining would give."
+        f"A trial: max_steps cut its retraining short after {steps} of {whole} steps. Its quality "
+        "says nothing of what a whole retraining would give."
     )
 
 
