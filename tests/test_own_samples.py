@@ -140,11 +140,6 @@ def test_another_teacher_makes_others(tmp_path):
     assert not np.array_equal(made(tmp_path, tiny_teacher(seed=1)).images, first)
 
 
-def test_they_have_no_folders_to_be_split_by(tmp_path):
-    with pytest.raises(UserError, match=r"^data.split_by = folder: .* use file"):
-        made(tmp_path, split_by="folder")
-
-
 def test_evaluate_asks_for_images(capsys):
     assert main(["evaluate", "digits", "--data", "teacher"]) == 2
     assert capsys.readouterr().err.startswith("diffnas: --data teacher: only 'compress'")

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from diffnas.data import Data
+from diffnas.data import Data, meant
 from diffnas.data.filled import filled
+from diffnas.data.meant import check_meant
 from diffnas.data.split import Enough, divide
 from diffnas.defaults import evaluation_batch
 from diffnas.errors import UserError
@@ -45,16 +46,13 @@ def own_samples(
     many will be seen and held out before any is drawn.
 
     Raises:
-        UserError: the sampler does not fit the teacher, they are to be split by folders or to be of
-            several shapes, there are no prompts for a model of texts or some for another, or the
-            teacher fills holes in images.
+        UserError: the sampler does not fit the teacher, a setting means nothing for own samples,
+            there are no prompts for a model of texts or some for another, or the teacher fills
+            holes in images.
         RunError: the disk is full, or samples are not finite.
     """
     how, judged = settings.data, settings.evaluate
-    if how.split_by == "folder":
-        raise UserError("data.split_by = folder: the teacher's own samples have none; use file")
-    if how.crop == "buckets":
-        raise UserError("data.crop = buckets: the teacher's own samples have one shape; use centre")
+    check_meant(meant.OWN_SAMPLES, how.model_dump())
     if teacher.inpaints:
         raise UserError(
             f"data = {OWN_SAMPLES}: the model fills holes in images, and there are none; "

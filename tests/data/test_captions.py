@@ -198,13 +198,15 @@ def test_a_columns_captions_are_read_only_when_asked_for(saved):
 def test_a_missing_column_is_an_error_that_lists_the_columns(saved):
     source = saved(alt=["a"] * 20)
     for named, words in ((None, "'text'"), ("gone", "'gone'")):
-        with pytest.raises(UserError, match=f"^caption_column: .*{words}.* are photo, alt"):
+        with pytest.raises(UserError, match=f"^data.caption_column: .*{words}.* are photo, alt"):
             load(source, caption_column=named)
 
 
 @pytest.mark.parametrize("values", [[1] * 20, ["a"] * 19 + [None], [["a", "b"]] * 20])
 def test_a_column_that_is_not_one_text_an_image_is_refused(saved, values):
-    with pytest.raises(UserError, match=r"^caption_column: 'text' .* is not one text an image"):
+    with pytest.raises(
+        UserError, match=r"^data.caption_column: 'text' .* is not one text an image"
+    ):
         load(saved(text=values))
 
 

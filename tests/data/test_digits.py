@@ -83,7 +83,6 @@ def test_flip_mirrors_about_half_of_the_images():
         ("split_by", "photo"),
         ("augment", "rotate"),
         ("limit", 0),
-        ("split_by", "folder"),
     ],
 )
 def test_wrong_settings_are_named(setting, value):

@@ -200,7 +200,7 @@ def test_whole_folders_are_held_out_when_split_by_folder(tmp_path):
 
 def test_one_folder_cannot_be_split_by_folder(tmp_path):
     save(tmp_path / "a.png")
-    with pytest.raises(UserError, match=r"^split_by: "):
+    with pytest.raises(UserError, match=r"^data.split_by: "):
         load(tmp_path, split_by="folder")
 
 

@@ -75,13 +75,13 @@ def test_two_image_columns_must_be_told_apart(tmp_path):
 
 @pytest.mark.parametrize("setting", ["image_column", "label_column"])
 def test_missing_column_is_an_error_that_lists_the_columns(tmp_path, setting):
-    with pytest.raises(UserError, match=f"^{setting}: .*its columns are photo"):
+    with pytest.raises(UserError, match=f"^data.{setting}: .*its columns are photo"):
         load(saved(tmp_path, photo=pictures(2)), **{setting: "gone"})
 
 
 def test_column_without_images_is_an_error(tmp_path):
     source = saved(tmp_path, number=[1, 2])
-    with pytest.raises(UserError, match=r"^image_column: "):
+    with pytest.raises(UserError, match=r"^data.image_column: "):
         load(source, image_column="number")
 
 
@@ -159,5 +159,7 @@ def test_a_stream_needs_to_know_how_much(tmp_path):
 
 def test_words_of_a_stream_have_no_numbers(tmp_path):
     source = tables(tmp_path, kind=["a"] * 25)
-    with pytest.raises(UserError, match=r"^label_column: 'kind' holds words, .* data.streaming"):
+    with pytest.raises(
+        UserError, match=r"^data.label_column: 'kind' holds words, .* data.streaming"
+    ):
         load(source, limit=5, streaming=True, label_column="kind")

@@ -17,6 +17,7 @@ from diffnas.data.digits import load_digits
 from diffnas.data.folder import load_folder, pick
 from diffnas.data.hub import is_saved_dataset, load_hub
 from diffnas.data.loaded import Asked, Loaded
+from diffnas.data.meant import DIGITS, FOLDER, HUB, check_meant
 from diffnas.data.split import Enough, divide
 from diffnas.errors import UserError
 from diffnas.progress import Progress
@@ -104,12 +105,18 @@ def load_data(
     folder or data set split by files; not yet known is which of them cannot be read.
 
     Raises:
-        UserError: the source cannot be loaded, lacks what is asked for, or a value is unknown.
+        UserError: the source cannot be loaded, lacks what is asked for, or a value is unknown or
+            means nothing for such data.
     """
     _check(channels, held_out, split_by, augment, limit)
     folder = Path(source).expanduser()
-    if streaming and limit is None:
-        raise UserError("data.streaming: needs data.limit; say how many images to fetch")
+    given = {
+        "split_by": split_by,
+        "image_column": image_column,
+        "label_column": label_column,
+        "caption_column": caption_column,
+        "streaming": streaming,
+    }
     if caption_column is not None and not captioned:
         raise UserError(
             f"data.caption_column = {caption_column}: the model takes no text; leave it out"
@@ -133,14 +140,17 @@ def load_data(
         announced=announced,
     )
     if source == "digits":
+        check_meant(DIGITS, given)
         if shapes:
             raise UserError("data.crop = buckets: the digits are of one shape; leave it out")
         found = _picked(load_digits(size, channels), limit)
     elif folder.is_file():
         raise UserError(f"data: {source!r} is a file; give the folder that holds the images")
     elif folder.is_dir() and not is_saved_dataset(folder):
+        check_meant(FOLDER, given)
         found = load_folder(folder, asked, labelled=label_column is not None)
     elif folder.exists() or not _looks_like_path(source):
+        check_meant(HUB, given)
         found = load_hub(
             source,
             asked,

@@ -38,7 +38,9 @@ def load_hub(
         UserError: it cannot be loaded, or has not the columns that are needed.
     """
     limit = asked.limit
-    table = _open(source, limit, asked.cache) if streaming and limit else _open(source)
+    if streaming and limit is None:
+        raise UserError("data.streaming: needs data.limit; say how many images to fetch")
+    table = _open(source, limit, asked.cache) if streaming else _open(source)
     column = _image_column(table, image_column, source)
     if label_column is not None and label_column not in table.column_names:
         raise _no_column("label_column", label_column, table, source)
@@ -60,7 +62,7 @@ def load_hub(
     found, again = asked.decoded(len(table), read, key, None if labels is None else labels[picked])
     if not len(found.kept):
         raise UserError(
-            f"image_column: no image of column {column!r} in {source!r} can be read; "
+            f"data.image_column: no image of column {column!r} in {source!r} can be read; "
             "name a column of images"
         )
     rows = picked[found.kept]
@@ -135,7 +137,7 @@ def _image_column(table: Dataset, named: str | None, source: str) -> str:
     if len(found) != 1:
         count = "several columns" if found else "no column"
         raise UserError(
-            f"image_column: {source!r} has {count} of images; "
+            f"data.image_column: {source!r} has {count} of images; "
             f"name one of {', '.join(found or table.column_names)}"
         )
     return found[0]
@@ -152,7 +154,7 @@ def _with_images(table: Dataset, column: str, source: str) -> Dataset:
         return table.cast_column(column, datasets.Image())
     except (pyarrow.ArrowException, TypeError, ValueError) as error:
         raise UserError(
-            f"image_column: column {column!r} of {source!r} holds no images; name another"
+            f"data.image_column: column {column!r} of {source!r} holds no images; name another"
         ) from error
 
 
@@ -162,7 +164,7 @@ def _captions(table: Dataset, column: str, source: str) -> list[str]:
     texts = list(table[column])
     if not all(isinstance(text, str) for text in texts):
         raise UserError(
-            f"caption_column: {column!r} of {source!r} is not one text an image; name another"
+            f"data.caption_column: {column!r} of {source!r} is not one text an image; name another"
         )
     return texts
 
@@ -174,11 +176,13 @@ def _labels(values: Any, column: str, *, whole: bool) -> np.ndarray:
     """
     array = np.asarray(values)
     if array.ndim != 1 or array.dtype == object:
-        raise UserError(f"label_column: {column!r} is not one value an image; name another column")
+        raise UserError(
+            f"data.label_column: {column!r} is not one value an image; name another column"
+        )
     if not np.issubdtype(array.dtype, np.integer):
         if not whole:
             raise UserError(
-                f"label_column: {column!r} holds words, whose numbers a stream does not tell; "
+                f"data.label_column: {column!r} holds words, whose numbers a stream does not tell; "
                 "name a column of numbers, or leave data.streaming out"
             )
         array = np.unique(array, return_inverse=True)[1]
@@ -187,4 +191,6 @@ def _labels(values: Any, column: str, *, whole: bool) -> np.ndarray:
 
 def _no_column(setting: str, named: str, table: Dataset, source: str) -> UserError:
     columns = ", ".join(table.column_names)
-    return UserError(f"{setting}: {source!r} has no column {named!r}; its columns are {columns}")
+    return UserError(
+        f"data.{setting}: {source!r} has no column {named!r}; its columns are {columns}"
+    )

@@ -28,8 +28,7 @@ def divide(
     labels, groups: int (count,), classes and parent folders where known; by: 'file' or 'folder'.
     """
     if by == "folder":
-        if groups is None:
-            raise UserError("split_by: 'folder' needs a folder of images; use 'file'")
+        assert groups is not None  # of other data it is refused
         return split_groups(groups, held_out)
     return split(np.zeros(count, int) if labels is None else labels, held_out)
 
@@ -60,7 +59,7 @@ def split_groups(groups: np.ndarray, held_out: float) -> tuple[np.ndarray, np.nd
     """
     names, sizes = np.unique(groups, return_counts=True)
     if held_out > 0 and len(names) < 2:
-        raise UserError("split_by: 'folder' needs images in two folders or more; use 'file'")
+        raise UserError("data.split_by: 'folder' needs images in two folders or more; use 'file'")
     order = np.random.default_rng(SEED).permutation(len(names))
     total = np.cumsum(sizes[order])
     count = int(np.abs(total - held_out * len(groups)).argmin()) + 1 if held_out > 0 else 0

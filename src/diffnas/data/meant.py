@@ -1,0 +1,43 @@
+"""Settings that mean nothing for some kinds of data: given for these, they are refused."""
+
+from collections.abc import Mapping
+
+from diffnas.errors import UserError
+from diffnas.settings import DataSettings
+
+HUB = {"split_by": "a Hub data set has no folders"}
+
+FOLDER = {
+    "image_column": "a folder of images has no columns",
+    "streaming": "a folder of images is here already",
+}
+
+DIGITS = {
+    "split_by": "the digits lie in no folders",
+    "image_column": "the digits have no columns",
+    "label_column": "the digits come with their classes",
+    "caption_column": "the digits come with their captions",
+    "streaming": "the digits are here already",
+}
+
+OWN_SAMPLES = {
+    "split_by": "the teacher's own samples lie in no folders",
+    "crop": "the teacher's own samples have one shape",
+    "image_column": "the teacher's own samples have no columns",
+    "label_column": "the classes of the teacher's own samples are drawn",
+    "caption_column": "captions of the teacher's own samples come from data.prompts",
+    "streaming": "the teacher's own samples are made here",
+}
+
+
+def check_meant(nothing: Mapping[str, str], given: Mapping[str, object]) -> None:
+    """Refuse settings that mean nothing: ``nothing`` says of which names, and why.
+
+    Raises:
+        UserError: one of them is given, which is to say not its default.
+    """
+    for name, reason in nothing.items():
+        value = given[name]
+        if value != DataSettings.model_fields[name].default:
+            word = "true" if value is True else value
+            raise UserError(f"data.{name} = {word}: {reason}; leave it out, or give other data")
