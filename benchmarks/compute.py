@@ -20,7 +20,8 @@ from diffnas.budget import Budget, parse_budget
 from diffnas.defaults import resolve_for
 from diffnas.families import Teacher
 from diffnas.families.loading import load_skeleton
-from diffnas.forecast.hours import BACKWARD, asked_share, stage_macs, update_macs
+from diffnas.forecast.hours import BACKWARD, asked_share, stage_macs
+from diffnas.forecast.updates import update_macs
 from diffnas.settings import RetrainSettings, Settings
 from diffnas.trunk_width import space_for
 

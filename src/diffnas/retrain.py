@@ -57,9 +57,8 @@ class Retraining:
         )
         self.average = Average(self.parameters, settings.ema_decay)
         inputs = teacher.family.example_inputs(teacher.denoiser, 1, self.device)
-        size = self.pace.batch_size
-        work = call_cost(teacher.denoiser, kwargs=inputs).macs * size
-        self.workers = min(workers_for(self.device, work), max(1, size // 8))
+        macs = call_cost(teacher.denoiser, kwargs=inputs).macs
+        self.workers = parts_of_batch(self.device, macs, self.pace.batch_size)
         # Threads record the calls of modules of their own, which share their weights.
         self.pairs = [(twin(student), twin(teacher.denoiser)) for _ in range(self.workers)]
 
@@ -229,6 +228,11 @@ def total(gradients: Sequence[Tensor | None]) -> Tensor | None:
     """Sum of the gradients that there are."""
     found = [gradient for gradient in gradients if gradient is not None]
     return sum(found[1:], found[0]) if found else None
+
+
+def parts_of_batch(device: torch.device, macs: int, size: int) -> int:
+    """In how many parts a batch is trained on side by side; ``macs``: of the teacher's call."""
+    return min(workers_for(device, macs * size), max(1, size // 8))
 
 
 def split(whole: Batch, parts: int) -> list[Batch]:

@@ -14,12 +14,14 @@ from diffnas.budget import Budget
 from diffnas.families import Teacher
 from diffnas.families.autoencoder import coding_macs
 from diffnas.forecast.activations import weight_bytes
+from diffnas.forecast.updates import update_macs, update_seconds
 from diffnas.latents import VERSIONS
 from diffnas.losses import beta
 from diffnas.measure.cost import call_cost, to_meta
 from diffnas.measure.latency import latency_ms
-from diffnas.optimizer import autocast, muon_macs
+from diffnas.optimizer import autocast
 from diffnas.parallel import single_threaded, workers_for
+from diffnas.retrain import parts_of_batch
 from diffnas.scoring import subnets_scored
 from diffnas.settings import RetrainSettings, ScoreSettings, Settings
 from diffnas.space import smallest_cost
@@ -57,6 +59,15 @@ def hours(
     rate = macs_per_second(teacher, space, settings, device)
     macs = stage_macs(teacher, space, budget, settings, images=images)
     found = {stage: value / rate / 3600 for stage, value in macs.items()}
+    how, share = settings.retrain, student_share(space, budget)
+    assert how.steps is not None
+    assert how.batch_size is not None
+    workers = parts_of_batch(device, space.teacher.macs, how.batch_size)
+    updates = update_seconds(
+        teacher.denoiser, how, share, rate=rate, device=device, workers=workers
+    )
+    counted = update_macs(teacher.denoiser, how, share) / rate
+    found["retrain"] += how.steps * (updates - counted) / 3600
     return {**found, "total": sum(found.values())}
 
 
@@ -72,8 +83,6 @@ def stage_macs(
 
     ``images``: to train on, for what encoding them takes where latents are denoised; None leaves
     that out.
-    The student is as large as ``budget.macs``. What budgets of another kind leave of the MACs is
-    known only once a student is chosen: half is assumed.
     """
     assert settings.supernet.steps is not None
     assert settings.supernet.batch_size is not None
@@ -84,7 +93,8 @@ def stage_macs(
     blocks = float(sum(block.cost.macs for block in space.blocks))
     smallest = float(smallest_cost(space).macs) - (space.base.macs - blocks)
     ends = (blocks + smallest) / 2 if settings.supernet.sandwich else 0.0
-    student = 0.5 * whole if budget.macs is None else min(budget.macs.of(whole), whole)
+    share = student_share(space, budget)
+    student = share * whole
     parts = groups(space, settings.supernet.groups)
     again = 1 if settings.retrain.gradient_checkpointing else 0
     image_steps = (
@@ -103,7 +113,7 @@ def stage_macs(
         * (
             settings.retrain.batch_size
             * (asked_share(settings.retrain) * whole + (1 + BACKWARD + again) * student)
-            + update_macs(teacher.denoiser, settings.retrain, student / whole)
+            + update_macs(teacher.denoiser, settings.retrain, share)
         ),
         "evaluate": image_steps * (whole + student),
     }
@@ -125,12 +135,13 @@ def stage_macs(
     return macs
 
 
-def update_macs(model: nn.Module, settings: RetrainSettings, share: float = 1.0) -> float:
-    """MACs of an optimizer's step of a model narrowed to this share of its MACs; AdamW's are few.
+def student_share(space: Space, budget: Budget) -> float:
+    """Share of the teacher's MACs that the student is as large as.
 
-    Muon's go with the third power of widths, where those of a call go with the second.
+    What budgets of another kind leave is known only once one is chosen: half is assumed.
     """
-    return 0.0 if settings.optimizer == "adamw" else muon_macs(model) * share**1.5
+    whole = float(space.teacher.macs)
+    return 0.5 if budget.macs is None else min(budget.macs.of(whole) / whole, 1.0)
 
 
 def asked_share(settings: RetrainSettings) -> float:
