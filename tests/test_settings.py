@@ -129,6 +129,7 @@ def test_a_value_out_of_range_is_named_with_its_setting(assignment, name, value)
         ("data.label_column=[a]", "must be text"),
         ("evaluate.seeds={}", "must be a list, such as [a, b]"),
         ("evaluate.seeds=[]", "must not be empty"),
+        ("evaluate.seeds=[1, 1]", "must not have one seed twice"),
         ("supernet=5", "must be a section of settings, such as {key: value}"),
     ],
 )

@@ -22,3 +22,9 @@ def folder_name(model: str) -> str:
 def public_name(model: str) -> str:
     """A Hub id as it is; of a path only the last part, for files that may be handed on."""
     return folder_name(model) if Path(model).expanduser().exists() else model
+
+
+def looks_like_path(source: str) -> bool:
+    """Whether what does not exist was meant as a path: an id of the Hub has one slash, within."""
+    written = source.startswith((".", "/", "~")) or source.endswith("/")
+    return written or source.count("/") > 1 or "\\" in source

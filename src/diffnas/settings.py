@@ -214,6 +214,14 @@ class EvaluateSettings(Section):
         None, ge=1, description="guidance, 1 is none; the pipeline's own default unless given"
     )
 
+    @field_validator("seeds")
+    @classmethod
+    def _apart(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        """One seed twice gives the same samples twice, and a deviation that is none."""
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("must not have one seed twice")
+        return seeds
+
 
 class Settings(Section):
     """Everything. ``diffnas compress --set supernet.steps=500`` names a key of one section."""
@@ -298,6 +306,7 @@ _ALLOWED = {
     "less_than": "must be below {lt:.10g}",
     "less_than_equal": "must be {le:.10g} or less",
     "too_short": "must not be empty",
+    "value_error": "{error}",
     "finite_number": "must be a finite number",
     "int": "must be a whole number",
     "float": "must be a number",

@@ -100,6 +100,26 @@ def test_of_commands_and_options(capsys, command, words):
     assert words in mistake(capsys, command)
 
 
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        ("compress digits --out ", "--out"),
+        ("compress digits --out=", "--out"),
+        ("compress model --data ", "--data"),
+        ("sample model --out ", "--out"),
+        ("plan ", "argument"),
+        ("export onnx model ", "argument"),
+    ],
+)
+def test_of_a_variable_of_the_shell_that_is_not_set(capsys, command, named):
+    assert f"diffnas: {named} '': is empty; give a value" in mistake(capsys, command)
+
+
+@pytest.mark.parametrize("given", ["--prompt ", "--prompt="])
+def test_an_empty_prompt_is_none(capsys, given):
+    assert "--count 0: must be" in mistake(capsys, f"sample model {given} --count 0")
+
+
 def test_of_a_device_that_is_absent(capsys, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)

@@ -149,6 +149,12 @@ def test_missing_folder_is_an_error(tmp_path):
         load(tmp_path / "gone")
 
 
+@pytest.mark.parametrize("source", ["gone/", "./gone", "a/b/gone"])
+def test_what_is_written_as_a_path_is_not_looked_for_on_the_hub(source):
+    with pytest.raises(UserError, match=rf"^data: there is no folder '{source}'"):
+        load(source)
+
+
 def test_a_file_is_no_folder(tmp_path):
     save(tmp_path / "a.png")
     with pytest.raises(UserError, match=r"^data: '.*a\.png' is a file; give the folder"):

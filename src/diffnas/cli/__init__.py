@@ -55,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = [argument for argument in given if argument != "--debug"]
     if not debug:
         hush()
+    if (empty := _empty(given)) is not None:
+        return _fail(f"{empty} '': is empty; give a value, or leave it out", MISTAKE)
     try:
         status = typer.main.get_command(app)(
             given or ["--help"], prog_name="diffnas", standalone_mode=False
@@ -75,6 +77,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Newer typers turn an interrupt into a status.
         return _fail(*explain(KeyboardInterrupt()))
     return status if isinstance(status, int) else 0
+
+
+def _empty(given: Sequence[str]) -> str | None:
+    """What was given as nothing, by a variable of the shell that is not set, say.
+
+    As a path it would be the present folder. A prompt may be empty.
+    """
+    for before, word in zip(["", *given], given, strict=False):
+        if word == "" and before != "--prompt":
+            return before if before.startswith("--") else "argument"
+        if word.startswith("--") and word.endswith("=") and word != "--prompt=":
+            return word.removesuffix("=")
+    return None
 
 
 def _usage(error: Any) -> str:

@@ -20,6 +20,7 @@ from diffnas.data.loaded import Asked, Loaded
 from diffnas.data.meant import DIGITS, FOLDER, HUB, check_meant
 from diffnas.data.split import Enough, divide
 from diffnas.errors import UserError
+from diffnas.names import looks_like_path
 from diffnas.progress import Progress
 
 
@@ -149,7 +150,7 @@ def load_data(
     elif folder.is_dir() and not is_saved_dataset(folder):
         check_meant(FOLDER, given)
         found = load_folder(folder, asked, labelled=label_column is not None)
-    elif folder.exists() or not _looks_like_path(source):
+    elif folder.exists() or not looks_like_path(source):
         check_meant(HUB, given)
         found = load_hub(
             source,
@@ -213,11 +214,6 @@ def _check(channels: int, held_out: float, split_by: str, augment: str, limit: i
         )
     if limit is not None and limit < 1:
         raise UserError(f"limit: {limit} leaves no images; use 1 or more")
-
-
-def _looks_like_path(source: str) -> bool:
-    """Whether a source that does not exist was meant as a path: Hub ids have one slash at most."""
-    return source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source
 
 
 def to_float(images: np.ndarray) -> Tensor:

@@ -18,6 +18,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
 )
 
 from diffnas.errors import UserError
+from diffnas.names import looks_like_path
 
 BUILT_IN = {"digits": Path(__file__).parents[1] / "assets" / "digits"}
 """Pipelines that come with DiffNAS, by their name."""
@@ -48,7 +49,7 @@ def find(model: str, revision: str | None = None) -> Origin:
         return Origin(model, folder)
     if folder.exists():
         raise UserError(f"model {model}: a file; give the pipeline folder with model_index.json")
-    if model.startswith((".", "/", "~")) or model.count("/") > 1 or "\\" in model:
+    if looks_like_path(model):
         raise UserError(
             f"model {model}: no such folder; give a pipeline folder, a Hub id or digits"
         )
