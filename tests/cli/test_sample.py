@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from diffnas.cli import main
+from diffnas.errors import UserError
 from diffnas.families import Teacher
 from diffnas.families.conditions import random_classes
 from tests.engine import tiny_inpainter, tiny_teacher
@@ -66,6 +67,21 @@ def test_guidance_is_as_asked_for_or_the_pipelines_own(asked, tmp_path, flags, g
     asked["teacher"] = painter()
     assert sample_to(tmp_path, "--prompt", "0.5", *flags) == 0
     assert asked["guidance"] == guidance
+
+
+def test_guidance_that_cannot_be_is_refused_by_its_flag_before_any_work(asked, tmp_path, capsys):
+    assert sample_to(tmp_path, "--guidance", "2") == 2
+    assert capsys.readouterr().err.startswith("diffnas: --guidance 2: model ")
+    assert "count" not in asked
+
+
+def test_a_refusal_while_sampling_names_the_flag_too(asked, tmp_path, capsys, monkeypatch):
+    def sample(*_: Any, **__: Any) -> None:
+        raise UserError("evaluate.sampler_steps = 5000: the model has 1000 timesteps")
+
+    monkeypatch.setattr(Teacher, "sample", sample)
+    assert sample_to(tmp_path, "--steps", "5000") == 2
+    assert "diffnas: --steps 5000: the model has 1000" in capsys.readouterr().err
 
 
 def test_a_model_of_texts_needs_a_prompt(asked, tmp_path, capsys):

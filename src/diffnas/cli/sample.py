@@ -1,5 +1,7 @@
 """``diffnas sample``: a grid of images."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,7 +77,9 @@ def sample(
     )
     _, height, width = teacher.image_shape
     shows = _shows(teacher, prompt or [], wanted, settings.seed)
-    with show_progress() as progress:
+    with named_by_flags():
+        scale = teacher.guidance(settings.evaluate.guidance)  # refused where it cannot be
+    with named_by_flags(), show_progress() as progress:
         progress.start("sample", wanted)
         images = teacher.sample(
             wanted,
@@ -85,11 +89,31 @@ def sample(
             batch_size=min(wanted, evaluation_batch(settings.evaluate, (height, width))),
             shows=shows,
             nothing=teacher.nothing(),
-            guidance=teacher.guidance(settings.evaluate.guidance),
+            guidance=scale,
             progress=progress.update,
         )
     write_atomically(out, lambda path: grid(images).save(path, format="PNG"))
     print_result(str(out))
+
+
+FLAGS = {
+    "evaluate.sampler": "--sampler",
+    "evaluate.sampler_steps": "--steps",
+    "evaluate.guidance": "--guidance",
+}
+"""The settings behind flags, which ``sample`` knows by these alone."""
+
+
+@contextmanager
+def named_by_flags() -> Iterator[None]:
+    """While active, refusals of a setting name the flag that gave it."""
+    try:
+        yield
+    except UserError as error:
+        setting, equals, rest = str(error).partition(" = ")
+        if not equals or setting not in FLAGS:
+            raise
+        raise UserError(f"{FLAGS[setting]} {rest}") from None
 
 
 def _shows(teacher: "Teacher", prompts: list[str], count: int, seed: int) -> "Shows | None":
