@@ -1,9 +1,11 @@
 """What a user might do instead of DiffNAS, a file per kind."""
 
+from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
 from diffnas.families import Teacher
 from diffnas.measure.cost import call_cost
+from diffnas.student.modeling import apply_edits
 
 
 class OutOfReachError(Exception):
@@ -14,3 +16,13 @@ def macs_of(teacher: Teacher, model: nn.Module) -> int:
     """MACs of one call of a model with the teacher's inputs."""
     device = next(model.parameters()).device
     return call_cost(model, kwargs=teacher.family.example_inputs(teacher.denoiser, 1, device)).macs
+
+
+def folded(model: nn.Module) -> nn.Module:
+    """The same function with its upsamplers folded, in place.
+
+    What DiffNAS saves by that costs no quality, so it is no merit of its search.
+    """
+    layers = [path for path, layer in model.named_modules() if isinstance(layer, Upsample2D)]
+    apply_edits(model, {path: {"kind": "upsampler"} for path in layers})
+    return model

@@ -27,7 +27,7 @@ from diffnas.families import Teacher
 from diffnas.families.batches import training_batch
 from diffnas.families.noise import train_timesteps
 from diffnas.rng import generator
-from rivals import OutOfReachError, macs_of
+from rivals import OutOfReachError, folded, macs_of
 
 IMAGES = 64
 TIMESTEPS = 100  # gradients are taken at so many of the schedule's timesteps, evenly spread
@@ -119,8 +119,9 @@ def without_share(
         layer.heads = layer.sliceable_head_dim = layer.inner_dim // size[layer]
     for layer in resampling:
         layer.channels, layer.out_channels = layer.conv.in_channels, layer.conv.out_channels
-    empty = any(0 in parameter.shape for parameter in model.parameters())
-    return None if empty else model
+    if any(0 in parameter.shape for parameter in model.parameters()):
+        return None
+    return folded(model)
 
 
 def with_gradients(

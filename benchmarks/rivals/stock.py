@@ -1,4 +1,4 @@
-"""Smaller models of the teacher's own class: narrower everywhere, or with fewer layers."""
+"""Smaller models of the teacher's own form: narrower everywhere, or with fewer layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from diffnas.data import Data
 from diffnas.families import Teacher
-from rivals import OutOfReachError, macs_of
+from rivals import OutOfReachError, folded, macs_of
 
 
 def narrow(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
@@ -29,7 +29,8 @@ def narrow(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
         narrower = [max(unit, round(width * percent / 100 / unit) * unit) for width in widths]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = UNet2DModel.from_config({**config, "block_out_channels": tuple(narrower)})
+            narrow = {**config, "block_out_channels": tuple(narrower)}
+            model = folded(UNet2DModel.from_config(narrow))
         found = macs_of(teacher, model)
         if found <= limit and (best is None or found > best[0]):
             best = found, model
@@ -54,7 +55,7 @@ def shallow(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
         {"layers_per_block": 1, "mid_block_type": None},
     ]
     for recipe in recipes:
-        model = UNet2DModel.from_config({**config, **recipe})
+        model = folded(UNet2DModel.from_config({**config, **recipe}))
         if macs_of(teacher, model) <= limit:
             break
     theirs = teacher.denoiser.state_dict()

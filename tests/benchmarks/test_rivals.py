@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from rivals import OutOfReachError, macs_of, pruned, stock
+from rivals import OutOfReachError, folded, macs_of, pruned, stock
 from rivals.cached import DeepCache, deep_caches
 
 from diffnas.data import Data, load_data
@@ -27,6 +27,12 @@ def output(model, teacher: Teacher, time: int = 500):
     noise = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return model(sample=noise, timestep=torch.tensor(time)).sample
+
+
+def test_a_rivals_upsamplers_are_folded_for_nothing(teacher):
+    model = folded(copy.deepcopy(teacher.denoiser))
+    torch.testing.assert_close(output(model, teacher), output(teacher.denoiser, teacher))
+    assert macs_of(teacher, model) < macs_of(teacher, teacher.denoiser)
 
 
 @pytest.mark.parametrize("kind", ["magnitude", "taylor", "diff_pruning"])
