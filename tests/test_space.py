@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -117,11 +118,21 @@ def test_then_the_slots_that_save_least_keep_the_teachers_module():
     assert thin(spaces, 1) == []
 
 
-def test_what_gives_the_teachers_output_for_less_is_not_thinned():
-    _, space = space_of(SpaceSettings(max_subnets=16, conv_min_share=0.0))
+def test_a_folded_upsampler_is_thinned_last():
+    own, second, *others = slot("a", 100, 44, 40, 0).options
+    options = (own, replace(second, name="folded"), *others)
+    spaces = [replace(slot("a"), options=options), slot("b", 100, 60, 0)]
+    assert macs_of(thin(spaces, 9))["a"] == [100, 44, 0]
+    assert macs_of(thin(spaces, 6)) == {"a": [100, 44, 0], "b": [100, 0]}
+    assert macs_of(thin(spaces, 4)) == {"a": [100, 0], "b": [100, 0]}
+
+
+def test_a_rank_that_costs_more_than_the_folded_upsampler_is_no_option():
+    _, space = space_of(SMALL_SPACE.model_copy(update={"conv_ranks": (0.9, 0.25)}))
     upsamplers = [s for b in space.blocks for s in b.slots if s.kind == "upsampler"]
     assert upsamplers
-    assert all(slot.options[1].name == "folded" for slot in upsamplers)
+    for each in upsamplers:
+        assert [option.name for option in each.options][:2] == ["teacher", "folded"]
 
 
 def test_a_block_within_the_limit_stays_whole():

@@ -1,10 +1,10 @@
 """What a user might do instead of DiffNAS, a file per kind."""
 
-from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
 from diffnas.families import Teacher
 from diffnas.measure.cost import call_cost
+from diffnas.slots import upsampler
 from diffnas.student.modeling import apply_edits
 
 
@@ -23,6 +23,10 @@ def folded(model: nn.Module) -> nn.Module:
 
     What DiffNAS saves by that costs no quality, so it is no merit of its search.
     """
-    layers = [path for path, layer in model.named_modules() if isinstance(layer, Upsample2D)]
-    apply_edits(model, {path: {"kind": "upsampler"} for path in layers})
+    layers = [(path, each) for path, each in model.named_modules() if upsampler.matches(each)]
+    edit = {"kind": upsampler.KIND}
+    apply_edits(model, {path: edit for path, _ in layers})
+    for path, layer in layers:
+        weights = upsampler.SharedWeights(layer, [None, edit]).weights(edit)
+        model.get_submodule(path).load_state_dict(weights)
     return model

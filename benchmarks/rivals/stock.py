@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from typing import Any
@@ -29,8 +30,8 @@ def narrow(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
         narrower = [max(unit, round(width * percent / 100 / unit) * unit) for width in widths]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            narrow = {**config, "block_out_channels": tuple(narrower)}
-            model = folded(UNet2DModel.from_config(narrow))
+            made = UNet2DModel.from_config({**config, "block_out_channels": tuple(narrower)})
+            model = folded(made)
         found = macs_of(teacher, model)
         if found <= limit and (best is None or found > best[0]):
             best = found, model
@@ -55,12 +56,12 @@ def shallow(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
         {"layers_per_block": 1, "mid_block_type": None},
     ]
     for recipe in recipes:
-        model = folded(UNet2DModel.from_config({**config, **recipe}))
-        if macs_of(teacher, model) <= limit:
+        model = UNet2DModel.from_config({**config, **recipe})
+        if macs_of(teacher, folded(copy.deepcopy(model))) <= limit:
             break
     theirs = teacher.denoiser.state_dict()
     model.load_state_dict({name: theirs[_teachers(name)] for name in model.state_dict()})
-    return on_device(teacher, model)
+    return on_device(teacher, folded(model))
 
 
 def on_device(teacher: Teacher, model: nn.Module) -> nn.Module:

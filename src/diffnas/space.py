@@ -17,6 +17,7 @@ from diffnas.errors import UserError
 from diffnas.families import Family
 from diffnas.measure.cost import call_cost, to_meta
 from diffnas.settings import SpaceSettings
+from diffnas.slots.upsampler import FOLDED
 from diffnas.student.modeling import edit_module, layers_on_streams, narrow_trunk, trunk_groups
 from diffnas.student.needs import needs
 from diffnas.student.stock import STOCK, stock_class
@@ -217,10 +218,11 @@ def _counted(
 
     own, *others = (Option(name, edit, cost(edit)) for name, edit in edits.items())
     # A low rank can cost more than the convolution it replaces; 5x5 kernels are asked for by name.
+    whole = min(each.cost.macs for each in (own, *others) if each.name in (own.name, FOLDED))
     useful = [
         option
         for option in others
-        if option.edit is None or "rank" not in option.edit or option.cost.macs < own.cost.macs
+        if option.edit is None or "rank" not in option.edit or option.cost.macs < whole
     ]
     return [own, *sorted(useful, key=lambda option: (-option.cost.macs, -option.cost.params))]
 
@@ -229,17 +231,19 @@ def thin(spaces: list[SlotSpace], limit: int) -> list[SlotSpace]:
     """Fewer options until the block has at most ``limit`` subnets.
 
     Whichever option of any slot is nearest in MACs to the next cheaper one goes first: its loss
-    coarsens the space least. One that gives what the teacher's gives, for less, stays. When no more
-    than that, the teacher's own and the cheapest are left everywhere, the slots that save least
-    keep the teacher's module.
+    coarsens the space least; folded upsamplers, which give what the teacher's give, go last. When
+    only the teacher's own and the cheapest are left everywhere, the slots that save least keep the
+    teacher's module.
     """
     spaces = list(spaces)
     while BlockSpace("", Cost(), tuple(spaces)).size > limit:
         gaps = {
-            (slot, index): space.options[index].cost.macs - space.options[index + 1].cost.macs
+            (slot, index): (
+                space.options[index].name == FOLDED,
+                space.options[index].cost.macs - space.options[index + 1].cost.macs,
+            )
             for slot, space in enumerate(spaces)
             for index in range(1, len(space.options) - 1)
-            if space.options[index].name != slots.upsampler.FOLDED
         }
         if not gaps:
             spaces.remove(min(spaces, key=_saving))

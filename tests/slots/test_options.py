@@ -83,7 +83,6 @@ def test_a_folded_upsampler_gives_the_teachers_output_for_less(variant):
         shared.active = "folded"
         torch.testing.assert_close(shared(*call.args, **call.kwargs), call.output, msg=path)
         assert slot.option("folded").cost.macs < slot.option("teacher").cost.macs
-        assert slot.option("folded").cost.params == slot.option("teacher").cost.params
     assert found
 
 

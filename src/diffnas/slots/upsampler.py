@@ -1,7 +1,9 @@
-"""An upsampler: enlarged and convolved in one, of lower rank, or 1x1 before it is enlarged."""
+"""An upsampler: its convolution before the enlargement, whole, of lower rank, or 1x1."""
 
 from collections.abc import Iterator
+from typing import Any
 
+import torch
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
@@ -12,30 +14,23 @@ from diffnas.slots import conv
 KIND = "upsampler"
 
 FOLDED = "folded"
-"""The option that gives what the teacher's gives, for less."""
+"""The option that gives what the teacher's gives, in fewer MACs and with more weights."""
 
 
 def matches(module: nn.Module) -> bool:
     """Whether this slot understands the module."""
-    if not (
-        type(module) is Upsample2D
-        and module.interpolate
-        and module.norm is None
-        and not module.use_conv_transpose
-    ):
-        return False
-    inner = getattr(module, "conv", None)
+    inner: Any = getattr(module, "conv", None)
     return (
-        conv.matches(inner)
-        and inner.kernel_size == (3, 3)
-        and inner.padding == (1, 1)
-        and inner.stride == (1, 1)
+        type(module) is Upsample2D
+        and bool(module.interpolate)
+        and module.norm is None
+        and conv.matches(inner)
+        and (inner.kernel_size, inner.padding, inner.stride) == ((3, 3), (1, 1), (1, 1))
     )
 
 
-def edits(upsampler: Upsample2D, settings: SpaceSettings) -> Iterator[tuple[str, Edit | None]]:
-    """Options by name, as of its convolution, and one that gives what the teacher's gives."""
-    assert isinstance(upsampler.conv, nn.Conv2d)
+def edits(upsampler: Any, settings: SpaceSettings) -> Iterator[tuple[str, Edit | None]]:
+    """Options by name."""
     for name, edit in conv.edits(upsampler.conv, settings):
         if edit is not None:
             yield name, {**edit, "kind": KIND}
@@ -46,15 +41,43 @@ def edits(upsampler: Upsample2D, settings: SpaceSettings) -> Iterator[tuple[str,
 
 
 class SharedWeights(nn.Module):
-    """Those of its convolution; folded or not, the teacher's serve both."""
+    """Those of its convolution, whose taps, or whose product's, are added up where it is folded."""
 
-    def __init__(self, upsampler: Upsample2D, options: list[Edit | None]) -> None:
+    def __init__(self, upsampler: Any, options: list[Edit | None]) -> None:
         super().__init__()
-        assert isinstance(upsampler.conv, nn.Conv2d)
         self.conv = conv.SharedWeights(upsampler.conv, options)
 
     def weights(self, edit: Edit | None) -> dict[str, Tensor]:
-        """Views into the shared weights, named as in the option's plain module."""
-        whole = edit is None or edit.keys() == {"kind"}
-        weights = self.conv.weights(None if whole else edit)
-        return {f"conv.{name}": value for name, value in weights.items()}
+        """The option's weights, named as in its plain module; folded ones are sums of shared."""
+        if edit is None or "kernel" in edit:
+            return {f"conv.{name}": value for name, value in self.conv.weights(edit).items()}
+        if "rank" not in edit:
+            whole = self.conv.weights(None)
+            bias = {name: whole[name] for name in whole if name == "bias"}
+            return _phases(whole["weight"], bias)
+        product = self.conv.weights(edit)
+        second = {
+            f"second.{name.removeprefix('1.')}": value
+            for name, value in product.items()
+            if name.startswith("1.")
+        }
+        return _phases(product["0.weight"], {}) | second
+
+
+def _phases(weight: Tensor, bias: dict[str, Tensor]) -> dict[str, Tensor]:
+    """(O, I, 3, 3) as four of (O, I, 2, 2), by the place in a square that each of them gives."""
+    found = [part for rows in _halves(weight, -2) for part in _halves(rows, -1)]
+    return {
+        f"phases.{place}.{name}": value
+        for place, part in enumerate(found)
+        for name, value in {"weight": part, **bias}.items()
+    }
+
+
+def _halves(weight: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """What three taps are for a pixel's first and its second copy, which see two pixels each."""
+    first, middle, last = weight.unbind(axis)
+    return (
+        torch.stack([first, middle + last], axis),
+        torch.stack([first + middle, last], axis),
+    )

@@ -17,8 +17,8 @@ An edit is a plain dict; its ``kind`` names the module type it applies to:
   channels, in these layers and in those of the next two kinds,
 - ``{"kind": "conv", "rank": 16}`` or ``{"kind": "conv", "kernel": 1}``: a ``Conv2d`` as the product
   of a k x k one with that many outputs and a 1 x 1 one, or with another kernel size,
-- ``{"kind": "upsampler"}``, with a ``rank`` or a ``kernel`` as of a ``conv``: an ``Upsample2D`` as
-  a ``FoldedUpsample2D`` with such a convolution,
+- ``{"kind": "upsampler"}``: an ``Upsample2D`` as a ``FoldedUpsample2D``; with a ``rank`` as a
+  ``FactoredUpsample2D``, with ``"kernel": 1`` as a ``PointUpsample2D``,
 - ``{"kind": "joint", "heads": 2, "width": 64, "context_width": 32}``: a ``JointTransformerBlock``,
   ``FluxTransformerBlock`` or ``Flux2TransformerBlock`` with so many heads, and such feed-forwards
   for image and text,
@@ -178,38 +178,63 @@ class Drop(nn.Module):
         return hidden_states[:, : self.channels]
 
 
-class FoldedUpsample2D(Upsample2D):
-    """Gives what ``Upsample2D`` gives with the same convolution, in fewer MACs.
+class FoldedUpsample2D(nn.Module):
+    """An upsampler whose 3 x 3 convolution goes before the enlargement, as four of 2 x 2.
 
-    Pixels repeated twice are the image with zeros between its pixels, convolved with a 2 x 2 box.
-    So a 3 x 3 convolution W after that is one transposed convolution of W convolved with the box,
-    4 x 4 and of stride 2: 16 products for each pixel that is read, and not 36. A 1 x 1 convolution
-    goes before the repetition: 1 product and not 4.
+    Pixels that are repeated twice each way are read in 2 x 2 different places by a 3 x 3 window,
+    which ones depends on the place in the square that is given. So sums of its taps serve as the
+    weights of four convolutions, one for each place: 16 products for a pixel that is read, where 36
+    were (cf. Shi et al. 2016, arXiv 1609.07009).
     """
 
-    def forward(
-        self, hidden_states: Tensor, output_size: Any = None, *args: Any, **kwargs: Any
-    ) -> Tensor:
-        """As ``Upsample2D.forward``: (B, C, H, W) to (B, C', 2H, 2W), or to an ``output_size``."""
-        layers = list(self.conv) if isinstance(self.conv, nn.Sequential) else [self.conv]
-        first: Any = layers[0]
-        height, width = hidden_states.shape[-2:]
-        doubled = output_size is None or tuple(output_size) == (2 * height, 2 * width)
-        # A layer of another type is an adapter's around the convolution, to be called as it is.
-        kernel = first.kernel_size if doubled and type(first) is nn.Conv2d else None
-        if kernel == (1, 1):
-            return functional.interpolate(first(hidden_states), scale_factor=2.0, mode="nearest")
-        if kernel != (3, 3):
-            return super().forward(hidden_states, output_size)
-        box = functional.pad(first.weight, (1, 1, 1, 1))
-        box = box[..., 1:, :] + box[..., :-1, :]
-        box = box[..., 1:] + box[..., :-1]
-        # A transposed convolution's kernel is turned round, and names inputs first.
-        weight = box.flip(-2, -1).transpose(0, 1)
-        made = functional.conv_transpose2d(hidden_states, weight, first.bias, stride=2, padding=1)
-        for layer in layers[1:]:
-            made = layer(made)
+    def __init__(self, conv: nn.Conv2d, given: int, bias: bool) -> None:
+        super().__init__()
+        make = _like(conv.weight)
+        self.phases = nn.ModuleList(
+            nn.Conv2d(conv.in_channels, given, 2, bias=bias, **make) for _ in range(4)
+        )
+
+    def forward(self, hidden_states: Tensor, output_size: Any = None) -> Tensor:
+        """(B, C, H, W) to (B, C', 2H, 2W), or the first pixels of that as an ``output_size``.
+
+        Of a size that is not twice the input's the last row and column see what is cut off.
+        """
+        height, width = (size + 1 for size in hidden_states.shape[-2:])
+        padded = functional.pad(hidden_states, (1, 1, 1, 1))
+        places = [
+            conv(padded[..., place // 2 :, place % 2 :][..., :height, :width])
+            for place, conv in enumerate(self.phases)
+        ]
+        made = functional.pixel_shuffle(torch.stack(places, 2).flatten(1, 2), 2)
+        return made if output_size is None else made[..., : output_size[0], : output_size[1]]
+
+
+class FactoredUpsample2D(FoldedUpsample2D):
+    """The same of a lower rank: a 1 x 1 convolution follows."""
+
+    def __init__(self, conv: nn.Conv2d, rank: int) -> None:
+        super().__init__(conv, rank, bias=False)
+        bias = conv.bias is not None
+        self.second = nn.Conv2d(rank, conv.out_channels, 1, bias=bias, **_like(conv.weight))
+
+    def forward(self, hidden_states: Tensor, output_size: Any = None) -> Tensor:
+        """As of full rank."""
+        made: Tensor = self.second(super().forward(hidden_states, output_size))
         return made
+
+
+class PointUpsample2D(nn.Module):
+    """An upsampler with a 1 x 1 convolution, which gives the same before it enlarges."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = _conv(conv, None, 1)
+
+    def forward(self, hidden_states: Tensor, output_size: Any = None) -> Tensor:
+        """(B, C, H, W) to (B, C', 2H, 2W), or to an ``output_size``."""
+        made: Tensor = self.conv(hidden_states)
+        size = output_size or [2 * pixels for pixels in made.shape[-2:]]
+        return functional.interpolate(made, size=size, mode="nearest")
 
 
 def edit_module(module: nn.Module, edit: Mapping[str, Any]) -> nn.Module:
@@ -241,7 +266,7 @@ def edit_module(module: nn.Module, edit: Mapping[str, Any]) -> nn.Module:
         case "conv", nn.Conv2d():
             new = _conv(module, edit.get("rank"), edit.get("kernel"))
         case "upsampler", Upsample2D():
-            new = _upsampler(module, edit)
+            new = _upsampler(module, edit.get("rank"), edit.get("kernel"))
         case _:
             unknown = f"edit of unknown kind {kind!r}; known: {', '.join(KINDS)}"
             unfit = f"an edit of kind {kind!r} is not for a {type(module).__name__}"
@@ -279,6 +304,9 @@ _ON_STREAMS: dict[Any, dict[str, str]] = {
     Attention: {"group_norm": "rw", "to_q": "r", "to_k": "r", "to_v": "r", "to_out.0": "w"},
     Downsample2D: {"conv": "rw"},
     Upsample2D: {"conv": "rw"},
+    PointUpsample2D: {"conv": "rw"},
+    FactoredUpsample2D: {**{f"phases.{place}": "r" for place in range(4)}, "second": "w"},
+    FoldedUpsample2D: {f"phases.{place}": "rw" for place in range(4)},
     Skip: {"conv_shortcut": "rw"},
     Transformer2DModel: {"norm": "rw", "proj_in": "r", "proj_out": "w"},
     UNet2DModel: {"conv_in": "w", "conv_norm_out": "rw", "conv_out": "r"},
@@ -522,21 +550,24 @@ def _conv(layer: nn.Conv2d, rank: int | None, kernel: int | None) -> nn.Module:
     return nn.Conv2d(layer.in_channels, layer.out_channels, bias=bias, **window, **as_before)
 
 
-def _upsampler(layer: Any, edit: Mapping[str, Any]) -> nn.Module:
-    inner = getattr(layer, "conv", None)
-    window = ((3, 3), (1, 1), (1, 1))
-    if (
-        not isinstance(inner, nn.Conv2d)
-        or (inner.kernel_size, inner.stride, inner.padding) != window
-        or layer.norm is not None
-        or not layer.interpolate
+def _upsampler(layer: Any, rank: int | None, kernel: int | None) -> nn.Module:
+    conv = getattr(layer, "conv", None)
+    if not (
+        isinstance(conv, nn.Conv2d)
+        and (conv.kernel_size, conv.padding) == ((3, 3), (1, 1))
+        and (conv.stride, conv.dilation, conv.groups) == ((1, 1), (1, 1), 1)
+        and conv.padding_mode == "zeros"
+        and layer.interpolate
+        and layer.norm is None
     ):
-        raise ValueError("only a 3 x 3 convolution right after the interpolation is folded")
-    new = FoldedUpsample2D(layer.channels, use_conv=True, out_channels=layer.out_channels)
-    rank, kernel = edit.get("rank"), edit.get("kernel")
-    whole = rank is None and kernel is None
-    new.conv = copy.deepcopy(inner) if whole else _conv(inner, rank, kernel)
-    return new
+        raise ValueError("only a plain 3 x 3 convolution right after the enlargement is folded")
+    if kernel not in (None, 1):
+        raise ValueError(f"kernel {kernel}: an upsampler's may be 1")
+    if kernel is not None:
+        return PointUpsample2D(conv)
+    if rank is not None:
+        return FactoredUpsample2D(conv, rank)
+    return FoldedUpsample2D(conv, conv.out_channels, conv.bias is not None)
 
 
 def _like(weight: Tensor) -> dict[str, Any]:
