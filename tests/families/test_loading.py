@@ -5,7 +5,13 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from diffusers import DDIMPipeline, DDPMPipeline, DDPMScheduler, LDMPipeline
+from diffusers import (
+    DDIMPipeline,
+    DDPMPipeline,
+    DDPMScheduler,
+    LDMPipeline,
+    UNet2DConditionModel,
+)
 from safetensors.torch import load_file
 
 from diffnas.families import Teacher, origin
@@ -18,6 +24,7 @@ from tests.models import (
     tiny_latent_pipeline,
     tiny_pipeline,
     tiny_stable_diffusion,
+    tiny_unet,
 )
 
 
@@ -112,6 +119,16 @@ def test_a_denoisers_config_alone_makes_the_skeleton_of_its_pipeline(
     assert skeleton.family is known.family
     shapes = {name: each.shape for name, each in known.denoiser.state_dict().items()}
     assert {name: each.shape for name, each in skeleton.denoiser.state_dict().items()} == shapes
+
+
+def test_a_denoiser_alone_is_the_one_of_the_folder_and_not_another_beside_it(
+    tmp_path: Path,
+) -> None:
+    tiny_condition_unet().save_config(tmp_path)
+    tiny_unet().save_config(tmp_path / "unet")
+    assert isinstance(load_skeleton(str(tmp_path)).denoiser, UNet2DConditionModel)
+    tiny_condition_unet(cross_attention_dim=16).save_config(tmp_path / "unet")
+    assert load_skeleton(str(tmp_path)).denoiser.config.cross_attention_dim == 32
 
 
 def test_a_students_denoiser_alone_keeps_its_edits(student: Path) -> None:

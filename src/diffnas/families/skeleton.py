@@ -56,7 +56,12 @@ def skeleton(source: Origin) -> Teacher:
     index = components(values) if whole else _alone(source)
     family = _family(source, index)
     kind = _denoiser_class(source, family.component, index[family.component])
-    config = _config(source, family.component, "config.json")
+    # Beside a denoiser alone may lie another, in a folder of the component's name.
+    config = (
+        _config(source, family.component, "config.json")
+        if whole
+        else origin.get_json(source, "config.json")
+    )
     if config is None:
         raise UserError(
             f"model {source.model}: {family.component}/config.json is missing; "
