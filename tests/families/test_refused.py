@@ -88,11 +88,23 @@ def test_what_is_no_denoiser_is_refused_alone(tmp_path: Path, load: Any) -> None
     assert "nor the config.json of a supported denoiser" in refused(tmp_path, load)
 
 
-@pytest.mark.parametrize("rows", [0, "one"])
+@pytest.mark.parametrize("rows", [0, "one", True, 4097, 77.0])
 def test_a_number_of_rows_that_is_none_is_refused(tmp_path: Path, rows: Any) -> None:
     tiny_condition_unet().save_config(tmp_path)
     edit_json(tmp_path / "config.json", max_sequence_length=rows)
     assert f"max_sequence_length {rows!r} in the denoiser" in refused(tmp_path, load_skeleton)
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+def test_other_rows_than_a_whole_pipelines_text_encoder_gives_are_refused(
+    tmp_path: Path, load: Any
+) -> None:
+    tiny_stable_diffusion().save_pretrained(tmp_path)
+    edit_json(tmp_path / "unet" / "config.json", max_sequence_length=77)
+    load(str(tmp_path))
+    edit_json(tmp_path / "unet" / "config.json", max_sequence_length=1)
+    told = refused(tmp_path, load)
+    assert "max_sequence_length 1 in the denoiser's config.json: it counts for a denoiser" in told
 
 
 @pytest.mark.parametrize("load", [load_teacher, load_skeleton])

@@ -77,6 +77,7 @@ def skeleton(source: Origin) -> Teacher:
         or (_otherwise(name, family) if whole else None)
         or family.supports(denoiser)
         or (_beside(denoiser, family, index) if whole else None)
+        or (_encoded_otherwise(denoiser, family) if whole else None)
     )
     parts = {family.component: denoiser}
     if whole and why is None:
@@ -202,6 +203,12 @@ def _beside(denoiser: nn.Module, family: Family, index: Index) -> str | None:
         f"its {family.component} works together with {', '.join(others)}; supported are pipelines "
         f"of a {family.component}, a scheduler and perhaps an autoencoder{also}"
     )
+
+
+def _encoded_otherwise(denoiser: nn.Module, family: Family) -> str | None:
+    """Say that a denoiser's config tells of other texts than its pipeline; None if not."""
+    of_texts = family is unet2d_condition.FAMILY
+    return unet2d_condition.encoded_otherwise(denoiser) if of_texts else None
 
 
 def _autoencoder(source: Origin, index: Index) -> dict[str, Any]:

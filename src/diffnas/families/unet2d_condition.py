@@ -14,7 +14,10 @@ from diffnas.families.conditions import MASK, MASKED, Condition, through
 from diffnas.student.modeling import DiffNASUNet2DConditionModel
 
 TOKENS = 77
-"""CLIP's text encoders see so many, padded; models of other states say theirs in their config."""
+"""CLIP's text encoders see so many, padded; models alone may say others in their config."""
+
+MOST_TOKENS = 4096
+"""More than any text encoder gives: a slip."""
 
 TEXTS = "encoder_hidden_states"
 ADDED = ("text_embeds", "time_ids")
@@ -63,16 +66,26 @@ def supports(denoiser: Any) -> str | None:
         return (
             f"addition_embed_type '{config.addition_embed_type}' is not supported; 'text_time' is"
         )
-    if not isinstance(rows := _tokens(config), int) or rows < 1:
+    if type(rows := _tokens(config)) is not int or not 1 <= rows <= MOST_TOKENS:
         return (
             f"max_sequence_length {rows!r} in the denoiser's config.json: the rows of text states "
-            f"in a call; set a number from 1 on, or leave it out for {TOKENS}"
+            f"in a call; set a number from 1 to {MOST_TOKENS}, or leave it out for {TOKENS}"
         )
     parts = (*denoiser.down_blocks, denoiser.mid_block, *denoiser.up_blocks)
     odd = {type(part).__name__ for part in parts if part is not None} - BLOCKS
     if odd:
         return f"{' and '.join(sorted(odd))} are not supported"
     return None
+
+
+def encoded_otherwise(denoiser: Any) -> str | None:
+    """Say that a whole pipeline's text encoder gives other rows than the config says; else None."""
+    if (rows := _tokens(denoiser.config)) == TOKENS:
+        return None
+    return (
+        f"max_sequence_length {rows} in the denoiser's config.json: it counts for a denoiser "
+        f"alone, and the pipeline's text encoder gives {TOKENS} rows; leave it out"
+    )
 
 
 def _shown(config: Any) -> dict[str, int]:
