@@ -103,21 +103,36 @@ def test_of_commands_and_options(capsys, command, words):
 @pytest.mark.parametrize(
     ("command", "named"),
     [
-        ("compress digits --out ", "--out"),
-        ("compress digits --out=", "--out"),
-        ("compress model --data ", "--data"),
-        ("sample model --out ", "--out"),
-        ("plan ", "argument"),
-        ("export onnx model ", "argument"),
+        ("compress digits --out ", "argument '' after --out"),
+        ("compress digits --out=", "--out ''"),
+        ("compress model --data ", "argument '' after --data"),
+        ("compress digits --smallest ", "argument '' after --smallest"),
+        ("sample model --out ", "argument '' after --out"),
+        ("plan model --set=", "--set ''"),
+        ("plan ", "argument ''"),
+        ("export onnx model ", "argument ''"),
     ],
 )
 def test_of_a_variable_of_the_shell_that_is_not_set(capsys, command, named):
-    assert f"diffnas: {named} '': is empty; give a value" in mistake(capsys, command)
+    assert f"diffnas: {named}: is empty; give a value" in mistake(capsys, command)
 
 
 @pytest.mark.parametrize("given", ["--prompt ", "--prompt="])
 def test_an_empty_prompt_is_none(capsys, given):
     assert "--count 0: must be" in mistake(capsys, f"sample model {given} --count 0")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sample model --prompt=1+1= --count 0",
+        "sample model --prompt 1+1= --count 0",
+        "plan model --set=data.limit= --images 0",
+        "plan model --set data.limit= --images 0",
+    ],
+)
+def test_a_value_that_ends_in_an_equals_sign_is_not_empty(capsys, command):
+    assert " 0: must be a whole number" in mistake(capsys, command)
 
 
 def test_of_a_device_that_is_absent(capsys, monkeypatch):

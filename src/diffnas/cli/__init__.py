@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not debug:
         hush()
     if (empty := _empty(given)) is not None:
-        return _fail(f"{empty} '': is empty; give a value, or leave it out", MISTAKE)
+        return _fail(f"{empty}: is empty; give a value, or leave it out", MISTAKE)
     try:
         status = typer.main.get_command(app)(
             given or ["--help"], prog_name="diffnas", standalone_mode=False
@@ -86,9 +86,11 @@ def _empty(given: Sequence[str]) -> str | None:
     """
     for before, word in zip(["", *given], given, strict=False):
         if word == "" and before != "--prompt":
-            return before if before.startswith("--") else "argument"
-        if word.startswith("--") and word.endswith("=") and word != "--prompt=":
-            return word.removesuffix("=")
+            # Whether the word before takes a value, only its verb knows.
+            return f"argument '' after {before}" if before.startswith("--") else "argument ''"
+        flag, equals, value = word.partition("=")
+        if flag.startswith("--") and equals and not value and flag != "--prompt":
+            return f"{flag} ''"
     return None
 
 
