@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from diffnas.cli import main
-from diffnas.errors import UserError
 from diffnas.families import Teacher
 from diffnas.families.conditions import random_classes
 from tests.engine import tiny_inpainter, tiny_teacher
@@ -75,13 +74,22 @@ def test_guidance_that_cannot_be_is_refused_by_its_flag_before_any_work(asked, t
     assert "count" not in asked
 
 
-def test_a_refusal_while_sampling_names_the_flag_too(asked, tmp_path, capsys, monkeypatch):
-    def sample(*_: Any, **__: Any) -> None:
-        raise UserError("evaluate.sampler_steps = 5000: the model has 1000 timesteps")
+def test_guidance_that_cannot_be_is_refused_before_what_is_shown(asked, tmp_path, capsys):
+    assert sample_to(tmp_path, "--guidance", "2", "--prompt", "a cat") == 2
+    assert capsys.readouterr().err.startswith("diffnas: --guidance 2: model ")
 
-    monkeypatch.setattr(Teacher, "sample", sample)
-    assert sample_to(tmp_path, "--steps", "5000") == 2
-    assert "diffnas: --steps 5000: the model has 1000" in capsys.readouterr().err
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--steps", "5000"], "--steps 5000: the model has 1000 timesteps"),
+        (["--sampler", "own", "--steps", "5000"], "--sampler own, --steps 5000: DDPMScheduler"),
+    ],
+)
+def test_a_refusal_while_sampling_names_the_flags_too(monkeypatch, tmp_path, capsys, flags, told):
+    monkeypatch.setattr("diffnas.families.loading.load_teacher", lambda *_, **__: tiny_teacher())
+    assert sample_to(tmp_path, *flags) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"diffnas: {told}")
 
 
 def test_a_model_of_texts_needs_a_prompt(asked, tmp_path, capsys):

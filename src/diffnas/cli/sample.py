@@ -76,9 +76,9 @@ def sample(
         trust_remote_code=trust_remote_code,
     )
     _, height, width = teacher.image_shape
-    shows = _shows(teacher, prompt or [], wanted, settings.seed)
     with named_by_flags():
         scale = teacher.guidance(settings.evaluate.guidance)  # refused where it cannot be
+    shows = _shows(teacher, prompt or [], wanted, settings.seed)
     with named_by_flags(), show_progress() as progress:
         progress.start("sample", wanted)
         images = teacher.sample(
@@ -106,14 +106,14 @@ FLAGS = {
 
 @contextmanager
 def named_by_flags() -> Iterator[None]:
-    """While active, refusals of a setting name the flag that gave it."""
+    """While active, refusals of settings name the flags that gave them."""
     try:
         yield
     except UserError as error:
-        setting, equals, rest = str(error).partition(" = ")
-        if not equals or setting not in FLAGS:
-            raise
-        raise UserError(f"{FLAGS[setting]} {rest}") from None
+        line = str(error)
+        for setting, flag in FLAGS.items():
+            line = line.replace(f"{setting} = ", f"{flag} ")
+        raise UserError(line) from None
 
 
 def _shows(teacher: "Teacher", prompts: list[str], count: int, seed: int) -> "Shows | None":
