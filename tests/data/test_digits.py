@@ -76,16 +76,16 @@ def test_flip_mirrors_about_half_of_the_images():
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"),
+    ("setting", "value", "told"),
     [
-        ("channels", 2),
-        ("held_out", 1.0),
-        ("split_by", "photo"),
-        ("augment", "rotate"),
-        ("limit", 0),
+        ("channels", 2, "channels 2: cannot be made"),
+        ("held_out", 1.0, "data.held_out = 1.0: is no share"),
+        ("split_by", "photo", "data.split_by = photo: is not known"),
+        ("augment", "rotate", "data.augment = rotate: is not known"),
+        ("limit", 0, "data.limit = 0: leaves no images"),
     ],
 )
-def test_wrong_settings_are_named(setting, value):
+def test_wrong_settings_are_named(setting, value, told):
     settings = {"size": (8, 8), "channels": 1, setting: value}
-    with pytest.raises(UserError, match=f"^{setting}: "):
+    with pytest.raises(UserError, match=f"^{told}"):
         load_data("digits", **settings)

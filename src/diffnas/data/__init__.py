@@ -203,17 +203,16 @@ def _picked(found: Loaded, limit: int | None) -> Loaded:
 
 def _check(channels: int, held_out: float, split_by: str, augment: str, limit: int | None) -> None:
     if channels not in (1, 3):
-        raise UserError(f"channels: {channels} cannot be made from images; use 1 or 3")
+        raise UserError(f"channels {channels}: cannot be made from images; use 1 or 3")
     if not 0 <= held_out < 1:
-        raise UserError(f"held_out: {held_out} is no share; use a number from 0 to below 1")
+        raise UserError(f"data.held_out = {held_out}: is no share; use one from 0 to below 1")
     if split_by not in ("file", "folder"):
-        raise UserError(f"split_by: {split_by!r} is not known; use 'file' or 'folder'")
+        raise UserError(f"data.split_by = {split_by}: is not known; use 'file' or 'folder'")
     if augment not in ("auto", *AUGMENTATIONS):
-        raise UserError(
-            f"augment: {augment!r} is not known; use one of {', '.join(('auto', *AUGMENTATIONS))}"
-        )
+        known = ", ".join(("auto", *AUGMENTATIONS))
+        raise UserError(f"data.augment = {augment}: is not known; use one of {known}")
     if limit is not None and limit < 1:
-        raise UserError(f"limit: {limit} leaves no images; use 1 or more")
+        raise UserError(f"data.limit = {limit}: leaves no images; use 1 or more")
 
 
 def to_float(images: np.ndarray) -> Tensor:
