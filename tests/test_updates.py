@@ -32,6 +32,15 @@ def test_a_short_step_is_timed_as_its_matrices_are_small(model):
     assert update_seconds(model, MUON, 0.5, rate=1e12, device=CPU) == 2.0
 
 
+def test_a_step_that_takes_much_memory_is_not_timed(model, monkeypatch):
+    needed = 3 * 4 * (8 * 36 + 4 * 16)  # weights, gradients and moments in single precision
+    found = []
+    for most in (needed, needed - 1):
+        monkeypatch.setattr(updates, "PROBE_BYTES", most)
+        found.append(update_seconds(model, MUON, 1.0, rate=1e12, device=CPU))
+    assert found == [2.0, update_macs(model, MUON) / 1e12]
+
+
 def test_a_long_step_takes_its_macs_at_the_rate_of_passes(model):
     rate = update_macs(model, MUON, 0.25) / (2 * updates.SHORT)
     found = update_seconds(model, MUON, 0.25, rate=rate, device=CPU)

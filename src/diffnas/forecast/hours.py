@@ -14,7 +14,7 @@ from diffnas.budget import Budget
 from diffnas.families import Teacher
 from diffnas.families.autoencoder import coding_macs
 from diffnas.forecast.activations import weight_bytes
-from diffnas.forecast.updates import update_macs, update_seconds
+from diffnas.forecast.updates import PROBE_BYTES, update_macs, update_seconds
 from diffnas.latents import VERSIONS
 from diffnas.losses import beta
 from diffnas.measure.cost import call_cost, to_meta
@@ -32,9 +32,6 @@ BACKWARD = 2.0
 
 PROBE_MACS = 3e9
 """MACs of the pass that is timed: long enough to time, short enough to wait for."""
-
-PROBE_BYTES = 2**30
-"""Weights of what is timed, at most: a plan should not take the memory of the model."""
 
 STEPS = 1000
 """Of a schedule, at which it is looked."""

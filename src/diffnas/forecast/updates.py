@@ -10,6 +10,12 @@ from diffnas.optimizer import Optimizer, matrices_of, muon_macs
 from diffnas.parallel import single_threaded
 from diffnas.settings import RetrainSettings
 
+PROBE_BYTES = 2**30
+"""Of what is timed, at most: a plan should not take the memory of the model."""
+
+KEPT = 3
+"""Tensors of a weight's size in a step of Muon: itself, its gradient and the mean of these."""
+
 SHORT = 0.2
 """Seconds of a step that is worth the wait to time it."""
 
@@ -34,13 +40,15 @@ def update_seconds(
     """Seconds of that step on a device whose passes do ``rate`` MACs a second.
 
     ``workers``: parts of a batch that are trained on side by side, a thread each; updates are
-    then made by one of these threads. A step that should be short is timed: small matrices take
-    longer than their MACs.
+    then made by one of these threads. A step that should be short is timed, unless that takes too
+    much memory: small matrices take longer than their MACs.
     """
     foretold = workers * update_macs(model, settings, share) / rate
-    if not 0 < foretold < SHORT:
+    sizes = narrowed(model, share)
+    needed = KEPT * sum(map(math.prod, sizes)) * torch.float32.itemsize
+    if not 0 < foretold < SHORT or needed > PROBE_BYTES:
         return foretold
-    matrices = [nn.Parameter(torch.ones(size, device=device)) for size in narrowed(model, share)]
+    matrices = [nn.Parameter(torch.ones(size, device=device)) for size in sizes]
     optimizer = Optimizer(matrices, 0.0, matrices=matrices)
 
     def step() -> None:
