@@ -16,7 +16,7 @@ from diffnas.data import load_data
 from diffnas.errors import UserError
 from diffnas.progress import Progress
 from diffnas.select import check_tolerance
-from diffnas.settings import DEFAULT_RULE, RetrainSettings, Settings
+from diffnas.settings import DEFAULT_RULE, RetrainSettings, Settings, load
 from diffnas.stages import that_counts
 from tests.models import tiny_pipeline
 
@@ -45,8 +45,7 @@ def compress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             data="digits",
             out=tmp_path / "run",
             budget=parse_budget(macs=macs),
-            settings=Settings(),
-            **further,
+            **{"settings": Settings(), **further},
         )
 
     return call
@@ -94,6 +93,23 @@ def test_an_autoencoder_that_every_step_needs_stays_awake(
     monkeypatch.setattr(run.stages, "supernet", supernet)
     with pytest.raises(StoppedError, match="its autoencoder"):
         compress()
+
+
+@pytest.mark.parametrize("steps", [("retrain.steps=9", "supernet.steps=7"), ()])
+def test_the_settings_of_a_run_that_was_cut_short_cut_another_as_short(
+    compress: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: tuple[str, ...]
+) -> None:
+    digits = load_data("digits", size=(8, 8), channels=1)
+    jobs: list[Any] = []
+    monkeypatch.setattr(run, "load_data", lambda *_, **__: digits)
+    monkeypatch.setattr(run, "_stages", lambda job, _: jobs.append(job))
+    compress(settings=load(None, (*steps, "max_steps=4")))
+    compress(settings=load(tmp_path / "run" / "settings.yaml"))
+    first, second = jobs
+    assert second.settings == first.settings
+    assert first.settings.retrain.steps == 4
+    assert second.whole_steps == first.whole_steps
+    assert first.whole_steps == 9 if steps else first.whole_steps > 4
 
 
 def test_decoding_goes_to_the_run_folder_and_tells_its_progress(

@@ -172,7 +172,7 @@ def compress(
     with _Log(out / "log.jsonl", progress) as log:
         job = Job(out, teacher, origin, images, space, resolved, budget, log, whole.retrain.steps)
         run = Run(out, job.student.name)
-        _note_settings(out / "settings.yaml", resolved, log)
+        _note_settings(out / "settings.yaml", _uncapped(resolved, whole), log)
         plan = {
             "format": FORMAT,
             "model": {"source": teacher.source, "fingerprint": of_this, "data": data},
@@ -246,6 +246,18 @@ def _check_same_teacher(out: Path, source: str, of_this: str) -> None:
             f"--out {out}: a run of another teacher ({other.get('source')}, not {source}, or its "
             "weights have changed); give another folder"
         )
+
+
+def _uncapped(capped: Settings, whole: Settings) -> Settings:
+    """Settings that give the capped ones again, with the steps of those without ``max_steps``.
+
+    A run that is given them can tell that it is cut short.
+    """
+    parts = {
+        name: getattr(capped, name).model_copy(update={"steps": getattr(whole, name).steps})
+        for name in ("supernet", "retrain")
+    }
+    return capped.model_copy(update=parts)
 
 
 def _note_settings(file: Path, settings: Settings, progress: Progress) -> None:
