@@ -74,8 +74,8 @@ def test_each_node_of_the_tree_of_prefixes_is_computed_once():
 
 
 def test_what_comes_before_the_last_slot_runs_once_for_all_its_options():
-    block = supernet().blocks["up_blocks.0"]  # ends in its resampling
-    assert block.space.slots[-1].path == "upsamplers.0.conv"
+    block = supernet().blocks["up_blocks.0"]  # ends in its upsampler
+    assert block.space.slots[-1].path == "upsamplers.0"
     runs = []
     handle = block.block.register_forward_hook(lambda *_: runs.append(1))
     score_block(block, [calls(1)[0]["up_blocks.0"]], "residual")

@@ -111,7 +111,7 @@ def steps(precision, training="fp32"):
 def test_a_supernet_has_nearly_the_same_losses_by_it(training):
     (exact, _), (rounded, weights) = steps("fp32", training), steps("bf16", training)
     assert (exact != rounded).all()
-    np.testing.assert_allclose(rounded[0], exact[0], rtol=0.02)
+    np.testing.assert_allclose(rounded[0], exact[0], rtol=0.02, atol=1e-4)
     np.testing.assert_allclose(rounded.mean(1), exact.mean(1), rtol=0.15)
     assert all(value.dtype == torch.float32 for value in weights.values())
 
