@@ -9,6 +9,7 @@ from rivals.cached import DeepCache, deep_caches
 from diffnas.data import Data, load_data
 from diffnas.families import Teacher
 from diffnas.families.unet2d import FAMILY
+from diffnas.student.modeling import FoldedUpsample2D
 from tests.models import tiny_pipeline
 
 
@@ -43,6 +44,7 @@ def test_pruning_meets_the_budget_closely_with_the_time_embedding_whole(
     smaller = getattr(pruned, kind)(teacher, data, 0.5, 0)
     assert 0.4 < macs_of(teacher, smaller) / macs_of(teacher, teacher.denoiser) <= 0.5
     assert smaller.time_embedding.linear_2.out_features == 128
+    assert any(isinstance(layer, FoldedUpsample2D) for layer in smaller.modules())
     assert output(smaller, teacher).shape == (2, 1, 8, 8)
 
 
@@ -68,6 +70,7 @@ def test_the_narrow_model_is_the_widest_within_the_budget(teacher, data):
     narrow = stock.narrow(teacher, data, 0.5, 0)
     assert 0.4 < macs_of(teacher, narrow) / macs_of(teacher, teacher.denoiser) <= 0.5
     assert narrow.config.block_out_channels == (24, 40)
+    assert any(isinstance(layer, FoldedUpsample2D) for layer in narrow.modules())
 
 
 def test_the_shallow_model_keeps_the_outer_layers_of_each_block(teacher, data):

@@ -69,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILURE
     except (KeyboardInterrupt, typer.Abort):
         return _fail(*explain(KeyboardInterrupt()))
-    except Exception as error:  # broad: past here is the shell; our own faults too end in a line
+    # Of any kind, as the caller is a shell: a fault of ours ends in one line too, which asks for a
+    # report; --debug raises it.
+    except Exception as error:
         if debug:
             raise
         return _fail(*explain(error))

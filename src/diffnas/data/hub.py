@@ -85,7 +85,8 @@ def _open(source: str, streamed_rows: int | None = None, cache: Path | None = No
     """The training split; or, where so many rows are asked for, as many of its stream."""
     import datasets
     import pyarrow
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # imported there, not re-exported
+
+    from diffnas.http_error import HTTPError
 
     folder, streaming = Path(source).expanduser(), streamed_rows is not None
     try:
@@ -109,7 +110,7 @@ def _open(source: str, streamed_rows: int | None = None, cache: Path | None = No
         EOFError,
         ImportError,  # no package for this kind of file
         LookupError,
-        HTTPError,  # the HTTP library's own, no OSError
+        HTTPError,
         OSError,
         RuntimeError,
         TypeError,

@@ -75,6 +75,7 @@ class Family:
     ``component``: the pipeline component that is the denoiser, e.g. ``unet``.
     ``classes``: of the denoiser, the stock one first; no others, as a subclass may compute more.
     ``supports``: a line saying why this denoiser cannot be searched, or None if it can.
+    ``fits``: a line saying why this denoiser does not go with its pipeline, or None if it does.
     ``block_names``: denoiser -> paths of its blocks, in the order in which they run.
     ``streams``: denoiser -> the ports of every module on a stream, by path: what one of them writes
     has one meaning per channel, so that the same channels can be left out wherever it is read;
@@ -114,6 +115,7 @@ class Family:
     sample_shape: Callable[[nn.Module], tuple[int, int, int]]
     example_condition: Callable[[nn.Module, int, torch.device], Condition]
     inputs: Callable[[nn.Module, Tensor, Tensor, Condition], dict[str, Any]]
+    fits: Callable[[Any], str | None] = lambda _: None
     prediction: Callable[[Any, Size], Tensor] = lambda output, _: output.sample
     streams: Callable[[nn.Module], dict[str, Ports]] | None = None
     class_count: Callable[[nn.Module], int | None] = lambda _: None

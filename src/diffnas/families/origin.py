@@ -7,17 +7,17 @@ from typing import Any
 
 from diffusers import DiffusionPipeline
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import (  # type: ignore[attr-defined]
+from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HFValidationError,
-    HTTPError,  # the HTTP library's own, no OSError; imported there, not re-exported
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
 from diffnas.errors import UserError
+from diffnas.http_error import HTTPError
 from diffnas.names import looks_like_path
 
 BUILT_IN = {"digits": Path(__file__).parents[1] / "assets" / "digits"}

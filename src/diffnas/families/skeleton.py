@@ -72,14 +72,15 @@ def skeleton(source: Origin) -> Teacher:
     with refusing(what), torch.device("meta"):
         denoiser = kind.from_config(config)
     name = str(values.get("_class_name"))
-    why = (
-        _unknown(denoiser, family)
-        or (_otherwise(name, family) if whole else None)
-        or family.supports(denoiser)
-        or (_beside(denoiser, family, index) if whole else None)
-        or (_encoded_otherwise(denoiser, family) if whole else None)
-    )
+    why = _unknown(denoiser, family) or family.supports(denoiser)
     parts = {family.component: denoiser}
+    if whole:
+        why = (
+            why
+            or _otherwise(name, family)
+            or _beside(denoiser, family, index)
+            or family.fits(denoiser)
+        )
     if whole and why is None:
         coder = _autoencoder(source, index)
         parts |= coder
@@ -203,12 +204,6 @@ def _beside(denoiser: nn.Module, family: Family, index: Index) -> str | None:
         f"its {family.component} works together with {', '.join(others)}; supported are pipelines "
         f"of a {family.component}, a scheduler and perhaps an autoencoder{also}"
     )
-
-
-def _encoded_otherwise(denoiser: nn.Module, family: Family) -> str | None:
-    """Say that a denoiser's config tells of other texts than its pipeline; None if not."""
-    of_texts = family is unet2d_condition.FAMILY
-    return unet2d_condition.encoded_otherwise(denoiser) if of_texts else None
 
 
 def _autoencoder(source: Origin, index: Index) -> dict[str, Any]:

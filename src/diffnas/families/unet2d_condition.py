@@ -78,8 +78,8 @@ def supports(denoiser: Any) -> str | None:
     return None
 
 
-def encoded_otherwise(denoiser: Any) -> str | None:
-    """Say that a whole pipeline's text encoder gives other rows than the config says; else None."""
+def fits(denoiser: Any) -> str | None:
+    """Say that the pipeline's text encoder gives other rows than the config says; None if not."""
     if (rows := _tokens(denoiser.config)) == TOKENS:
         return None
     return (
@@ -193,6 +193,7 @@ FAMILY = Family(
     component="unet",
     classes=(UNet2DConditionModel, DiffNASUNet2DConditionModel),
     supports=supports,
+    fits=fits,
     block_names=unet2d.block_names,
     streams=unet2d.streams,
     sample_shape=unet2d.sample_shape,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from diffnas.architecture import TEACHER, Edit
 from diffnas.settings import SpaceSettings
 from diffnas.slots import conv
+from diffnas.student.modeling import foldable
 
 KIND = "upsampler"
 
@@ -19,14 +20,7 @@ FOLDED = "folded"
 
 def matches(module: nn.Module) -> bool:
     """Whether this slot understands the module."""
-    inner: Any = getattr(module, "conv", None)
-    return (
-        type(module) is Upsample2D
-        and bool(module.interpolate)
-        and module.norm is None
-        and conv.matches(inner)
-        and (inner.kernel_size, inner.padding, inner.stride) == ((3, 3), (1, 1), (1, 1))
-    )
+    return type(module) is Upsample2D and foldable(module)
 
 
 def edits(upsampler: Any, settings: SpaceSettings) -> Iterator[tuple[str, Edit | None]]:
@@ -53,8 +47,7 @@ class SharedWeights(nn.Module):
             return {f"conv.{name}": value for name, value in self.conv.weights(edit).items()}
         if "rank" not in edit:
             whole = self.conv.weights(None)
-            bias = {name: whole[name] for name in whole if name == "bias"}
-            return _phases(whole["weight"], bias)
+            return _phases(whole.pop("weight"), whole)
         product = self.conv.weights(edit)
         second = {
             f"second.{name.removeprefix('1.')}": value

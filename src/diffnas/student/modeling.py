@@ -550,19 +550,25 @@ def _conv(layer: nn.Conv2d, rank: int | None, kernel: int | None) -> nn.Module:
     return nn.Conv2d(layer.in_channels, layer.out_channels, bias=bias, **window, **as_before)
 
 
-def _upsampler(layer: Any, rank: int | None, kernel: int | None) -> nn.Module:
+def foldable(layer: Upsample2D) -> bool:
+    """Whether all that it does is to enlarge and then to convolve, 3 x 3."""
     conv = getattr(layer, "conv", None)
-    if not (
-        isinstance(conv, nn.Conv2d)
+    return (
+        type(conv) is nn.Conv2d
         and (conv.kernel_size, conv.padding) == ((3, 3), (1, 1))
         and (conv.stride, conv.dilation, conv.groups) == ((1, 1), (1, 1), 1)
         and conv.padding_mode == "zeros"
-        and layer.interpolate
+        and bool(layer.interpolate)
         and layer.norm is None
-    ):
+    )
+
+
+def _upsampler(layer: Any, rank: int | None, kernel: int | None) -> nn.Module:
+    if not foldable(layer):
         raise ValueError("only a plain 3 x 3 convolution right after the enlargement is folded")
     if kernel not in (None, 1):
         raise ValueError(f"kernel {kernel}: an upsampler's may be 1")
+    conv = layer.conv
     if kernel is not None:
         return PointUpsample2D(conv)
     if rank is not None:
