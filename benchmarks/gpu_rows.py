@@ -26,9 +26,9 @@ from diffnas.families import Teacher
 from diffnas.families.conditions import CLASSES
 from diffnas.families.loading import load_skeleton
 from diffnas.forecast.memory import stage_bytes
-from diffnas.measure.cost import to_meta
 from diffnas.measure.latency import latency_ms
 from diffnas.measure.memory import memory_bytes
+from diffnas.measure.meta import to_meta
 from diffnas.optimizer import autocast
 from diffnas.parallel import workers_for
 from diffnas.retrain import Retraining

@@ -8,7 +8,8 @@ from diffusers import UNet2DConditionModel
 from diffnas.architecture import Architecture, Cost, Option, SlotSpace, Space, subnet_at
 from diffnas.errors import UserError
 from diffnas.families import unet2d_condition
-from diffnas.measure.cost import call_cost, to_meta
+from diffnas.measure.cost import call_cost
+from diffnas.measure.meta import to_meta
 from diffnas.settings import SpaceSettings
 from diffnas.space import make_space, smallest_cost, thin
 from diffnas.student.modeling import apply_edits

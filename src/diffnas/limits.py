@@ -9,8 +9,8 @@ from diffnas.architecture import Architecture, Scores, Space
 from diffnas.budget import Amount, Budget, beside_teacher
 from diffnas.errors import RunError, UserError
 from diffnas.families import Teacher
-from diffnas.measure.cost import to_meta
 from diffnas.measure.memory import memory_bytes
+from diffnas.measure.meta import to_meta
 from diffnas.select import Selection, select, written
 from diffnas.select.table import Rows, SummedCost, make_table
 from diffnas.timing import Timed, edited, options_ms, paired_ms

@@ -18,7 +18,8 @@ from diffnas.figures import figure
 from diffnas.forecast.hours import hours
 from diffnas.forecast.memory import stage_bytes
 from diffnas.limits import memory_of
-from diffnas.measure.cost import call_cost, to_meta
+from diffnas.measure.cost import call_cost
+from diffnas.measure.meta import FusedKernels, to_meta
 from diffnas.reach import SUMS, least
 from diffnas.select import ADDING, check_reachable, check_rule, written
 from diffnas.select.table import ROUNDING
@@ -156,7 +157,8 @@ def left_as_they_are(teacher: Teacher, space: Space) -> list[str]:
     found = dict(_outermost(meta, inside))
     parts = [f"{path}{rest}" for path, module in found.items() for rest in _paths(module)]
     inputs = teacher.family.example_inputs(meta, 1, torch.device("meta"))
-    _, calls = capture(meta, parts, inputs)
+    with FusedKernels():
+        _, calls = capture(meta, parts, inputs)
     lines = []
     for path, module in found.items():
         macs = _macs(path, module, calls) / space.teacher.macs

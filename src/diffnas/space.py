@@ -15,7 +15,8 @@ from diffnas.architecture import BlockSpace, Cost, Option, SlotSpace, Space, joi
 from diffnas.blocks import Call, capture, tensors
 from diffnas.errors import UserError
 from diffnas.families import Family
-from diffnas.measure.cost import call_cost, to_meta
+from diffnas.measure.cost import call_cost
+from diffnas.measure.meta import FusedKernels, to_meta
 from diffnas.settings import SpaceSettings
 from diffnas.slots.upsampler import FOLDED
 from diffnas.student.modeling import edit_module, layers_on_streams, narrow_trunk, trunk_groups
@@ -72,7 +73,8 @@ def make_space(denoiser: nn.Module, family: Family, settings: SpaceSettings) -> 
         },
         settings,
     )
-    _, calls = capture(meta, [*dict.fromkeys([*names, *found])], inputs)  # as they are executed
+    with FusedKernels():
+        _, calls = capture(meta, [*dict.fromkeys([*names, *found])], inputs)  # as executed
     known: Known = {}
     blocks = [
         _block(meta, name, calls, found, settings, whole=base, needed=family.needed, known=known)

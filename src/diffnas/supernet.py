@@ -10,7 +10,7 @@ from diffnas.architecture import Architecture, BlockSpace, Space, Subnet, joined
 from diffnas.blocks import Call, capture
 from diffnas.checkpoint import within
 from diffnas.families import Teacher
-from diffnas.measure.cost import to_meta
+from diffnas.measure.meta import to_meta
 from diffnas.slots import SharedSlot
 from diffnas.student.modeling import apply_edits
 from diffnas.trunk import Trunk

@@ -18,7 +18,7 @@ from diffnas.blocks import Call, recorded
 from diffnas.data import Data
 from diffnas.families import Ports, Teacher
 from diffnas.families.batches import random_batch
-from diffnas.measure.cost import to_meta
+from diffnas.measure.meta import to_meta
 from diffnas.progress import Progress
 from diffnas.rng import generator
 from diffnas.student.modeling import layers_on_streams, narrow_trunk, trunk_groups

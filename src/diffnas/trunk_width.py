@@ -12,8 +12,9 @@ from diffnas.architecture import Space
 from diffnas.budget import Budget
 from diffnas.errors import UserError
 from diffnas.families import Family
-from diffnas.measure.cost import call_cost, to_meta
+from diffnas.measure.cost import call_cost
 from diffnas.measure.memory import memory_bytes
+from diffnas.measure.meta import to_meta
 from diffnas.reach import SUMS, least
 from diffnas.settings import Settings
 from diffnas.space import make_space, trunk_size

@@ -6,7 +6,7 @@ import torch
 from diffnas.blocks import capture, tensors
 from diffnas.families.batches import training_batch
 from diffnas.families.teaching import teaching
-from diffnas.measure.cost import to_meta
+from diffnas.measure.meta import to_meta
 from diffnas.student.modeling import trunk_groups
 from diffnas.trunk import make_trunk
 from tests.engine import first_channels

@@ -10,7 +10,7 @@ from diffnas import slots
 from diffnas.architecture import Architecture, joined
 from diffnas.blocks import capture
 from diffnas.families import Teacher
-from diffnas.measure.cost import to_meta
+from diffnas.measure.meta import to_meta
 from diffnas.settings import SpaceSettings
 from diffnas.space import make_space
 from diffnas.student.modeling import edit_module

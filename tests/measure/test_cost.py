@@ -3,7 +3,7 @@ from diffusers import UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import nn
 
-from diffnas.measure.cost import call_cost, to_meta
+from diffnas.measure.cost import call_cost
 from tests.models import tiny_unet
 
 
@@ -59,16 +59,3 @@ def test_counting_leaves_the_module_where_it_is() -> None:
     before = {name: value.clone() for name, value in denoiser.state_dict().items()}
     call_cost(denoiser, kwargs=inputs())
     assert all(torch.equal(before[name], value) for name, value in denoiser.state_dict().items())
-
-
-def test_to_meta_keeps_shared_parameters_shared_and_frozen_ones_frozen() -> None:
-    layer = nn.Linear(4, 4).requires_grad_(False)
-    twin = to_meta(nn.ModuleDict({"a": layer, "b": layer}))
-    assert twin["a"].weight is twin["b"].weight
-    assert twin["a"].weight.is_meta
-    assert not twin["a"].weight.requires_grad
-
-
-def test_to_meta_does_not_copy_what_is_there_already() -> None:
-    module = nn.Linear(4, 4, device="meta")
-    assert to_meta(module) is module

@@ -10,7 +10,7 @@ from diffusers.models.resnet import ResnetBlock2D
 
 from diffnas import slots
 from diffnas.blocks import capture
-from diffnas.measure.cost import to_meta
+from diffnas.measure.meta import to_meta
 from diffnas.settings import SpaceSettings
 from diffnas.space import make_space
 from diffnas.student.modeling import edit_module

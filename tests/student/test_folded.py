@@ -5,7 +5,8 @@ import torch
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
-from diffnas.measure.cost import call_cost, to_meta
+from diffnas.measure.cost import call_cost
+from diffnas.measure.meta import to_meta
 from diffnas.slots import upsampler as slot
 from diffnas.student.modeling import (
     DiffNASUNet2DModel,

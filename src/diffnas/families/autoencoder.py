@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffnas.measure.cost import call_cost, to_meta
+from diffnas.measure.cost import call_cost
+from diffnas.measure.meta import to_meta
 
 COMPONENTS = ("vae", "vqvae")
 """What diffusers' pipelines call it."""

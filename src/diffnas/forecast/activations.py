@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from diffnas.measure.memory import FusedAttention
+from diffnas.measure.meta import FusedKernels
 
 
 def weight_bytes(module: nn.Module) -> int:
@@ -33,7 +33,7 @@ def saved_bytes(module: nn.Module, args: Any, kwargs: Any) -> int:
     trained = [parameter.requires_grad for parameter in module.parameters()]
     module.requires_grad_(True)
     try:
-        with saved_tensors_hooks(pack, lambda tensor: tensor), FusedAttention():
+        with saved_tensors_hooks(pack, lambda tensor: tensor), FusedKernels():
             module(*args, **kwargs)
     finally:
         for parameter, wanted in zip(module.parameters(), trained, strict=True):

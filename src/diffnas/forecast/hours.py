@@ -17,8 +17,9 @@ from diffnas.forecast.activations import weight_bytes
 from diffnas.forecast.updates import PROBE_BYTES, update_macs, update_seconds
 from diffnas.latents import VERSIONS
 from diffnas.losses import beta
-from diffnas.measure.cost import call_cost, to_meta
+from diffnas.measure.cost import call_cost
 from diffnas.measure.latency import latency_ms
+from diffnas.measure.meta import FusedKernels, to_meta
 from diffnas.optimizer import autocast
 from diffnas.parallel import single_threaded, workers_for
 from diffnas.retrain import parts_of_batch
@@ -202,7 +203,8 @@ def _probe(teacher: Teacher, space: Space) -> tuple[nn.Module, Call, int]:
     if weight_bytes(meta) <= PROBE_BYTES:
         return teacher.denoiser, Call((), inputs, None), space.teacher.macs
     names = family.block_names(meta)
-    _, calls = capture(meta, names, inputs)
+    with FusedKernels():
+        _, calls = capture(meta, names, inputs)
     sizes = {name: weight_bytes(meta.get_submodule(name)) for name in names}
     small = [name for name in names if sizes[name] <= PROBE_BYTES] or [
         min(names, key=lambda name: sizes[name])

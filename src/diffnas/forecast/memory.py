@@ -13,8 +13,8 @@ from diffnas.defaults import evaluation_batch
 from diffnas.families import Teacher, autoencoder
 from diffnas.forecast.activations import saved_bytes, weight_bytes
 from diffnas.forecast.largest import extra_bytes, options_of, widest
-from diffnas.measure.cost import to_meta
-from diffnas.measure.memory import FusedAttention, activation_bytes, stored_bytes
+from diffnas.measure.memory import activation_bytes, stored_bytes
+from diffnas.measure.meta import FusedKernels, to_meta
 from diffnas.parallel import workers_for
 from diffnas.settings import Settings
 from diffnas.supernet_training import groups
@@ -86,7 +86,7 @@ def _parts(teacher: Teacher, space: Space, settings: Settings, device: torch.dev
     base = edited(meta, widest(space), space)
     inputs = teacher.family.example_inputs(meta, 1, torch.device("meta"))
     names = [block.name for block in space.blocks]
-    with FusedAttention():
+    with FusedKernels():
         calls = capture(base, names, inputs)[1]
         taught = calls if space.trunk is None else capture(meta, names, inputs)[1]
     # What is not in use rests on the CPU.
@@ -170,7 +170,7 @@ def _walk_bytes(parts: _Parts, block: BlockSpace) -> int:
     """What is kept of a block's slots from one of its subnets to the next, and a pass."""
     call, module = parts.calls[block.name], parts.base.get_submodule(block.name)
     slots = [slot.path for slot in block.slots]
-    with torch.no_grad(), FusedAttention(), recorded(module, slots) as calls:
+    with torch.no_grad(), FusedKernels(), recorded(module, slots) as calls:
         module(*call.args, **call.kwargs)
     kept = stored_bytes(tensors([each.output for each in calls.values()]))
     return kept + activation_bytes(module, call.args, call.kwargs)

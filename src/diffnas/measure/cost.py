@@ -4,21 +4,19 @@ Published counts of diffusion models leave out the products of activations with 
 attention (queries with keys, weights with values); both counts are given.
 """
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffnas.architecture import Cost
+from diffnas.measure.meta import FusedKernels, attention_operands, tensors_to_meta, to_meta
 
-ATTENTION_PRODUCTS = frozenset({F.scaled_dot_product_attention, torch.bmm, torch.baddbmm})
-"""What attention processors call to multiply activations with activations."""
+PLAIN_ATTENTION = frozenset({torch.bmm, torch.baddbmm})
+"""What attention processors without a fused kernel call to multiply activations."""
 
 
 def call_cost(
@@ -29,50 +27,31 @@ def call_cost(
     Module and tensors may be on any device and stay as they are. MACs are those of the batch size
     of the given tensors; a :class:`Cost` is meant at batch 1.
     """
-    # On CPU the counter misses fused attention; on meta, attention decomposes and is counted.
     module = to_meta(module)
     args, kwargs = tensors_to_meta((args, dict(kwargs or {})))
-    flops = FlopCounterMode(display=False)
-    attention = _AttentionFlops(flops)
-    with torch.no_grad(), flops, attention:
+    counter = FlopCounterMode(display=False)
+    products = _Products(counter)
+    with torch.no_grad(), counter, products:
         module(*args, **kwargs)
-    macs = flops.get_total_flops() // 2
+    macs = counter.get_total_flops() // 2 + products.fused
     return Cost(
         params=sum(parameter.numel() for parameter in module.parameters()),
         macs=macs,
-        macs_without_attention=macs - attention.total // 2,
+        macs_without_attention=macs - products.fused - products.plain // 2,
     )
 
 
-def to_meta(module: nn.Module) -> nn.Module:
-    """Copy without data on the meta device; the module itself when it is there already."""
-    tensors = [*module.parameters(), *module.buffers()]
-    if all(tensor.is_meta for tensor in tensors):
-        return module
-    # The memo keeps deepcopy from copying the weights: a teacher may fill half the memory.
-    memo: dict[int, Any] = {id(tensor): _meta_twin(tensor) for tensor in tensors}
-    return copy.deepcopy(module, memo)
+class _Products(FusedKernels):
+    """Counts products of activations with activations.
 
+    ``fused``: MACs of fused attention, which the counter never sees. ``plain``: FLOPs of plain
+    attention, which are among those that it sees.
+    """
 
-def tensors_to_meta(tree: Any) -> Any:
-    """Replace every tensor of the tree by one on the meta device."""
-    return pytree.tree_map_only(Tensor, lambda tensor: tensor.detach().to("meta"), tree)
-
-
-def _meta_twin(tensor: Tensor) -> Tensor:
-    twin = tensor.detach().to("meta")
-    if isinstance(tensor, nn.Parameter):
-        return nn.Parameter(twin, requires_grad=tensor.requires_grad)
-    return twin
-
-
-class _AttentionFlops(TorchFunctionMode):
-    """Adds up what a flop counter counts while attention products run."""
-
-    def __init__(self, flops: FlopCounterMode) -> None:
+    def __init__(self, counter: FlopCounterMode) -> None:
         super().__init__()
-        self.flops = flops
-        self.total = 0
+        self.counter = counter
+        self.fused = self.plain = 0
 
     def __torch_function__(
         self,
@@ -81,9 +60,12 @@ class _AttentionFlops(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        if func not in ATTENTION_PRODUCTS:
-            return func(*args, **(kwargs or {}))
-        before = self.flops.get_total_flops()
-        result = func(*args, **(kwargs or {}))
-        self.total += self.flops.get_total_flops() - before
+        before = self.counter.get_total_flops() if func in PLAIN_ATTENTION else 0
+        result = super().__torch_function__(func, types, args, kwargs)
+        if func in PLAIN_ATTENTION:
+            self.plain += self.counter.get_total_flops() - before
+        if func is F.scaled_dot_product_attention:
+            query, key, _ = attention_operands(args, kwargs or {})
+            # Every query is multiplied with every key, and its weights with all values.
+            self.fused += key.shape[-2] * (query.numel() + result.numel())
         return result

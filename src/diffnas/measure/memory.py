@@ -6,12 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from diffnas.measure.cost import tensors_to_meta, to_meta
+from diffnas.measure.meta import FusedKernels, tensors_to_meta, to_meta
 
 
 def memory_bytes(denoiser: nn.Module, inputs: Mapping[str, Any]) -> int:
@@ -33,7 +31,7 @@ def activation_bytes(
     module = to_meta(module)
     args, kwargs = tensors_to_meta((args, dict(kwargs or {})))
     given = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    with torch.no_grad(), _LiveStorages() as live, FusedAttention():
+    with torch.no_grad(), _LiveStorages() as live, FusedKernels():
         live.add(given)
         module(*args, **kwargs)
     return live.peak
@@ -87,29 +85,3 @@ class _LiveStorages(TorchDispatchMode):
 
 def _key(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
-
-
-class FusedAttention(TorchFunctionMode):
-    """Attention on meta would make the matrix of scores, which fused kernels never hold."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        if func is not F.scaled_dot_product_attention:
-            return func(*args, **(kwargs or {}))
-        named = dict(zip(("query", "key", "value"), args, strict=False)) | (kwargs or {})
-        return _Fused.apply(named["query"], named["key"], named["value"])
-
-
-class _Fused(torch.autograd.Function):
-    """What a fused kernel gives and, where there is a backward pass, keeps for it."""
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        made = query.new_empty(*query.shape[:-1], value.shape[-1])
-        ctx.save_for_backward(query, key, value, made)
-        return made
