@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffnas.architecture import Cost
-from diffnas.measure.meta import FusedKernels, attention_operands, tensors_to_meta, to_meta
+from diffnas.measure.meta import FusedKernels, operands, tensors_to_meta, to_meta
 
 PLAIN_ATTENTION = frozenset({torch.bmm, torch.baddbmm})
 """What attention processors without a fused kernel call to multiply activations."""
@@ -30,28 +30,28 @@ def call_cost(
     module = to_meta(module)
     args, kwargs = tensors_to_meta((args, dict(kwargs or {})))
     counter = FlopCounterMode(display=False)
-    products = _Products(counter)
-    with torch.no_grad(), counter, products:
+    beside = _Beside(counter)
+    with torch.no_grad(), counter, beside:
         module(*args, **kwargs)
-    macs = counter.get_total_flops() // 2 + products.fused
+    macs = counter.get_total_flops() // 2 + beside.linear + beside.fused
     return Cost(
         params=sum(parameter.numel() for parameter in module.parameters()),
         macs=macs,
-        macs_without_attention=macs - products.fused - products.plain // 2,
+        macs_without_attention=macs - beside.fused - beside.plain // 2,
     )
 
 
-class _Products(FusedKernels):
-    """Counts products of activations with activations.
+class _Beside(FusedKernels):
+    """Counts beside the counter: what it cannot see, and what is slow to see on meta.
 
-    ``fused``: MACs of fused attention, which the counter never sees. ``plain``: FLOPs of plain
-    attention, which are among those that it sees.
+    ``linear`` and ``fused`` (attention) are MACs that the counter misses; ``plain`` are FLOPs of
+    attention without a fused kernel, which are among those that it sees.
     """
 
     def __init__(self, counter: FlopCounterMode) -> None:
         super().__init__()
         self.counter = counter
-        self.fused = self.plain = 0
+        self.linear = self.fused = self.plain = 0
 
     def __torch_function__(
         self,
@@ -60,12 +60,16 @@ class _Products(FusedKernels):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
+        if func is F.linear:
+            given, weight = operands(("input", "weight"), args, kwargs)
+            self.linear += given.numel() * weight.shape[0]
+            return given.new_empty(*given.shape[:-1], weight.shape[0])
         before = self.counter.get_total_flops() if func in PLAIN_ATTENTION else 0
         result = super().__torch_function__(func, types, args, kwargs)
         if func in PLAIN_ATTENTION:
             self.plain += self.counter.get_total_flops() - before
         if func is F.scaled_dot_product_attention:
-            query, key, _ = attention_operands(args, kwargs or {})
+            query, key = operands(("query", "key"), args, kwargs)
             # Every query is multiplied with every key, and its weights with all values.
             self.fused += key.shape[-2] * (query.numel() + result.numel())
         return result

@@ -49,19 +49,19 @@ class FusedKernels(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        given = kwargs or {}
         if func in NORMS:
-            named = dict(zip(("input", "shape", "weight"), args, strict=False)) | given
-            return _Norm.apply(named["input"], named.get("weight"))
+            return _Norm.apply(*operands(("input", None, "weight"), args, kwargs))
         if func is F.scaled_dot_product_attention:
-            return _Attention.apply(*attention_operands(args, given))
-        return func(*args, **given)
+            return _Attention.apply(*operands(("query", "key", "value"), args, kwargs))
+        return func(*args, **(kwargs or {}))
 
 
-def attention_operands(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, ...]:
-    """Query, key and value of a call of ``F.scaled_dot_product_attention``."""
-    named = dict(zip(("query", "key", "value"), args, strict=False)) | dict(kwargs)
-    return named["query"], named["key"], named["value"]
+def operands(
+    names: tuple[str | None, ...], args: tuple[Any, ...], kwargs: Mapping[str, Any] | None
+) -> list[Any]:
+    """A call's arguments of these names, the function's first in their order; None: left out."""
+    named = dict(zip(names, args, strict=False)) | dict(kwargs or {})
+    return [named.get(name) for name in names if name is not None]
 
 
 class _Attention(torch.autograd.Function):
