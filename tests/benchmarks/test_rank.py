@@ -1,5 +1,6 @@
 import pytest
 from rank import architectures, correlation, taus
+from scipy.stats import kendalltau
 
 from diffnas.select.table import make_table
 from tests.select.tables import three_blocks
@@ -35,3 +36,9 @@ def test_scores_are_compared_with_the_mean_of_the_seeds_and_seeds_with_each_othe
     found = taus(rows)["denoising_loss"]
     assert found["good"]["tau"] == pytest.approx(1)
     assert found["between two retraining seeds"]["tau"] == pytest.approx(-1)
+
+
+def test_tau_counts_ties_as_scipy_does():
+    scores, quality = [1.0, 2.0, 2.0, 5.0, 4.0], [3.0, 3.0, 1.0, 7.0, 9.0]
+    expected = kendalltau(scores, quality).statistic
+    assert correlation(scores, quality)["tau"] == pytest.approx(expected, abs=5e-4)
