@@ -207,11 +207,21 @@ def test_a_training_goes_on_from_its_checkpoint(teacher, finished, tmp_path, mon
     assert_same_student(out, finished)
 
 
-@pytest.mark.parametrize("stage", ["supernet", "scores", "architecture", "student", "metrics"])
-def test_until_stops_after_a_stage_and_the_run_goes_on(stage, teacher, tmp_path, finished):
+def test_until_stops_after_a_stage_and_the_run_goes_on(teacher, tmp_path, finished):
     out = tmp_path / "run"
-    assert compress(teacher, out, "--macs", "0.6", "--until", stage) == 0
-    assert not (out / "report.html").exists()
+    made = {
+        "supernet": f"{SEARCH}/supernet/supernet.safetensors",
+        "scores": f"{SEARCH}/scores.safetensors",
+        "architecture": f"students/{NAME}/architecture.json",
+        "student": f"students/{NAME}/pipeline",
+        "metrics": f"students/{NAME}/metrics.json",
+    }
+    for count, stage in enumerate(made, 1):
+        assert compress(teacher, out, "--macs", "0.6", "--until", stage) == 0
+        assert [(out / path).exists() for path in made.values()] == [True] * count + [False] * (
+            len(made) - count
+        )
+        assert not (out / "report.html").exists()
     assert compress(teacher, out, "--macs", "0.6") == 0
     assert_same_student(out, finished)
 
