@@ -55,15 +55,20 @@ GUIDANCE = {"texts": 2.0, "classes": 2.0, "flow": 2.0}
 Shares = dict[str, float]
 
 
+def looked_at(settings: Settings) -> int:
+    """How many samples the verdict is on."""
+    return min(SAMPLES, settings.evaluate.samples)
+
+
 def samples(model: Teacher, condition: Condition, settings: Settings) -> npt.NDArray[np.uint8]:
-    """SAMPLES images, told the rows of the condition in turn."""
+    """Images, told the rows of the condition in turn."""
     how = settings.evaluate
 
     def shows(rows: npt.NDArray[np.int64]) -> Condition:
         return {name: each[torch.from_numpy(rows) % len(each)] for name, each in condition.items()}
 
     return model.sample(
-        SAMPLES,
+        looked_at(settings),
         seed=settings.seed,
         sampler=how.sampler,
         steps=how.sampler_steps,
@@ -77,7 +82,7 @@ def samples(model: Teacher, condition: Condition, settings: Settings) -> npt.NDA
 def of_captions(model: Teacher, on: Bench) -> Shares:
     """Shares of images that show what their captions say."""
     told = model.told([words.caption for words in WORDS])
-    asked = [WORDS[index % len(WORDS)] for index in range(SAMPLES)]
+    asked = [WORDS[index % len(WORDS)] for index in range(looked_at(on.settings))]
     return shares_right(asked, samples(model, told, on.settings))
 
 
@@ -105,7 +110,7 @@ def of_digits(model: Teacher, on: Bench) -> Shares:
 
     machine = SVC(gamma=0.001).fit(flat(data.images[data.seen]), labels[data.seen])
     images = samples(model, {CLASSES: torch.arange(10)}, on.settings)
-    right = machine.predict(flat(images)) == np.arange(SAMPLES) % 10
+    right = machine.predict(flat(images)) == np.arange(looked_at(on.settings)) % 10
     held_out = machine.score(flat(data.images[data.held_out]), labels[data.held_out])
     return {"kind": float(right.mean()), "kind of held-out images": float(held_out)}
 
@@ -122,7 +127,7 @@ VERDICTS: dict[str, Callable[[Teacher, Bench], Shares]] = {
 def coded(on: Bench) -> Shares:
     """The verdict on drawings that went through the autoencoder: no denoiser can do better."""
     rng = np.random.default_rng(0)
-    asked = [WORDS[index % len(WORDS)] for index in range(SAMPLES)]
+    asked = [WORDS[index % len(WORDS)] for index in range(looked_at(on.settings))]
     images = np.stack([drawn(words, rng) for words in asked]).transpose(0, 3, 1, 2)
     made = on.teacher.decode(on.teacher.encode(to_float(images)))
     return shares_right(asked, to_uint8(made))

@@ -1,14 +1,17 @@
 """A tiny teacher with data and space, for tests of the engine."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from diffnas import trunk
 from diffnas.data import Data
 from diffnas.families import Family, Teacher, unet2d, unet2d_condition
+from diffnas.measure import denoising
 from diffnas.settings import SpaceSettings
 from diffnas.space import make_space
 from diffnas.student.modeling import trunk_groups
@@ -19,6 +22,15 @@ from tests.models import tiny_inpainting, tiny_pipeline
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU's memory or clock")
 
 SMALL_SPACE = SpaceSettings(resnet_widths=(0.5,), attention_heads=(0.5, 0.0), conv_min_share=0.0)
+
+
+@contextmanager
+def few_draws() -> Iterator[None]:
+    """Losses and importance over fewer draws: with all, they would be most of a run's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(denoising, "DRAWS", 128)
+        patch.setattr(trunk, "IMAGES", 64)
+        yield
 
 
 def tiny_teacher(seed: int = 0, **overrides: Any) -> Teacher:

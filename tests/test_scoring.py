@@ -17,7 +17,7 @@ SEARCHED = SETTINGS.model_copy(update={"enumerate": 90, "evaluations": 25})
 
 @cache
 def supernet():
-    return tiny_supernet(layers_per_block=2)
+    return tiny_supernet()
 
 
 def table(settings=SETTINGS, seed=0, **arguments):

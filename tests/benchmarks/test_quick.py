@@ -10,6 +10,8 @@ from unittest import mock
 
 import pytest
 
+from tests.engine import few_draws
+
 ROOT = Path(__file__).parents[2]
 
 RIVALS = ["--rows", "diffnas", "control", "deep-cache"]
@@ -33,6 +35,12 @@ ROWS = {
     ),
 }
 """Under which key of its results a benchmark has which rows."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fewer():
+    with few_draws():
+        yield
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

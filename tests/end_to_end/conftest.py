@@ -5,18 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from diffnas import trunk
-from diffnas.measure import denoising
 from tests.end_to_end.runs import compress
+from tests.engine import few_draws
 from tests.models import tiny_pipeline
 
 
 @pytest.fixture(scope="session", autouse=True)
-def few_draws():
-    """Losses and importance over fewer draws: with all, they would be most of a run's time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(denoising, "DRAWS", 128)
-        patch.setattr(trunk, "IMAGES", 64)
+def fewer():
+    """For all tests from here on: what is finished once is shared."""
+    with few_draws():
         yield
 
 
