@@ -26,7 +26,7 @@ from typing import Any
 from compute import compression, step_macs
 from points import point, row
 from protocol import COLUMNS, arguments, assignments, spread, value
-from rivals import OutOfReachError, cached, pruned, stock
+from rivals import OutOfReachError, cached, folded, pruned, stock
 from torch import nn
 from trained import ALONE, Bench, bench, trained_row
 
@@ -85,13 +85,14 @@ Row = dict[str, Any]
 
 
 def fewer_steps(on: Bench, macs: float) -> list[tuple[nn.Module, float, EvaluateSettings]]:
-    """The teacher with a share of the sampler's steps."""
-    settings = on.settings.evaluate
-    steps = int(macs * settings.sampler_steps)
+    """The teacher, its upsamplers folded, with as many of the sampler's steps as that leaves."""
+    settings, model = on.settings.evaluate, folded(copy.deepcopy(on.teacher.denoiser))
+    of_a_step = on.costs(model)[0] / on.costs(on.teacher.denoiser)[0] / settings.sampler_steps
+    steps = int(macs / of_a_step)
     if steps == 0:
         return []
     fewer = settings.model_copy(update={"sampler_steps": steps})
-    return [(on.teacher.denoiser, steps / settings.sampler_steps, fewer)]
+    return [(model, steps * of_a_step, fewer)]
 
 
 def deep_cache(on: Bench, macs: float) -> list[tuple[nn.Module, float, EvaluateSettings]]:
@@ -161,7 +162,9 @@ def untrained(name: str, on: Bench, args: argparse.Namespace, progress: Progress
         quality = quality_row(replace(on.teacher, denoiser=model), on.data, how, progress)
         kept = {key: value(quality[key]) for key in COLUMNS if key != "denoising_loss"}
         setting = {key: getattr(model, key) for key in ("every", "outer") if hasattr(model, key)}
-        found.append({"macs": round(average, 4), "params": 1.0, "steps": 0, **kept, **setting})
+        params = on.costs(model)[1] / on.costs(on.teacher.denoiser)[1]
+        costs = {"macs": round(average, 4), "params": round(params, 4), "steps": 0}
+        found.append({**costs, **kept, **setting})
     if not found:
         raise OutOfReachError(f"cannot reach {args.macs} of the MACs")
     best = min(found, key=lambda each: each["frechet_distance"])

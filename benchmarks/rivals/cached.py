@@ -7,6 +7,7 @@ of the MACs over a sampling's steps.
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 from typing import Any
@@ -16,7 +17,7 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
 
 from diffnas.families import Teacher
-from rivals import macs_of
+from rivals import folded, macs_of
 
 
 class DeepCache(nn.Module):
@@ -97,14 +98,16 @@ def deep_caches(teacher: Teacher, macs: float, steps: int) -> list[tuple[DeepCac
     """For every number of outer layers the setting that sleeps least within ``macs``.
 
     Each with the average of its MACs. ``steps``: sampling steps, of which the first is whole.
+    Upsamplers are folded.
     """
-    unet: Any = teacher.denoiser
-    whole, found = macs_of(teacher, unet), []
+    unet: Any = folded(copy.deepcopy(teacher.denoiser))
+    teachers, found = macs_of(teacher, teacher.denoiser), []
+    whole = macs_of(teacher, unet) / teachers
     for outer in range(len(unet.down_blocks[0].resnets) + 1):
         for every in range(2, steps + 1):
             model = DeepCache(unet, every, outer)
             share = math.ceil(steps / every) / steps
-            average = share + (1 - share) * outer_macs(teacher, model) / whole
+            average = share * whole + (1 - share) * outer_macs(teacher, model) / teachers
             if average <= macs:
                 found.append((model, average))
                 break

@@ -1,14 +1,17 @@
 import copy
 from dataclasses import replace
 
+import compare
 import pytest
 import torch
 from rivals import OutOfReachError, folded, macs_of, pruned, stock
 from rivals.cached import DeepCache, deep_caches
+from trained import Bench
 
 from diffnas.data import Data, load_data
 from diffnas.families import Teacher
 from diffnas.families.unet2d import FAMILY
+from diffnas.settings import EvaluateSettings, Settings
 from diffnas.student.modeling import FoldedUpsample2D
 from tests.models import tiny_pipeline
 
@@ -122,9 +125,19 @@ def test_deep_caches_keep_their_average_macs_within_the_budget(teacher):
     found = deep_caches(teacher, 0.5, 20)
     assert [model.outer for model, _ in found] == [0, 1, 2]
     for model, average in found:
-        whole, least = teacher.denoiser, []
-        hook = whole.mid_block.register_forward_hook(lambda *_, seen=least: seen.append(1))
+        least = []
+        model.unet.mid_block.register_forward_hook(lambda *_, seen=least: seen.append(1))
         for time in range(1000, 0, -50):
             output(model, teacher, time)
-        hook.remove()
         assert len(least) / 20 < average <= 0.5
+
+
+def test_deep_cache_and_fewer_steps_gain_from_folded_upsamplers_as_a_student_does(teacher, data):
+    on = Bench(teacher, data, Settings(evaluate=EvaluateSettings(sampler_steps=20)))
+    ((model, average, how),) = compare.fewer_steps(on, 0.5)
+    of_a_step = macs_of(teacher, model) / macs_of(teacher, teacher.denoiser)
+    assert of_a_step < 1
+    assert average == pytest.approx(how.sampler_steps * of_a_step / 20)
+    assert average <= 0.5 < average + of_a_step / 20
+    for cached, _ in deep_caches(teacher, 0.5, 20):
+        assert any(isinstance(layer, FoldedUpsample2D) for layer in cached.unet.modules())
