@@ -97,6 +97,11 @@ def test_a_folder_without_scores_says_how_to_get_them(run, capsys):
     assert "no run folder; name the --out of a 'diffnas compress'" in capsys.readouterr().err
 
 
+def test_a_rule_that_nobody_knows_is_told_before_scores_are_missed(tmp_path, capsys):
+    assert main(["front", str(tmp_path), "--rule", "foo"]) == 2
+    assert "--rule foo: unknown" in capsys.readouterr().err
+
+
 def test_it_is_of_the_last_search_alone(run):
     first, again = run / "trunk-3" / "scores.safetensors", run / "trunk-2" / "scores.safetensors"
     for file, search in ((first, "before"), (again, "last")):

@@ -13,7 +13,7 @@ from diffnas import score_table
 from diffnas.architecture import Architecture, Cost, Scores
 from diffnas.budget import Amount, Budget
 from diffnas.errors import UserError
-from diffnas.select import select
+from diffnas.select import check_rule, select
 from diffnas.select.table import make_table
 from diffnas.settings import DEFAULT_RULE, saved_settings
 from diffnas.trunk_width import aimed_at
@@ -65,6 +65,7 @@ def front(
     """
     if metric not in METRICS:
         raise UserError(f"--metric {metric}: unknown; one of {', '.join(METRICS)}")
+    check_rule(rule)
     if points < 2:
         raise UserError(f"--points {points}: a front needs 2 or more")
     tables = read_scores(Path(run))
