@@ -1,6 +1,7 @@
 """How much of a block's true front the search inside a block finds, where the truth is known.
 
-    diffnas compress digits --data digits --macs 0.5 --until scores --out runs/digits
+    diffnas compress digits --data digits --macs 0.5 --set score.by=block --until scores \
+        --out runs/digits
     python benchmarks/block_search.py runs/digits
 
 For every block of a run whose score table has all subnets: the search looks up losses in that
@@ -86,6 +87,8 @@ def main() -> None:
                 f"{row['search']['mean']:.3f} (least {row['search']['least']:.3f}) of the "
                 f"hypervolume; at random {row['random']['mean']:.3f}"
             )
+    if not found:
+        parser.error(f"{args.run}: no block whose table is whole; was it with score.by=block?")
     write_json(args.results / "block_search.json", {"seeds": args.seeds, "blocks": found})
 
 

@@ -19,7 +19,9 @@ from statistics import mean
 import numpy as np
 import torch
 from diffusers import DDPMPipeline
+from timing import RESULTS
 
+from diffnas.checkpoint import write_json
 from diffnas.data import load_data
 from diffnas.families.sampling import sample_images
 from diffnas.measure.quality import quality
@@ -59,14 +61,15 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path, default="src/diffnas/assets/digits")
     parser.add_argument("--count", type=int, default=2048)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--out", type=Path, default="benchmarks/results/choose_sampler.json")
+    parser.add_argument("--rows", type=int, default=len(ROWS), help="so many, the cheapest")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(1)
     pipeline = DDPMPipeline.from_pretrained(args.teacher)
     data = load_data("digits", size=(8, 8), channels=1)
     held_out = data.images[data.held_out]
     rows = []
-    for sampler, steps in ROWS:
+    for sampler, steps in ROWS[-args.rows :]:
         values = []
         for seed in range(args.seeds):
             images = sample(pipeline, sampler, steps, args.count, seed)
@@ -81,8 +84,7 @@ def main() -> None:
         "reference": "held-out digits",
         "rows": rows,
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(args.results / "choose_sampler.json", report)
 
 
 if __name__ == "__main__":

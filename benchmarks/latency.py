@@ -36,6 +36,7 @@ from untrained import as_teacher, cifar_unet, noise, small_unet
 
 from diffnas.architecture import Architecture, BlockScores, Scores, SlotSpace, Space
 from diffnas.budget import parse_budget
+from diffnas.checkpoint import write_json
 from diffnas.families import Teacher
 from diffnas.families.unet2d import FAMILY
 from diffnas.measure.latency import latency_ms
@@ -222,7 +223,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=list(DTYPES), default="fp32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--quick", action="store_true", help="a small UNet, two rounds")
-    parser.add_argument("--results", type=Path, default=RESULTS / "latency.json")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.unet = small_unet if args.quick else cifar_unet
@@ -230,8 +231,7 @@ def main() -> None:
     about = {**machine(args.device), "precision": args.precision, "rounds": args.rounds}
     report: dict[str, Any] = {"about": about, **first_table(args), "options": second_table(args)}
     show(report, args.batches)
-    args.results.parent.mkdir(parents=True, exist_ok=True)
-    args.results.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(args.results / "latency.json", report)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ Mark: 1.15 over the floor. Writes benchmarks/results/speed.json.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from timing import RESULTS, machine, span
 from train_patches import small_unet
 from untrained import as_teacher, noise
 
+from diffnas.checkpoint import write_json
 from diffnas.data import load_data
 from diffnas.families.loading import load_teacher
 from diffnas.parallel import single_threaded, workers_for
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--teachers", nargs="+", default=["digits", "colour"])
     parser.add_argument("--parts", nargs="+", default=["step", "scores"])
     parser.add_argument("--quick", action="store_true", help="tiny: to see that it runs")
-    parser.add_argument("--results", type=Path, default=RESULTS / "speed.json")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     if args.quick:
         args.batch_size, args.steps, args.repeats, args.sample, args.subnets = 8, 2, 2, 4, 64
@@ -90,8 +90,7 @@ def main() -> None:
                     supernet, data, batch_size=size, repeats=args.repeats, sample=args.sample
                 )
             report[name]["scores"] = judged(f"{name}: score table", found)
-    args.results.parent.mkdir(parents=True, exist_ok=True)
-    args.results.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(args.results / "speed.json", report)
 
 
 def judged(what: str, row: dict[str, Any]) -> dict[str, Any]:

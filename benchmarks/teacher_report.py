@@ -28,6 +28,7 @@ from diffusers import DDPMPipeline
 from teacher_training import target
 from train_patches import patches
 
+from diffnas.checkpoint import write_json
 from diffnas.data import Data, load_data, to_float
 from diffnas.data.augment import AUGMENTATIONS
 from diffnas.measure.quality import nearest_distance, quality
@@ -145,6 +146,7 @@ def main() -> None:
     parser.add_argument("--sampling-steps", type=int, default=20)
     parser.add_argument("--count", type=int, default=2048)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(1)
     name = "digits" if args.data == "digits" else "patches"
@@ -162,8 +164,7 @@ def main() -> None:
     if args.half is not None:
         report["convergence"] = convergence(report["half"], report["full"])
     print(json.dumps(report, indent=2))
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{name}_teacher.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(args.results / f"{name}_teacher.json", report)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,11 @@
 """Every benchmark has a form of seconds, so that none of them rots. Its figures mean nothing."""
 
-import io
 import json
-import runpy
-import sys
-from contextlib import chdir, redirect_stdout
-from pathlib import Path
-from unittest import mock
 
 import pytest
 
+from tests.benchmarks.scripts import run
 from tests.engine import few_draws
-
-ROOT = Path(__file__).parents[2]
 
 RIVALS = ["--rows", "diffnas", "control", "deep-cache"]
 SCRIPTS = {
@@ -61,15 +54,6 @@ def test_a_rival_that_cannot_reach_the_budget_is_left_out_of_the_table(tmp_path)
     reason = "cannot reach 0.1 of the MACs"
     assert report["rows"] == {}
     assert report["left_out"] == {"fewer steps": reason, "deep-cache": reason}
-
-
-def run(script, *given):
-    """What the script prints, run as by itself but for the seconds that imports take."""
-    told = io.StringIO()
-    words = [script, *map(str, given)]
-    with chdir(ROOT), mock.patch.object(sys, "argv", words), redirect_stdout(told):
-        runpy.run_path(f"benchmarks/{script}.py", run_name="__main__")
-    return told.getvalue()
 
 
 def test_published_models_are_planned_from_their_configs(tmp_path):

@@ -1,0 +1,73 @@
+"""Benchmarks of time, of a teacher and of the search, in their forms of seconds.
+
+That they come to their tables is all that is tested: no figure of theirs decides anything here.
+"""
+
+import json
+
+import pytest
+
+from tests.benchmarks.scripts import run
+from tests.end_to_end.runs import compress
+from tests.models import tiny_pipeline
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A teacher of few options."""
+    tiny_pipeline().save_pretrained(tmp_path / "small")
+    return tmp_path / "small"
+
+
+def table(folder, name):
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def test_latencies_of_students_of_half_the_macs(tmp_path):
+    run("latency", "--quick", "--threads", 1, "--batches", 1, "--results", tmp_path)
+    found = table(tmp_path, "latency")
+    assert list(found["students"]) == ["random 0", "random 1", "random 2", "half inner widths"]
+    assert all(0 < row["macs"] < 1 for row in found["students"].values())
+    assert "upsamplers folded" in found["options"]
+
+
+def test_latencies_that_budgets_foretell(tmp_path):
+    given = ["--limits", 0.8, "--seeds", 0, "--rounds", 1, "--threads", 1]
+    told = run("latency_budget", "--quick", *given, "--results", tmp_path)
+    (row,) = table(tmp_path, "latency_budget")["rows"]
+    assert row["measured"] <= 0.8
+    assert row["off"] == pytest.approx(row["foretold"] / row["again"] - 1, abs=1e-3)
+    assert "of 1 foretold within 10%" in told
+
+
+def test_the_engines_steps_and_tables_beside_their_floors(tmp_path):
+    run("speed", "--quick", "--threads", 1, "--teachers", "digits", "--results", tmp_path)
+    assert {"step", "scores"} <= set(table(tmp_path, "speed")["digits"])
+
+
+def test_quality_against_steps_and_its_picture(small, tmp_path):
+    folders = ["--out", tmp_path / "run", "--results", tmp_path, "--docs", tmp_path]
+    few = ["--set", "space.max_subnets=16", "--set", "score.candidates=4"]
+    run("curve", small, "--quick", "--macs", 0.6, *few, *folders)
+    rows = table(tmp_path, "curve")["rows"]
+    assert [row["steps"] for row in rows] == [2, 4]
+    assert (tmp_path / "curve.svg").read_text().startswith("<?xml")
+
+
+def test_the_search_inside_blocks_beside_whole_tables(small, tmp_path):
+    out, whole = tmp_path / "run", {"score__by": "block"}
+    assert compress(small, out, "--macs", "0.6", "--until", "scores", **whole) == 0
+    run("block_search", out, "--seeds", 1, "--results", tmp_path)
+    blocks = table(tmp_path, "block_search")["blocks"]
+    assert "mid_block" in blocks
+    assert all(0 <= row["search"]["mean"] <= 1 for row in blocks.values())
+    assert blocks["up_blocks.0"]["search"]["mean"] > 0
+
+
+def test_the_first_teacher_is_trained_and_reported_on(tmp_path):
+    run("train_digits", "teacher", "--steps", 2, "--out", tmp_path / "teacher")
+    given = ["--count", 80, "--seeds", 1, "--sampling-steps", 2, "--results", tmp_path]
+    run("teacher_report", "digits", "--full", tmp_path / "teacher", *given)
+    assert table(tmp_path, "digits_teacher")["full"]["frechet_distance"] > 1
+    run("choose_sampler", "--count", 80, "--rows", 1, "--results", tmp_path)
+    assert [row["steps"] for row in table(tmp_path, "choose_sampler")["rows"]] == [10]
