@@ -36,11 +36,14 @@ def compress(
     """Make a smaller diffusion model at par with ``model``; the same call goes on where it stopped.
 
     ``model``: a diffusers pipeline folder, a Hub id or 'digits'; ``data``: a folder of images, a
-    Hub data set id or 'digits'; ``out``: the run folder (``runs/<model's name>``). Budgets are of
-    the denoiser: a share (0.5, '50%') or an amount ('3.1G', '20M', '12ms', '2GiB'); all given must
-    hold, and none given means ``macs=0.5``. ``smallest`` lowers the MACs instead, until quality
+    Hub data set id, 'digits', or 'teacher' for its own samples; ``out``: the run folder
+    (``runs/<model's name>``). Budgets are of the denoiser: a share (0.5, '50%') or an amount
+    ('3.1G', '20M', '12ms', '2GiB'); all given must hold, and none given means ``macs=0.5``.
+    ``tolerance`` instead: each block's error may be so many times that of the teacher's own
+    options. ``smallest`` lowers the MACs instead, until quality
     after retraining no longer holds. ``settings``: nested values ({'retrain': {'steps': 500}}) or a
-    YAML file.
+    YAML file. ``until``: the last stage to run. ``progress``: what hears of the work; without one
+    nothing is shown.
 
     Raises:
         UserError: a value that cannot be used, or a budget out of reach.

@@ -45,7 +45,10 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-_OUT_OF_MEMORY = "out of memory; try a smaller --batch-size, --precision bf16 or another --device"
+_OUT_OF_MEMORY = (
+    "out of memory; try a smaller --batch-size (of what is sampled: evaluate.batch_size), "
+    "--precision bf16 or another --device"
+)
 
 
 def _missing_package(name: str) -> str:

@@ -40,7 +40,8 @@ Tolerance = Annotated[
     str | None,
     typer.Option(
         metavar="S",
-        help="Instead of budgets: each block may lose up to S times its benchmark.",
+        help="Instead of budgets: each block's error may be up to S times that of the "
+        "teacher's own options.",
         rich_help_panel=BUDGETS,
     ),
 ]
