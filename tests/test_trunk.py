@@ -9,7 +9,7 @@ import torch
 
 from diffnas import trunk
 from diffnas.architecture import Architecture
-from diffnas.blocks import capture, tensors
+from diffnas.blocks import Call, capture, tensors
 from diffnas.families import unet2d_condition
 from diffnas.families.batches import training_batch
 from diffnas.losses import block_loss, block_target
@@ -153,6 +153,21 @@ def test_an_output_that_is_also_a_skip_stays_one_tensor():
     _, calls = capture(teacher.denoiser, ["down_blocks.1"], inputs_of(teacher))
     hidden, skips = made.cut(calls)["down_blocks.1"].output
     assert hidden is skips[-1]
+
+
+def test_what_a_left_out_layer_hands_on_is_filled_from_the_teachers_output_in_each_place():
+    teacher = tiny_teacher(layers_per_block=2)
+    made = make_trunk(teacher, first_channels(teacher, 2))
+    _, calls = capture(teacher.denoiser, ["down_blocks.0"], inputs_of(teacher))
+    whole = calls["down_blocks.0"]
+    cut = made.cut(calls)["down_blocks.0"]
+    hidden, (first, _, *rest) = cut.output
+    # The second layer is the identity: it hands on the very tensor that the first one made.
+    output = (hidden, (first, first, *rest))
+    _, skips = made.filled("down_blocks.0", whole, Call(cut.args, cut.kwargs, output))
+    left = torch.tensor([c for c in range(16) if c not in made.kept["down 0"]])
+    for skip, theirs in zip(skips, whole.output[1], strict=True):
+        assert torch.equal(skip[:, left], theirs[:, left])
 
 
 def test_the_least_important_group_goes_first():

@@ -155,7 +155,9 @@ def output_errors(job: Job, net: Supernet, table: Scores, scores_from: str) -> t
     if job.settings.score.by == "block":
         return table, scores_from
     how = job.settings.score.model_dump(include=set(OF_OUTPUT_ERRORS))
-    made_from = fingerprint(scores_from, how)
+    # Those of a narrower trunk were once wrong where a layer of a UNet's way down was left out.
+    again = () if net.trunk is None else ("filled place by place",)
+    made_from = fingerprint(scores_from, how, *again)
     measured = partial(effects.output_errors, net, job.data, table=table)
     return _table(job, "output-errors", made_from, measured), made_from
 

@@ -50,13 +50,15 @@ class Trunk:
         """The teacher's outputs of a block, with what its narrowed twin gave where kept."""
         return self._filled(call.output, made.output, self.streams[name].output, {})
 
-    def _filled(self, whole: Any, part: Any, stream: Any, done: dict[int, Tensor]) -> Any:
+    def _filled(self, whole: Any, part: Any, stream: Any, done: dict[Any, Tensor]) -> Any:
         if isinstance(whole, Tensor):
             if stream is None:
                 return part
-            if id(part) not in done:
-                done[id(part)] = whole.index_copy(1, self.kept[stream], part)
-            return done[id(part)]
+            # Of both: a left-out layer hands on one tensor in two places of the teacher's.
+            key = id(whole), id(part)
+            if key not in done:
+                done[key] = whole.index_copy(1, self.kept[stream], part)
+            return done[key]
         if isinstance(whole, Mapping):
             return {
                 key: self._filled(each, part[key], stream[key], done) for key, each in whole.items()
