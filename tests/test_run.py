@@ -129,6 +129,12 @@ def test_students_from_before_a_setting_was_there_stay_current():
     assert that_counts(RetrainSettings(optimizer="muon"))["optimizer"] == "muon"
 
 
+def test_what_changes_no_weight_is_no_part_of_a_students_name():
+    kept = RetrainSettings(gradient_checkpointing=False)
+    again = RetrainSettings(gradient_checkpointing=True)
+    assert that_counts(again) == that_counts(kept)
+
+
 def test_a_student_of_another_choice_than_the_present_one_is_not_handed_out(tmp_path):
     student = run.Student(tmp_path)
     with pytest.raises(UserError, match="is not made yet; give"):

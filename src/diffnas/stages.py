@@ -30,7 +30,7 @@ from diffnas.scoring import score
 from diffnas.settings import DEFAULT_RULE, RetrainSettings, Settings
 from diffnas.student.modeling import EditedModel
 from diffnas.student.saving import save_pipeline
-from diffnas.student.stock import as_model, stock_class
+from diffnas.student.stock import as_model, as_stock, stock_class
 from diffnas.supernet import Supernet
 from diffnas.supernet_training import checkpoint_of, fit, groups
 from diffnas.trunk import Trunk, kept_channels, make_trunk
@@ -104,7 +104,7 @@ def supernet(job: Job) -> tuple[Supernet, str]:
     made_from = fingerprint(
         job.origin,
         space_to_json(job.space),
-        settings.supernet.model_dump(),
+        settings.supernet.model_dump() | {"groups": 1},  # as many as there are, the same weights
         settings.seed,
         settings.precision,
         # As loaded it is no part of the name: runs from before there was a choice stay current.
@@ -118,6 +118,7 @@ def supernet(job: Job) -> tuple[Supernet, str]:
     if found is not None:
         net.load_state_dict(found)
         return net, made_from
+    count = settings.supernet.groups
     with teaching(job.teacher, settings.teacher_precision):
         seconds = fit(
             net,
@@ -126,7 +127,7 @@ def supernet(job: Job) -> tuple[Supernet, str]:
             seed=settings.seed,
             precision=settings.precision,
             checkpoint=checkpoint,
-            fingerprint=made_from,
+            fingerprint=made_from if count == 1 else fingerprint(made_from, count),
             progress=job.progress,
         )
     meta = {"format": "1", "fingerprint": made_from, "seconds": f"{seconds:.1f}"}
@@ -255,9 +256,10 @@ def _losses(table: Scores, judged: Scores, name: str, row: int) -> dict[str, flo
 def that_counts(how: RetrainSettings) -> dict[str, Any]:
     """What of retraining's settings names a student.
 
-    Not those of :data:`LATER` as all students were made before, so that these stay current.
+    Not those of :data:`LATER` as all students were made before, so that these stay current; nor
+    whether activations are kept, which changes no weight.
     """
-    given = how.model_dump()
+    given = how.model_dump() | {"gradient_checkpointing": False}
     return {key: each for key, each in given.items() if (key, each) not in LATER.items()}
 
 
@@ -296,6 +298,7 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
             log={"student": job.student.name},
         )
     note.unlink(missing_ok=True)  # of whatever student was there
+    model = as_stock(model, stock_class(job.teacher.denoiser))
     card = model_card(chosen, own_class=isinstance(model, EditedModel))
     save_pipeline(_pipeline(job.teacher, model), folder, card)
     content = {
@@ -318,10 +321,14 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
 
 
 def _initial(job: Job, net: Supernet, chosen: Mapping[str, Any]) -> Any:
-    """The student before retraining, with the supernet's weights or fresh ones."""
+    """The student before retraining, with the supernet's weights or fresh ones.
+
+    Its blocks are compared with the teacher's, which a stock class's may not be: of a level that
+    lost a layer they hand on one tensor less.
+    """
     teacher: Any = job.teacher.denoiser
-    built = net.build(Architecture(chosen["blocks"]))
-    model = as_model(teacher.config, chosen["edits"], built.state_dict(), stock_class(teacher))
+    built = net.build(Architecture(chosen["blocks"])).state_dict()
+    model = as_model(teacher.config, chosen["edits"], built, stock_class(teacher), edited=True)
     if job.settings.retrain.init == "fresh":
         fresh_weights(model, job.settings.seed)
     expected = Cost(**chosen["cost"]).params

@@ -159,6 +159,12 @@ def test_a_latency_budget_is_measured_on_this_device(run, teacher):
     assert (run / "students" / "latency-100s" / "architecture.json").exists()
 
 
+def test_groups_of_blocks_train_the_same_supernet_which_is_not_made_again(run, teacher, capsys):
+    groups = ["--set", "supernet.groups=2", "--set", "retrain.gradient_checkpointing=true"]
+    assert compress(teacher, run, "--macs", "0.6", *groups) == 0
+    assert "again" not in capsys.readouterr().err
+
+
 def test_changed_settings_redo_the_stages_they_touch_and_say_so(run, teacher, capsys):
     before = times(run, *SEARCHED)
     old = weights(run)

@@ -241,3 +241,14 @@ def test_the_stock_space_needs_no_code_of_anyones(teacher, tmp_path, capsys):
     assert_samples(pipeline)
     assert_within(pipeline.unet, tiny_unet(), macs=0.9)
     subprocess.run([sys.executable, "-c", WITHOUT_DIFFNAS, str(folder)], check=True)
+
+
+def test_a_stock_student_of_fewer_layers_is_retrained_beside_its_teachers_blocks(tmp_path, capsys):
+    two = tmp_path / "two"
+    tiny_pipeline(layers_per_block=2).save_pretrained(two)
+    status = compress(two, tmp_path / "run", "--macs", "0.6", "--space", "stock")
+    assert status == 0, capsys.readouterr().err
+    pipeline = loaded(student(tmp_path / "run"))
+    assert type(pipeline.unet) is UNet2DModel
+    assert pipeline.unet.config.layers_per_block != 2
+    assert_within(pipeline.unet, tiny_unet(layers_per_block=2), macs=0.6)

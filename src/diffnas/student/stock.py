@@ -22,11 +22,14 @@ def as_model(
     edits: Edits,
     state_dict: Mapping[str, Tensor],
     kind: Any = UNet2DModel,
+    *,
+    edited: bool = False,
 ) -> Any:
     """The edited denoiser, in eval mode, with those weights, on their device and in their dtype.
 
     ``kind``: the teacher's :func:`stock_class`, and the student's where :func:`stock_config` finds
-    a config; else it is our class of that kind. A teacher that is itself a student brings its own
+    a config, unless it is to be ``edited`` all the same; else it is our class of that kind, whose
+    blocks take and give what the teacher's do. A teacher that is itself a student brings its own
     edits.
 
     Raises:
@@ -35,19 +38,29 @@ def as_model(
     config = _public(teacher_denoiser_config)
     edits = merged(config.pop("edits", None) or {}, edits)
     config.pop("edits_format", None)
-    stock = stock_config(config, edits, kind)
+    stock = None if edited else stock_config(config, edits, kind)
     if stock is not None:
         model = kind.from_config(stock)
         state_dict = {name_in_stock(name, edits): each for name, each in state_dict.items()}
     else:
-        edited: Any = next(each for each in EDITED_MODELS if issubclass(each, kind))
-        model = edited.from_config(config, edits=edits)
+        ours: Any = next(each for each in EDITED_MODELS if issubclass(each, kind))
+        model = ours.from_config(config, edits=edits)
     weight = next(value for value in state_dict.values() if torch.is_floating_point(value))
     model = model.to(weight.device)
     if weight.dtype != model.dtype:  # diffusers warns of every cast
         model = model.to(weight.dtype)
     model.load_state_dict(state_dict)
     return model.eval()
+
+
+def as_stock(model: EditedModel, kind: Any) -> Any:
+    """The same denoiser of the stock class, where a stock config can say it; else as it is."""
+    config = _public(model.config)
+    edits = config.pop("edits", None) or {}
+    config.pop("edits_format", None)
+    if stock_config(config, edits, kind) is None:
+        return model
+    return as_model(model.config, {}, model.state_dict(), kind)
 
 
 def merged(own: Edits, new: Edits) -> dict[str, dict[str, Any]]:
