@@ -1,9 +1,11 @@
+import weakref
+
 import numpy as np
 import pytest
 
 from diffnas.data import load_data
 from diffnas.errors import UserError
-from diffnas.measure.quality import nearest_distance, quality
+from diffnas.measure.quality import extract, nearest_distance, quality
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,24 @@ def test_changed_reference_is_not_taken_from_the_cache(digits):
     before = quality(seen, reference, "digits")
     reference //= 2
     assert quality(seen, reference, "digits") != before
+
+
+def test_of_references_only_the_features_are_kept(digits, monkeypatch):
+    seen, held_out = digits
+    counts = []
+
+    def counted(images, *how):
+        counts.append(len(images))
+        return extract(images, *how)
+
+    monkeypatch.setattr("diffnas.measure.quality.extract", counted)
+    reference = 255 - held_out[:80]  # asked for nowhere else
+    freed = weakref.ref(reference)
+    expected = quality(seen, reference, "digits")
+    del reference
+    assert freed() is None
+    assert quality(seen, 255 - held_out[:80], "digits") == expected
+    assert counts == [80, len(seen), len(seen)]
 
 
 def test_too_few_images_are_refused_with_a_remedy(digits):

@@ -22,6 +22,7 @@ from diffnas.measure import features as extractors
 CHUNK = 256  # images at a time
 KERNEL_SUBSETS = 50
 KERNEL_SUBSET_SIZE = 1000
+KNOWN_REFERENCES = 8  # sets of them whose features are kept
 
 
 def quality(
@@ -42,7 +43,7 @@ def quality(
                 f"quality: {count} {name} images are too few for {words}; "
                 f"use at least {least} or other features"
             )
-    real = _reference_features(_Images(reference), features, device)
+    real = _reference_features(reference, features, device)
     fake = extract(generated, features, device)
     # The metrics get features instead of images, so that each image is looked at once.
     given = _Given(real.shape[1])
@@ -108,24 +109,17 @@ def _extractor(features: str) -> nn.Module:
     return extractor.double()
 
 
-class _Images:
-    """An array that hashes by content, so that reference features are computed once."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
-        content = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
-        self.key = (array.shape, content)
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Images) and self.key == other.key
+_known: dict[tuple[object, ...], Tensor] = {}
+"""Features of the references last looked at: of these only, as the images would fill the memory."""
 
 
-@lru_cache(maxsize=8)
-def _reference_features(images: _Images, features: str, device: str) -> Tensor:
-    return extract(images.array, features, device)
+def _reference_features(images: np.ndarray, features: str, device: str) -> Tensor:
+    content = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
+    key = (images.shape, content, features, device)
+    _known[key] = _known.pop(key) if key in _known else extract(images, features, device)
+    if len(_known) > KNOWN_REFERENCES:
+        del _known[next(iter(_known))]  # the one not asked for the longest
+    return _known[key]
 
 
 class _Given(extractors.Extractor):
