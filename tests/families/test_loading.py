@@ -55,6 +55,13 @@ def test_half_precision_weights_become_single(tmp_path: Path) -> None:
     assert_frozen(load_teacher(str(tmp_path)))
 
 
+def test_text_encoders_stay_in_the_type_of_their_files(tmp_path: Path) -> None:
+    pipeline = tiny_stable_diffusion()
+    pipeline.text_encoder.half()
+    pipeline.save_pretrained(tmp_path)
+    assert load_teacher(str(tmp_path)).pipeline.text_encoder.dtype == torch.float16
+
+
 @pytest.mark.parametrize("trust_remote_code", [False, True])
 def test_a_student_is_a_teacher_too(student: Path, trust_remote_code: bool) -> None:
     teacher = load_teacher(str(student), trust_remote_code=trust_remote_code)

@@ -9,7 +9,7 @@ from diffnas.errors import RunError, UserError
 from diffnas.student import modeling
 from diffnas.student.modeling import DiffNASUNet2DModel
 from diffnas.student.saving import load, save_pipeline
-from tests.models import tiny_pipeline
+from tests.models import tiny_pipeline, tiny_stable_diffusion
 
 EDITS = {
     "down_blocks.0.resnets.0": {"kind": "resnet", "width": 8, "groups": 2, "kernel": 3},
@@ -69,6 +69,16 @@ def test_an_ordinary_pipeline_loads(tmp_path):
     loaded = load(tmp_path)
     assert type(loaded.unet) is UNet2DModel
     assert_same_weights(loaded.unet, saved.unet)
+
+
+def test_a_pipeline_whose_text_encoder_was_stored_in_half_precision_can_be_called(tmp_path):
+    saved = tiny_stable_diffusion()
+    saved.text_encoder.half()
+    saved.save_pretrained(tmp_path)
+    loaded = load(tmp_path)
+    assert loaded.text_encoder.dtype == loaded.unet.dtype == torch.float32
+    images = loaded("a cat", num_inference_steps=2, output_type="np").images
+    assert images.shape == (1, 16, 16, 3)
 
 
 def test_loading_runs_no_code_from_the_folder(folder):

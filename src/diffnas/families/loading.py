@@ -137,7 +137,7 @@ def _load(
     inner = _place(folder, component)
     _check_weights(inner, known.source, variant)
     if inner != folder and variant is None and not trust_remote_code:
-        return saving.load(folder)
+        return saving.load_as_stored(folder)
     given: dict[str, Any] = dict(saving.left_out(index))
     parts = saving.components(index)
     given |= saving.text_encoders(folder, parts, variant)

@@ -36,13 +36,29 @@ def save_pipeline(pipeline: Any, folder: Path, model_card: str | None = None) ->
 
 
 def load(folder: str | Path) -> Any:
-    """The diffusers pipeline in a folder: a saved student's, or any ordinary one.
+    """The diffusers pipeline in a folder, ready to be called: a student's, or any ordinary one.
 
     No code from the folder is run and only safetensors are read: a student's class is this
-    library's own.
+    library's own. All models are of one type, that of the denoiser.
 
     Raises:
         UserError: the folder is no pipeline, is incomplete or damaged, or needs its own code.
+    """
+    pipeline = load_as_stored(folder)
+    parts = pipeline.components
+    denoiser = parts.get("unet") or parts.get("transformer")
+    for name, part in parts.items():
+        # Often stored in half precision: what they make of texts would not fit the denoiser.
+        if name.startswith("text_encoder") and part is not None and denoiser is not None:
+            part.to(denoiser.dtype)
+    return pipeline
+
+
+def load_as_stored(folder: str | Path) -> Any:
+    """The pipeline as :func:`load` reads it, but its text encoders are of the type of their files.
+
+    Raises:
+        UserError: as :func:`load`.
     """
     folder = Path(folder)
     index = _read_index(folder)
