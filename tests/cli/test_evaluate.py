@@ -1,15 +1,19 @@
 """``diffnas evaluate`` with measuring itself replaced: what it is given and what it prints."""
 
 import json
+import tempfile
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from diffnas.cli import main
 from diffnas.cli.evaluate import names
+from diffnas.data import decode
+from diffnas.errors import UserError
 
 ROW = {
     "params": 120_000,
@@ -129,6 +133,27 @@ def test_unreadable_images_are_counted(capsys, measured, tmp_path):
 def test_decoding_is_shown(capsys, measured, tmp_path):
     assert of_pictures(tmp_path) == 0
     assert "decode of 196" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("error", "status"), [(None, 0), (UserError, 2), (KeyboardInterrupt, 130)])
+def test_images_are_decoded_into_a_file_that_is_gone_at_the_end(
+    measured, monkeypatch, tmp_path, error, status
+):
+    def measure(_: Any, data: Any, *__: Any, **___: Any) -> Any:
+        assert isinstance(data.images, np.memmap)
+        assert list(kept.glob("*/*.npy"))
+        if error is not None:
+            raise error
+        return {"protocol": PROTOCOL, "rows": {}}
+
+    kept, photos = tmp_path / "kept", tmp_path / "photos"
+    kept.mkdir()
+    photos.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(kept))
+    monkeypatch.setattr(decode, "LARGE", 1)
+    monkeypatch.setattr("diffnas.measure.evaluate.evaluate", measure)
+    assert of_pictures(photos) == status
+    assert not list(kept.iterdir())
 
 
 def test_too_few_images_are_refused_before_they_are_decoded(capsys, measured, tmp_path):

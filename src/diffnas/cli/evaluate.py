@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import PurePath
+from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -113,11 +114,14 @@ def measure(
     shape = common_shape(loaded)
     check_samples(data, shape, settings.evaluate)
     channels, height, width = shape
-    with show_progress() as progress:
+    # Large sets would fill the memory. Where mapped files cannot be removed, they stay.
+    temporary = TemporaryDirectory(prefix="diffnas-", ignore_cleanup_errors=True)
+    with temporary as cache, show_progress() as progress:
         images = load_data(
             data,
             size=(height, width),
             channels=channels,
+            cache=Path(cache),
             progress=progress,
             enough=partial(check_sides, data, settings.evaluate),
             captioned=any(teacher.family.takes_texts for teacher in loaded.values()),
