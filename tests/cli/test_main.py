@@ -40,10 +40,10 @@ def test_help_does_not_wait_for_torch() -> None:
         (KeyboardInterrupt(), 130, "interrupted; a run goes on from here with the same command"),
         (OSError(errno.ENOSPC, "No space left", "/disk/a"), 1, "/disk/a: disk full"),
         (PermissionError(errno.EACCES, "denied", "/disk/a"), 2, "/disk/a: permission denied"),
-        (MemoryError(), 1, "out of memory; try a smaller --batch-size"),
+        (MemoryError(), 1, "out of memory; try a smaller batch (supernet.batch"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "out of memory"),
         (RuntimeError("unable to mmap 9 bytes: Cannot allocate memory (12)"), 1, "out of memory"),
-        (OSError(errno.ENOMEM, "Cannot allocate memory"), 1, "out of memory; try a smaller"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), 1, "out of memory; try a smaller batch"),
         (ModuleNotFoundError("no", name="torch_fidelity"), 2, "install DiffNAS with its extra"),
         (ZeroDivisionError("a\nb"), 1, "ZeroDivisionError: a b (--debug shows where"),
     ],
@@ -54,6 +54,15 @@ def test_every_failure_is_one_line_with_its_status(capsys, monkeypatch, error, s
     told = capsys.readouterr().err
     assert words in told
     assert told.count("\n") == 1
+
+
+def test_what_is_advised_first_when_memory_ran_out_keeps_the_search(capsys, monkeypatch):
+    failing(monkeypatch, MemoryError())
+    assert main(["report", "run"]) == 1
+    first, _, rest = capsys.readouterr().err.partition("another --device")
+    assert "retrain.batch_size" in first
+    assert "--" not in first  # flags are of all stages
+    assert "--batch-size" not in rest
 
 
 def test_debug_lets_the_traceback_through(monkeypatch):

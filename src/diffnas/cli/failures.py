@@ -45,9 +45,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+# Not --batch-size: it would change the supernet too, and the search would be made anew.
 _OUT_OF_MEMORY = (
-    "out of memory; try a smaller --batch-size (of what is sampled: evaluate.batch_size), "
-    "--precision bf16 or another --device"
+    "out of memory; try a smaller batch (supernet.batch_size, score.batch_size, retrain.batch_size "
+    "or evaluate.batch_size, whichever stage it was), another --device, or --precision bf16, which "
+    "starts over"
 )
 
 
