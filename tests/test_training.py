@@ -100,6 +100,24 @@ def test_checkpoints_are_written_by_the_clock(tmp_path, monkeypatch):
     assert saves == [3, 6, 7]  # every 75 seconds, and the end
 
 
+def test_checkpoints_that_take_long_are_rare(monkeypatch):
+    now, saves = [0.0], []
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+
+    def save(_, done, seconds):
+        saves.append((done, seconds))
+        now[0] += 90
+
+    monkeypatch.setattr(training, "_save", save)
+
+    class Clock(Progress):
+        def update(self, done, **_):
+            now[0] += 100
+
+    run(counting(12, progress=Clock())[0])
+    assert saves == [(1, 100), (11, 1190), (12, 1380)]  # 900 seconds and more after the first one
+
+
 def test_progress_hears_of_every_step_and_of_the_end_even_after_an_error():
     heard = []
 

@@ -18,7 +18,10 @@ FORMAT = "2"
 """Of checkpoints; 1 named the optimizer's part otherwise."""
 
 SAVE_EVERY = 60.0
-"""Seconds between checkpoints: what a killed process loses at most."""
+"""Seconds between checkpoints: what a killed process loses at most, where saves are quick."""
+
+SLOW = 6.0
+"""Seconds of a save from which on saves are rarer: they take a tenth of the time at most."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ def run(loop: Loop) -> float:
     """Take all steps, from the last checkpoint on if there is one.
 
     A step returns its figures; the numbers among them are shown. The checkpoint is written every
-    minute and at the end. An interrupt writes none: the step it stops may have moved some weights.
+    minute, or more rarely where that takes long (:data:`SLOW`), and at the end. An interrupt writes
+    none: the step it stops may have moved some weights.
     Returns the seconds that the steps took, those before a resume included.
     """
     done, before = _resume(loop)
@@ -58,6 +62,7 @@ def run(loop: Loop) -> float:
     loop.progress.start(loop.stage, loop.steps, done)
     loop.log(after=done)  # what the log has of later steps is of a training that this one replaces
     began = saved = time.monotonic()
+    pause = SAVE_EVERY
     try:
         for step in range(done, loop.steps):
             figures = loop.step(step)
@@ -66,9 +71,10 @@ def run(loop: Loop) -> float:
             loop.progress.update(done, **shown)
             if done % log_every == 0 or done == loop.steps:
                 loop.log(step=done, **figures)
-            if time.monotonic() - saved > SAVE_EVERY:
+            if (now := time.monotonic()) - saved > pause:
+                _save(loop, done, before + now - began)
                 saved = time.monotonic()
-                _save(loop, done, before + saved - began)
+                pause = SAVE_EVERY * max(1.0, (saved - now) / SLOW)
     finally:
         loop.progress.stop()
     seconds = before + time.monotonic() - began
