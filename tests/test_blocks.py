@@ -116,3 +116,11 @@ nn.GroupNorm(4, 32)(freeze(x)).square().mean().backward()
 def test_freezing_changes_no_value():
     x = torch.randn(2, 3, 5).transpose(1, 2).reshape(2, 5, 3, 1)
     assert torch.equal(freeze(x), x)
+
+
+def test_half_precision_stays_only_under_an_autocast_in_the_same():
+    x = torch.ones(2, dtype=torch.bfloat16)
+    assert freeze(x).dtype == torch.float32
+    for kind, frozen in ((torch.bfloat16, torch.bfloat16), (torch.float16, torch.float32)):
+        with torch.autocast("cpu", kind):
+            assert freeze(x).dtype == frozen

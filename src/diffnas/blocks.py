@@ -67,19 +67,21 @@ def _mapped(function: Callable[[Tensor], Tensor], node: Any, done: dict[int, Ten
 
 
 def freeze(tree: T) -> T:
-    """Detached, laid out channels first, and in float32 where no autocast is on.
+    """Detached, laid out channels first, and in float32 unless autocast is on in its precision.
 
     torch's CPU GroupNorm backward crashes on a channels-last input that needs no gradient, and
-    diffusers' attention hands such tensors on. Without autocast only a frozen teacher is in half
-    precision; what is trained on its calls is not.
+    diffusers' attention hands such tensors on. Only a frozen teacher may be in another half
+    precision than autocast; what is trained on its calls is not, and autocast refuses to mix them.
     """
     return map_tensors(_frozen, tree)
 
 
 def _frozen(tensor: Tensor) -> Tensor:
     tensor = tensor.detach().contiguous()
-    if tensor.dtype == torch.bfloat16 and not torch.is_autocast_enabled(tensor.device.type):
-        tensor = tensor.float()
+    if tensor.dtype == torch.bfloat16:
+        kind = tensor.device.type
+        mixed = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == tensor.dtype
+        tensor = tensor if mixed else tensor.float()
     # At 1 x 1 pixels both layouts count as contiguous; a copy has the strides of channels first.
     if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
         tensor = tensor.clone(memory_format=torch.contiguous_format)

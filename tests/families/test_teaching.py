@@ -107,7 +107,7 @@ def steps(precision, training="fp32"):
     return np.array(found), net.state_dict()
 
 
-@pytest.mark.parametrize("training", ["fp32", "bf16"])
+@pytest.mark.parametrize("training", ["fp32", "bf16", "fp16"])
 def test_a_supernet_has_nearly_the_same_losses_by_it(training):
     (exact, _), (rounded, weights) = steps("fp32", training), steps("bf16", training)
     assert (exact != rounded).all()
