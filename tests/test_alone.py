@@ -1,5 +1,6 @@
 """One command at a time in a run folder."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,3 +38,13 @@ def test_a_second_process_is_refused_until_the_first_has_ended(tmp_path: Path) -
 def test_nothing_is_left_in_the_folder(tmp_path: Path) -> None:
     with alone_in(tmp_path / "run"):
         assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="users without numbers")
+def test_a_user_needs_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    with alone_in(tmp_path / "run"):
+        pass

@@ -2,6 +2,7 @@
 
 import getpass
 import hashlib
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,9 @@ def alone_in(out: Path) -> Iterator[None]:
         UserError: one does.
     """
     # Not in the folder itself, which is not there before there is something to keep.
-    whose = f"{getpass.getuser()} {out.resolve()}"
+    # By number where there are any: not every user of a container has a name.
+    user = os.getuid() if hasattr(os, "getuid") else getpass.getuser()
+    whose = f"{user} {out.resolve()}"
     name = f"diffnas-{hashlib.sha256(whose.encode()).hexdigest()[:16]}.lock"
     lock = FileLock(Path(tempfile.gettempdir()) / name, timeout=0)
     try:
