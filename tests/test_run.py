@@ -160,6 +160,14 @@ def test_a_path_is_a_folder_whatever_it_is_called(
     ]
 
 
+def test_a_run_folder_in_the_home_folder_may_be_written_with_a_tilde(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(run, "compress", lambda _, **given: given["out"])
+    assert diffnas.compress("digits", data="digits", out="~/run") == tmp_path / "run"
+
+
 @pytest.mark.parametrize(("rule", "refused"), [("random", True), ("local", False)])
 def test_a_tolerance_is_the_local_rules(rule: str, refused: bool) -> None:
     budget = parse_budget(tolerance=2.0)

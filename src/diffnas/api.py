@@ -56,7 +56,7 @@ def compress(
         chosen = parse(settings or {})
     else:
         chosen = load_settings(Path(settings))
-    folder = Path(out) if out is not None else Path("runs") / folder_name(str(model))
+    folder = Path("runs") / folder_name(str(model)) if out is None else Path(out).expanduser()
     given: dict[str, Any] = {
         "data": _named(data),
         "out": folder,

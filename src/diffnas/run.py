@@ -221,7 +221,7 @@ def _searched(job: Job, last: int) -> None:
 
 def _check_apart(out: Path, model: str, data: str) -> None:
     """Raise UserError for a run folder whose pictures would join the data, or the model's own."""
-    where, images = out.expanduser().resolve(), Path(data).expanduser()
+    where, images = out.resolve(), Path(data).expanduser()
     named = str(data) in (OWN_SAMPLES, "digits")  # no folders, even if some are called so
     if not named and images.is_dir() and where.is_relative_to(images.resolve()):
         raise UserError(

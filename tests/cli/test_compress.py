@@ -56,6 +56,12 @@ def test_the_built_in_model_brings_its_data_and_its_folder(asked):
     assert asked["budget"].name == "macs-0.5"
 
 
+def test_a_tilde_in_the_run_folder_is_the_home_folder(asked, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert main(["compress", "digits", "--out=~/run"]) == 0
+    assert asked["out"] == tmp_path / "home" / "run"
+
+
 def test_flags_become_settings(asked):
     flags = ["--space", "paper", "--rule", "random", "--max-steps", "9", "--precision", "bf16"]
     assert main(["compress", "a/b", "--data", "photos", "--seed", "4", *flags]) == 0

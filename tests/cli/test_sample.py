@@ -42,6 +42,12 @@ def test_a_grid_is_written_and_its_path_printed(capsys, asked, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]
 
 
+def test_a_tilde_in_its_path_is_the_home_folder(asked, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["sample", "a/pipeline", "--out=~/grid.png", "--count", "4"]) == 0
+    assert (tmp_path / "grid.png").exists()
+
+
 def test_flags_reach_the_sampler(asked, tmp_path):
     flags = ["--sampler", "ddim", "--steps", "7", "--seed", "5", "--variant", "fp16"]
     out = ["--out", str(tmp_path / "grid.png"), "--count", "4", "--device", "cpu"]

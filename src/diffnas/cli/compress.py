@@ -103,6 +103,7 @@ def run_and_show(
 
     Without a budget: the smallest student at par.
     """
+    out = out.expanduser()  # shells leave the ~ of --out=~/runs
     options.check_folder("--out", out)
     # Only now: usage errors must not wait for torch.
     from diffnas.alone import alone_in

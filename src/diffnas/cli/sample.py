@@ -58,6 +58,7 @@ def sample(
         },
     )
     wanted = options.whole_number("--count", count) or 0
+    out = out.expanduser()
     options.check_file("--out", out, ".png")
     # Only now: usage errors must not wait for torch.
     from diffnas.device import resolve_device
