@@ -32,7 +32,7 @@ from diffnas.student.modeling import EditedModel
 from diffnas.student.saving import save_pipeline
 from diffnas.student.stock import as_model, as_stock, stock_class
 from diffnas.supernet import Supernet
-from diffnas.supernet_training import checkpoint_of, fit, groups
+from diffnas.supernet_training import fit
 from diffnas.trunk import Trunk, kept_channels, make_trunk
 
 OF_OUTPUT_ERRORS = ("by", "candidates", "output_images")
@@ -132,8 +132,8 @@ def supernet(job: Job) -> tuple[Supernet, str]:
         )
     meta = {"format": "1", "fingerprint": made_from, "seconds": f"{seconds:.1f}"}
     save_state(file, net.state_dict(), meta)
-    for number in range(len(groups(job.space, settings.supernet.groups))):
-        checkpoint_of(checkpoint, number).unlink(missing_ok=True)
+    for left in folder.glob("checkpoint*.safetensors"):  # also of another number of groups
+        left.unlink()
     return net, made_from
 
 
