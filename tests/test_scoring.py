@@ -68,6 +68,15 @@ def test_a_search_follows_from_the_seed():
     assert any(not np.array_equal(found.choices, other[n].choices) for n, found in once.items())
 
 
+def test_a_search_does_not_hang_on_the_number_of_threads(monkeypatch):
+    longer = SEARCHED.model_copy(update={"batch_size": 2, "evaluations": 70})
+    alone = table(longer)
+    monkeypatch.setattr(scoring, "workers_for", lambda *_: 4)
+    for name, found in table(longer).items():
+        np.testing.assert_array_equal(found.choices, alone[name].choices)
+        np.testing.assert_allclose(found.losses, alone[name].losses, rtol=1e-6)
+
+
 def test_progress_rises_to_its_total():
     class Heard(Progress):
         def start(self, stage, total, done=0):

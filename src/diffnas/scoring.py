@@ -4,6 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,11 +46,11 @@ def score(
     """Block losses of the subnets of every block over a fixed validation batch.
 
     Up to ``settings.enumerate`` subnets of a block, all; of more, those that an evolutionary
-    search over the first parts of the batch looks at, ``settings.evaluations`` at most.
+    search over the first part of the batch looks at, ``settings.evaluations`` at most.
 
     The batch: ``settings.images`` seen images without augmentation (held-out ones are for judging
     only), timesteps spread evenly over the schedule. It is evaluated in parts of
-    ``settings.batch_size``; a loss is the mean over parts, whatever the number of threads.
+    ``settings.batch_size``; a loss is the mean over parts. Nothing hangs on the number of threads.
     With a ``checkpoint`` path the work goes on where an earlier one, with the same fingerprint,
     stopped: after the last block of the last parts.
     """
@@ -68,7 +69,7 @@ def score(
 
     def searching(block: BlockSpace) -> int:
         """Evaluations that find the rows of a block's table, as the progress counts them."""
-        return 0 if enumerated(block, settings) else settings.evaluations * workers
+        return 0 if enumerated(block, settings) else settings.evaluations
 
     work = {block.name: subnets_scored(block, settings) for block in blocks}
     done = sum(len(found.losses[block.name]) * work[block.name] for block in blocks)
@@ -87,13 +88,15 @@ def score(
             own = own[max(0, len(found.losses[block.name]) - first) :]
             if not own:
                 continue
-            losses_of = _losses(supernet.blocks[block.name], own, kind)
+            losses_of = _losses(supernet.blocks[block.name], kind, workers)
             if block.name not in found.choices:
-                shown = OneOfThreads(progress, done, len(own))
-                found.choices[block.name] = _choices(block, losses_of, settings, seed, shown)
+                # On the first part alone: the others at hand are as many as there are threads.
+                on_first = partial(_in_shares, losses_of, own[0], workers)
+                shown = OneOfThreads(progress, done, 1)
+                found.choices[block.name] = _choices(block, on_first, settings, seed, shown)
                 done += searching(block)
-            shown = OneOfThreads(progress, done, len(own))
-            found.losses[block.name] += losses_of(found.choices[block.name], shown)
+            shown, choices = OneOfThreads(progress, done, len(own)), found.choices[block.name]
+            found.losses[block.name] += losses_of([(call, choices) for call in own], shown)
             done += work[block.name] * len(own)
             progress.update(done)
             found.seconds = before + time.monotonic() - began
@@ -144,12 +147,22 @@ def enumerated(block: BlockSpace, settings: ScoreSettings) -> bool:
     return block.only is not None or block.size <= settings.enumerate
 
 
-LossesOf = Callable[[Choices, Progress | None], list[Floats]]
-"""A block's losses of some subnets on each of a few calls."""
+LossesOf = Callable[[list[tuple[Call, Choices]], Progress | None], list[Floats]]
+"""A block's losses: of some subnets on a call, each such pair in a thread of its own."""
+
+
+def _in_shares(losses_of: LossesOf, call: Call, workers: int, choices: Choices) -> Floats:
+    """Losses on one call, of some of the subnets in each thread."""
+    shares = np.array_split(choices, min(workers, len(choices)))
+    return np.concatenate(losses_of([(call, share) for share in shares], None))
 
 
 def _choices(
-    block: BlockSpace, losses_of: LossesOf, settings: ScoreSettings, seed: int, progress: Progress
+    block: BlockSpace,
+    losses_of: Callable[[Choices], Floats],
+    settings: ScoreSettings,
+    seed: int,
+    progress: Progress,
 ) -> Choices:
     """The rows of a block's table: all its subnets, or those that a search looks at."""
     if enumerated(block, settings):
@@ -159,7 +172,7 @@ def _choices(
     def losses(choices: Choices) -> Floats:
         nonlocal seen
         seen += len(choices)
-        found: Floats = np.mean(losses_of(choices, None), axis=0)
+        found = losses_of(choices)
         progress.update(seen)
         return found
 
@@ -171,22 +184,20 @@ def _choices(
     return search(sizes, losses, costs, evaluations=settings.evaluations, seed=seed)
 
 
-def _losses(block: BlockSupernet, calls: list[Call], kind: BlockLoss) -> LossesOf:
+def _losses(block: BlockSupernet, kind: BlockLoss, workers: int) -> LossesOf:
     """In threads on twins: a block runs one subnet at a time."""
-    plain, twins = plain_options(block), [twin(block) for _ in calls]
+    plain, twins = plain_options(block), [twin(block) for _ in range(workers)]
 
-    def losses_of(choices: Choices, progress: Progress | None) -> list[Floats]:
-        shown = [progress, *[None] * (len(calls) - 1)]
-        work = list(zip(twins, calls, shown, strict=True))
-        return thread_map(
-            lambda each: (
-                score_block(
-                    each[0], [each[1]], kind, progress=each[2], plain=plain, choices=choices
-                ).losses
-            ),
-            work,
-            len(calls),
-        )
+    def losses_of(work: list[tuple[Call, Choices]], progress: Progress | None) -> list[Floats]:
+        def losses(number: int) -> Floats:
+            call, choices = work[number]
+            shown = None if number else progress
+            scored = score_block(
+                twins[number], [call], kind, progress=shown, plain=plain, choices=choices
+            )
+            return scored.losses
+
+        return thread_map(losses, range(len(work)), len(work))
 
     return losses_of
 
