@@ -155,11 +155,11 @@ def asked_share(settings: RetrainSettings) -> float:
 
 
 def _output_errors(space: Space, settings: ScoreSettings) -> float:
-    """MACs of the passes that measure them; on average half of the blocks come before the one."""
+    """MACs of the teacher's passes that measure them; on average half of the blocks are known."""
     if settings.by == "block":
         return 0.0
     passes = sum(min(block.size, settings.candidates) for block in space.blocks)
-    return settings.output_images * float(space.base.macs) * passes / 2
+    return settings.output_images * float(space.teacher.macs) * passes / 2
 
 
 def macs_per_second(
