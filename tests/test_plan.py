@@ -199,6 +199,19 @@ def test_the_pass_is_timed_as_latencies_are(configs, steady):
     assert rate == workers * 8 * space.teacher.macs / 2
 
 
+def test_the_pass_that_is_timed_is_not_of_zeros(configs, monkeypatch):
+    made = []
+
+    def latency_ms(calls, **_):
+        made.append(calls["pass"]().sample)
+        return {"pass": 1.0}
+
+    monkeypatch.setattr("diffnas.forecast.hours.latency_ms", latency_ms)
+    plan(configs)
+    assert made[0].isfinite().all()
+    assert made[0].all()
+
+
 @pytest.mark.parametrize(
     ("settings", "share"),
     [

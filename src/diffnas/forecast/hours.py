@@ -1,6 +1,6 @@
 """Hours: MACs of each stage over the rate at which this device does such MACs.
 
-The rate is timed on one forward pass with random weights.
+The rate is timed on one forward pass of noise, with random weights where none are loaded.
 """
 
 from typing import Any
@@ -174,14 +174,17 @@ def macs_per_second(
     module, call, macs = _probe(teacher, space)
     size = int(min(batch_size, max(1, PROBE_MACS // macs)))
 
-    def zeros(tensor: Tensor) -> Tensor:
+    random = torch.Generator(device).manual_seed(0)
+
+    def noise(tensor: Tensor) -> Tensor:
         batched = tensor.ndim > 0 and len(tensor) == 1
         shape = (size, *tensor.shape[1:]) if batched else tensor.shape
-        return torch.zeros(shape, dtype=tensor.dtype, device=device)
+        made = torch.zeros(shape, dtype=tensor.dtype, device=device)
+        return made.uniform_(generator=random) if made.is_floating_point() else made
 
     probe, args, kwargs = (
-        _random_weights(module, device),
-        *map_tensors(zeros, (call.args, call.kwargs)),
+        _random_weights(module, random),
+        *map_tensors(noise, (call.args, call.kwargs)),
     )
     workers = workers_for(device, space.teacher.macs * batch_size)
     calls = {"pass": lambda: probe(*args, **kwargs)}
@@ -229,11 +232,13 @@ def _mean_macs(block: Any) -> float:
     return total
 
 
-def _random_weights(denoiser: nn.Module, device: torch.device) -> nn.Module:
-    """A copy with zeros for weights: timing needs no values."""
+def _random_weights(denoiser: nn.Module, random: torch.Generator) -> nn.Module:
+    """A copy with small random weights, if it has none: GPUs are faster with zeros."""
     if all(not tensor.is_meta for tensor in denoiser.parameters()):
         return denoiser
-    empty = to_meta(denoiser).to_empty(device=device)
-    for tensor in [*empty.parameters(), *empty.buffers()]:
-        nn.init.zeros_(tensor)
+    empty = to_meta(denoiser).to_empty(device=random.device)
+    for buffer in empty.buffers():
+        nn.init.zeros_(buffer)
+    for parameter in empty.parameters():
+        nn.init.uniform_(parameter, -0.02, 0.02, generator=random)
     return empty.eval()
