@@ -233,7 +233,7 @@ def _mean_macs(block: Any) -> float:
 
 
 def _random_weights(denoiser: nn.Module, random: torch.Generator) -> nn.Module:
-    """A copy with small random weights, if it has none: GPUs are faster with zeros."""
+    """A copy with small random weights, if it has none: GPUs may be faster with zeros."""
     if all(not tensor.is_meta for tensor in denoiser.parameters()):
         return denoiser
     empty = to_meta(denoiser).to_empty(device=random.device)
