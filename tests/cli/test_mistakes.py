@@ -135,6 +135,21 @@ def test_a_value_that_ends_in_an_equals_sign_is_not_empty(capsys, command):
     assert " 0: must be a whole number" in mistake(capsys, command)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["plan", "~nobody-here/model"],
+        ["compress", "digits", "--data", "~nobody-here/images"],
+        ["compress", "digits", "--data", "digits", "--out", "~nobody-here/run"],
+        ["sample", "digits", "--out", "~nobody-here/grid.png"],
+    ],
+)
+def test_of_the_home_of_a_user_who_is_not_there(capsys, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)  # where a run folder without a name would be made
+    assert main(command) == 2
+    assert "a path begins with ~ and a name that no user here has" in capsys.readouterr().err
+
+
 def test_of_a_device_that_is_absent(capsys, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)

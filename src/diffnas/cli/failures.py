@@ -36,6 +36,8 @@ def explain(error: BaseException) -> tuple[str, int]:
             return _missing_package(error.name or "?"), MISTAKE
         case OSError():
             return _operating_system(error)
+        case RuntimeError() if str(error) == _NO_HOME:
+            return "a path begins with ~ and a name that no user here has; write it out", MISTAKE
     kind = type(error).__name__
     return f"{kind}: {one_line(error)} (--debug shows where; please report it)", FAILURE
 
@@ -51,6 +53,10 @@ _OUT_OF_MEMORY = (
     "or evaluate.batch_size, whichever stage it was), another --device, or --precision bf16, which "
     "starts over"
 )
+
+
+_NO_HOME = "Could not determine home directory."
+"""What pathlib says of ``~name``, and nothing more."""
 
 
 def _missing_package(name: str) -> str:
