@@ -19,7 +19,9 @@ from diffnas.supernet import Supernet
 from diffnas.trunk import widths
 from tests.models import tiny_inpainting, tiny_pipeline
 
-on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU's memory or clock")
+on_a_gpu = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no CUDA device: what is measured is its memory or clock"
+)
 
 SMALL_SPACE = SpaceSettings(resnet_widths=(0.5,), attention_heads=(0.5, 0.0), conv_min_share=0.0)
 

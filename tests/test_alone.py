@@ -1,6 +1,5 @@
 """One command at a time in a run folder."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +39,6 @@ def test_nothing_is_left_in_the_folder(tmp_path: Path) -> None:
         assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.skipif(not hasattr(os, "getuid"), reason="users without numbers")
 def test_a_user_needs_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def nameless() -> str:
         raise KeyError("getpwuid(): uid not found: 1234")

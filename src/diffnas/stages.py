@@ -118,7 +118,7 @@ def supernet(job: Job) -> tuple[Supernet, str]:
     if found is not None:
         net.load_state_dict(found)
         return net, made_from
-    count = settings.supernet.groups
+    count = settings.supernet.groups  # a group's checkpoint has its own blocks alone
     with teaching(job.teacher, settings.teacher_precision):
         seconds = fit(
             net,

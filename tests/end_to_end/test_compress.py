@@ -7,12 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers import DDPMPipeline, DiffusionPipeline
+from safetensors.torch import load_file
 
 import diffnas
 from diffnas import training
 from diffnas.cli import main
 from diffnas.families.sampling import sample_images
 from tests.end_to_end.runs import SEARCH, compress
+from tests.engine import assert_same
 from tests.models import tiny_pipeline
 
 NAME = "macs-0.6"
@@ -211,6 +213,21 @@ def test_a_training_goes_on_from_its_checkpoint(teacher, finished, tmp_path, mon
     (out / "log.jsonl").unlink()
     assert compress(teacher, out, "--macs", "0.6") == 0
     assert_same_student(out, finished)
+
+
+def test_a_supernet_begun_in_groups_of_blocks_may_be_ended_without(
+    teacher, finished, tmp_path, monkeypatch
+):
+    out = tmp_path / "run"
+    monkeypatch.setattr("diffnas.training.SAVE_EVERY", 0.0)
+    interrupt_at(monkeypatch, "supernet", 2)
+    assert compress(teacher, out, "--macs", "0.6", "--set", "supernet.groups=2") == 130
+    monkeypatch.undo()
+    assert compress(teacher, out, "--macs", "0.6", "--until", "supernet") == 0
+    ours, theirs = (
+        load_file(run / f"{SEARCH}/supernet/supernet.safetensors") for run in (out, finished)
+    )
+    assert_same(ours, theirs)
 
 
 def test_until_stops_after_a_stage_and_the_run_goes_on(teacher, tmp_path, finished):

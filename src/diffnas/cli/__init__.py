@@ -69,9 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILURE
     except (KeyboardInterrupt, typer.Abort):
         return _fail(*explain(KeyboardInterrupt()))
-    # Of any kind, as the caller is a shell: a fault of ours ends in one line too, which asks for a
-    # report; --debug raises it.
-    except Exception as error:
+    except Exception as error:  # a fault of ours ends in one line too, to be reported
         if debug:
             raise
         return _fail(*explain(error))
