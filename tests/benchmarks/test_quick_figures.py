@@ -31,6 +31,13 @@ def test_latencies_of_students_of_half_the_macs(tmp_path):
     assert "upsamplers folded" in found["options"]
 
 
+def test_a_student_beside_its_teacher_in_another_runtime(tmp_path):
+    told = run("exports", "--quick", "--formats", "onnx", "--results", tmp_path)
+    row = table(tmp_path, "exports")["formats"]["onnx"]
+    assert row["student"]["bytes"] < row["teacher"]["bytes"]
+    assert "student: 0.500 of the MACs" in told
+
+
 def test_latencies_that_budgets_foretell(tmp_path, monkeypatch):
     def by_weight(call, _):
         return 1000.0 + sum(each.numel() for each in call.func.parameters())
