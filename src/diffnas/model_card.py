@@ -20,10 +20,11 @@ def model_card(architecture: Mapping[str, Any], *, own_class: bool) -> str:
         for key, label in (("params", "parameters"), ("macs", "MACs"))
     )
     loads = (
-        "`DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`\n"
-        "(its class file travels with it), or with `diffnas.load(folder)` without remote code."
+        "diffusers 0.38 or newer alone:\n"
+        "`DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)` (its class file\n"
+        "travels with it), or with `diffnas.load(folder)` without remote code."
         if own_class
-        else "`DiffusionPipeline.from_pretrained(folder)`."
+        else "diffusers alone: `DiffusionPipeline.from_pretrained(folder)`."
     )
     return f"""---
 library_name: diffusers{base}
@@ -36,5 +37,5 @@ loss ([DiffNAS](https://arxiv.org/abs/2311.04950)).
 |---|---|---|---|
 {rows}
 
-Loads with diffusers alone: {loads}
+Loads with {loads}
 """

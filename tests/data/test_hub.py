@@ -35,6 +35,24 @@ def test_labels_of_words_are_numbered(tmp_path):
     assert load(source, label_column="kind").labels.tolist() == [1, 0, 1]
 
 
+def test_whole_numbers_kept_as_fractions_are_the_labels(tmp_path):
+    source = saved(tmp_path, photo=pictures(3), kind=[3.0, 7.0, 3.0])
+    assert load(source, label_column="kind").labels.tolist() == [3, 7, 3]
+
+
+def test_a_label_that_is_no_number_is_refused(tmp_path):
+    source = saved(tmp_path, photo=pictures(2), kind=[3.0, float("nan")])
+    with pytest.raises(UserError, match="not one value an image"):
+        load(source, label_column="kind")
+
+
+def test_a_table_beside_images_does_not_make_a_data_set_of_their_folder(tmp_path):
+    for number, image in enumerate(pictures(2)):
+        image.save(tmp_path / f"{number}.png")
+    datasets.Dataset.from_dict({"url": ["a", "b"]}).to_parquet(tmp_path / "00000.parquet")
+    assert load(str(tmp_path)).images[:, 0, 0, 0].tolist() == [0, 10]
+
+
 def test_labels_of_words_are_numbered_by_the_whole_column(tmp_path):
     kinds = ["d", "c", "b", "a"] * 5
     photos = [Image.new("L", (8, 8), "abcd".index(kind)) for kind in kinds]

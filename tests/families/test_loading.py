@@ -12,7 +12,7 @@ from diffusers import (
     LDMPipeline,
     UNet2DConditionModel,
 )
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from diffnas.families import Teacher, origin
 from diffnas.families.loading import load_skeleton, load_teacher
@@ -21,8 +21,10 @@ from tests.families.folders import WEIGHTS, edit_json, flatten, refused
 from tests.families.kinds import KINDS, teacher
 from tests.models import (
     tiny_condition_unet,
+    tiny_dit,
     tiny_latent_pipeline,
     tiny_pipeline,
+    tiny_pixart,
     tiny_stable_diffusion,
     tiny_unet,
 )
@@ -136,6 +138,26 @@ def test_a_denoiser_alone_is_the_one_of_the_folder_and_not_another_beside_it(
     assert isinstance(load_skeleton(str(tmp_path)).denoiser, UNet2DConditionModel)
     tiny_condition_unet(cross_attention_dim=16).save_config(tmp_path / "unet")
     assert load_skeleton(str(tmp_path)).denoiser.config.cross_attention_dim == 32
+
+
+@pytest.mark.parametrize("make", [tiny_dit, tiny_pixart])
+def test_a_denoiser_published_under_its_former_class_is_found(make: Any, tmp_path: Path) -> None:
+    make().save_pretrained(tmp_path)
+    edit_json(tmp_path / "model_index.json", transformer=["diffusers", "Transformer2DModel"])
+    edit_json(tmp_path / "transformer" / "config.json", _class_name="Transformer2DModel")
+    kind = type(make().transformer)
+    for load in (load_teacher, load_skeleton):
+        found = load(str(tmp_path))
+        assert type(found.denoiser) is kind
+        assert kind in found.family.classes
+    assert type(load_skeleton(str(tmp_path / "transformer")).denoiser) is kind
+
+
+def test_a_weight_of_published_files_that_no_model_has_is_passed_over(tmp_path: Path) -> None:
+    tiny_pixart().save_pretrained(tmp_path)
+    weights = tmp_path / "transformer" / "diffusion_pytorch_model.safetensors"
+    save_file(load_file(weights) | {"caption_projection.y_embedding": torch.ones(2, 3)}, weights)
+    assert load_teacher(str(tmp_path)).family.name == "pixart"
 
 
 def test_a_students_denoiser_alone_keeps_its_edits(student: Path) -> None:

@@ -166,6 +166,15 @@ def test_an_autoencoder_that_does_not_fit_is_refused(
     assert words in refused(tmp_path, load)
 
 
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+def test_an_autoencoder_of_latents_normalised_by_channel_is_refused(
+    tmp_path: Path, load: Any
+) -> None:
+    tiny_xl().save_pretrained(tmp_path)
+    edit_json(tmp_path / "vae" / "config.json", latents_mean=[1.0] * 4, latents_std=[2.0] * 4)
+    assert "latents_mean and latents_std" in refused(tmp_path, load)
+
+
 def test_a_damaged_autoencoder_is_refused(tmp_path: Path) -> None:
     pipeline = tiny_latent_pipeline()
     pipeline.save_pretrained(tmp_path / "whole")
@@ -191,6 +200,13 @@ def test_a_scheduler_without_usable_noise_is_refused(tmp_path: Path, load: Any) 
     scheduler = diffusers.EDMEulerScheduler()
     DDPMPipeline(unet=tiny_pipeline().unet, scheduler=scheduler).save_pretrained(tmp_path)
     assert "beta schedule" in refused(tmp_path, load)
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+def test_a_denoiser_that_is_told_levels_of_noise_is_refused(tmp_path: Path, load: Any) -> None:
+    scheduler = diffusers.EulerDiscreteScheduler(timestep_type="continuous")
+    DDPMPipeline(unet=tiny_pipeline().unet, scheduler=scheduler).save_pretrained(tmp_path)
+    assert "timestep_type 'continuous'" in refused(tmp_path, load)
 
 
 def test_a_teacher_without_scheduler_is_refused(folder: Path) -> None:

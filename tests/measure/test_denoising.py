@@ -31,6 +31,16 @@ def test_the_denoising_loss_does_not_depend_on_the_batch_size(data: Data) -> Non
     assert one == pytest.approx(other, rel=1e-6)
 
 
+def test_the_denoising_loss_asks_no_device_for_double_precision(
+    data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(_: torch.Tensor) -> torch.Tensor:
+        raise TypeError("Apple's GPUs have no float64")
+
+    monkeypatch.setattr(torch.Tensor, "double", unknown)
+    assert denoising_loss(tiny(), data, 512) > 0
+
+
 def test_the_denoising_loss_is_that_of_the_training_target(data: Data) -> None:
     silent = tiny()
     for parameter in silent.denoiser.conv_out.parameters():

@@ -1,5 +1,6 @@
 """What people do with pipelines in diffusers, done to students."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from diffusers import (
     PipelineQuantizationConfig,
     TorchAoConfig,
 )
+from diffusers.utils import convert_unet_state_dict_to_peft
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torchao.quantization import Int8WeightOnlyConfig, quantize_
@@ -28,6 +30,7 @@ EDITS = {
     "mid_block.attentions.0": {"kind": "skip"},
     "down_blocks.1.attentions.0": {"kind": "transformer", "heads": 2, "width": 32},
 }
+NARROW = {"kind": "resnet", "width": 8, "groups": 2, "kernel": 3}
 ADAPTER = LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights="gaussian")
 
 
@@ -70,10 +73,54 @@ def test_an_adapter_of_layers_that_a_student_lacks_is_refused(tmp_path, path):
         student({path: EDITS[path]}).load_lora_weights(tmp_path)
 
 
+def in_form(form: str) -> dict[str, torch.Tensor]:
+    """An adapter of every query of the teacher's UNet, in a form that diffusers takes."""
+    layers = tiny_condition_unet().named_modules()
+    queries = {path: layer.weight for path, layer in layers if path.endswith("to_q")}
+    found = {}
+    for path, weight in queries.items():
+        rows, columns = weight.shape
+        down, up = torch.zeros(2, columns), torch.zeros(rows, 2)
+        if form == "kohya":
+            name = f"lora_unet_{path.replace('.', '_')}"
+            found |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
+            found[f"{name}.alpha"] = torch.tensor(2.0)
+        elif form == "processors":
+            name = f"unet.{path.removesuffix('to_q')}processor.to_q_lora"
+            found |= {f"{name}.down.weight": down, f"{name}.up.weight": up}
+        else:
+            first, second = torch.zeros(2, 2), torch.zeros(rows // 2, columns // 2)
+            found |= {f"unet.{path}.lokr_w1": first, f"unet.{path}.lokr_w2": second}
+    return found
+
+
+@pytest.mark.parametrize("form", ["kohya", "processors", "kronecker"])
+def test_it_is_refused_in_every_form(form):
+    lacking, kept = {"mid_block.attentions.0": {"kind": "skip"}}, {"mid_block.resnets.0": NARROW}
+    for edits in (lacking, kept):
+        pipeline, adapter = student(edits), in_form(form)
+        load = pipeline.load_lora_weights
+        if form == "kronecker":  # which Stable Diffusion's pipelines do not take themselves
+            load = partial(pipeline.unet.load_lora_adapter, prefix="unet")
+        if edits is lacking:
+            with pytest.raises(ValueError, match="of another architecture"):
+                load(adapter)
+        else:
+            load(adapter)
+
+
+def test_it_is_refused_without_a_prefix():
+    adapter = {
+        name.removeprefix("unet."): value
+        for name, value in convert_unet_state_dict_to_peft(in_form("processors")).items()
+    }
+    with pytest.raises(ValueError, match="of another architecture"):
+        student().unet.load_lora_adapter(adapter, prefix=None)
+
+
 def test_an_adapter_of_layers_that_a_student_kept_loads(tmp_path):
     save_adapter(tiny_stable_diffusion(), tmp_path)
-    narrow = {"kind": "resnet", "width": 8, "groups": 2, "kernel": 3}
-    student({"mid_block.resnets.0": narrow}).load_lora_weights(tmp_path)
+    student({"mid_block.resnets.0": NARROW}).load_lora_weights(tmp_path)
 
 
 def test_an_adapter_of_what_a_product_stands_for_is_refused():

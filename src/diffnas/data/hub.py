@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from diffnas.data.captions import COLUMN
-from diffnas.data.folder import pick
+from diffnas.data.folder import image_files, pick
 from diffnas.data.loaded import Asked, Loaded
 from diffnas.data.streamed import streamed
 from diffnas.errors import UserError
@@ -77,8 +77,9 @@ def load_hub(
 
 def is_saved_dataset(folder: Path) -> bool:
     """Whether `datasets` wrote this folder, or it holds tables instead of image files."""
-    marks = ("dataset_dict.json", "state.json")
-    return any((folder / mark).exists() for mark in marks) or any(folder.rglob("*.parquet"))
+    if any((folder / mark).exists() for mark in ("dataset_dict.json", "state.json")):
+        return True
+    return any(folder.rglob("*.parquet")) and not image_files(folder)
 
 
 def _open(source: str, streamed_rows: int | None = None, cache: Path | None = None) -> Dataset:
@@ -176,10 +177,13 @@ def _labels(values: Any, column: str, *, whole: bool) -> np.ndarray:
     Only of a ``whole`` column are all words known.
     """
     array = np.asarray(values)
-    if array.ndim != 1 or array.dtype == object:
+    fractions = np.issubdtype(array.dtype, np.floating)
+    if array.ndim != 1 or array.dtype == object or (fractions and not np.isfinite(array).all()):
         raise UserError(
             f"data.label_column: {column!r} is not one value an image; name another column"
         )
+    if fractions and (array == array.round()).all():
+        array = array.astype(np.int64)  # as pandas keeps whole numbers once a gap was among them
     if not np.issubdtype(array.dtype, np.integer):
         if not whole:
             raise UserError(

@@ -39,6 +39,11 @@ def unsupported_noise(config: Mapping[str, Any]) -> str | None:
     if config.get("trained_betas") is None and config["beta_schedule"] not in BETA_SCHEDULES:
         known = ", ".join(BETA_SCHEDULES)
         return f"{name} has beta_schedule '{config['beta_schedule']}'; supported are {known}"
+    if config.get("timestep_type", "discrete") != "discrete":
+        return (
+            f"{name} has timestep_type '{config['timestep_type']}', so its denoiser is told levels "
+            "of noise; supported are whole timesteps"
+        )
     if prediction_type(config) not in PREDICTION_TYPES:
         known = ", ".join(PREDICTION_TYPES)
         return f"{name} has prediction_type '{config['prediction_type']}'; supported are {known}"

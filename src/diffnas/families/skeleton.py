@@ -38,6 +38,10 @@ FAMILIES: tuple[Family, ...] = (
     flux2.FAMILY,
 )
 
+RENAMED = {"Transformer2DModel": "transformer"}
+"""Components by a class's former name: DiT and PixArt are published under it, and diffusers makes
+of a config the class that it is called now."""
+
 Index = dict[str, tuple[str, str]]
 """A pipeline's components: name to (library, class)."""
 
@@ -54,26 +58,27 @@ def skeleton(source: Origin) -> Teacher:
     whole = values is not None
     values = values or {}
     index = components(values) if whole else _alone(source)
-    family = _family(source, index)
-    kind = _denoiser_class(source, family.component, index[family.component])
+    component = _component(source, index)
+    kind = _denoiser_class(source, component, index[component])
     # Beside a denoiser alone may lie another, in a folder of the component's name.
     config = (
-        _config(source, family.component, "config.json")
+        _config(source, component, "config.json")
         if whole
         else origin.get_json(source, "config.json")
     )
     if config is None:
         raise UserError(
-            f"model {source.model}: {family.component}/config.json is missing; "
+            f"model {source.model}: {component}/config.json is missing; "
             "copy or download the whole pipeline"
         )
     check_config(config, source.model)
-    what = f"model {source.model}: its {family.component} cannot be made from its config"
+    what = f"model {source.model}: its {component} cannot be made from its config"
     with refusing(what), torch.device("meta"):
         denoiser = kind.from_config(config)
+    family = _family(source, denoiser)
     name = str(values.get("_class_name"))
-    why = _unknown(denoiser, family) or family.supports(denoiser)
-    parts = {family.component: denoiser}
+    why = family.supports(denoiser)
+    parts = {component: denoiser}
     if whole:
         why = (
             why
@@ -98,6 +103,8 @@ def skeleton(source: Origin) -> Teacher:
 def _alone(source: Origin) -> Index:
     """The index of a pipeline that would hold nothing but the denoiser of ``config.json``."""
     name = (origin.get_json(source, "config.json") or {}).get("_class_name")
+    if name in RENAMED:
+        return {RENAMED[name]: ("diffusers", name)}
     for family in FAMILIES:
         for kind in family.classes:
             if kind.__name__ == name:
@@ -108,29 +115,30 @@ def _alone(source: Origin) -> Index:
     )
 
 
-def _family(source: Origin, index: Index) -> Family:
-    """The family of the denoiser's class; of another class, one whose component has that name."""
-    having = [family for family in FAMILIES if family.component in index]
-    for family in having:
-        if index[family.component][1] in {kind.__name__ for kind in family.classes}:
-            return family
-    if having:
-        return having[0]
+def _component(source: Origin, index: Index) -> str:
+    """The name of the denoiser among a pipeline's components."""
+    known = dict.fromkeys(family.component for family in FAMILIES)
+    for component in known:
+        if component in index:
+            return component
     names = ", ".join(f"{name} ({kind})" for name, (_, kind) in index.items()) or "nothing"
-    known = " or ".join(dict.fromkeys(family.component for family in FAMILIES))
     raise UserError(
-        f"model {source.model}: no denoiser that is supported, a component named {known}; "
-        f"the pipeline holds {names}"
+        f"model {source.model}: no denoiser that is supported, a component named "
+        f"{' or '.join(known)}; the pipeline holds {names}"
     )
 
 
-def _unknown(denoiser: nn.Module, family: Family) -> str | None:
-    """Say that no family has this very class; None if this one has it."""
+def _family(source: Origin, denoiser: nn.Module) -> Family:
+    """The family that has this very class, which need not be the one that the index names."""
     # A subclass may compute more than its blocks do, and a student would lose that.
-    if type(denoiser) in family.classes:
-        return None
+    for family in FAMILIES:
+        if type(denoiser) in family.classes:
+            return family
     known = ", ".join(each.classes[0].__name__ for each in FAMILIES)
-    return f"{type(denoiser).__name__} is not supported; supported are {known} denoisers"
+    raise UserError(
+        f"model {source.model}: {type(denoiser).__name__} is not supported; supported are {known} "
+        "denoisers"
+    )
 
 
 def _otherwise(name: str, family: Family) -> str | None:
@@ -240,6 +248,9 @@ def _unfit(channels: int, coder: Any = None) -> str | None:
         )
     if coder.config.in_channels not in (1, 3):
         return f"its autoencoder's images have {coder.config.in_channels} channels, not 1 or 3"
+    if any(coder.config.get(f"latents_{name}") is not None for name in ("mean", "std")):
+        # Some pipelines that could have it go by these entries, some do not.
+        return "its autoencoder has latents_mean and latents_std, which are not supported"
     if (own := autoencoder.latent_channels(coder)) != channels:
         return f"its autoencoder's latents have {own} channels, its denoiser takes {channels}"
     return None

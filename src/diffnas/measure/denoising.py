@@ -37,6 +37,6 @@ def denoising_loss(pipeline: Teacher, data: Data, batch_size: int) -> float:
         for first in range(0, len(rows), batch_size):
             part = noisy.rows(slice(first, first + batch_size))
             predicted = pipeline.family.prediction(pipeline.denoiser(**part.inputs), part.size)
-            total += part.error(predicted, "sum").double().item()
+            total += part.error(predicted, "sum").item()
         count += noisy.target.numel()
     return total / count

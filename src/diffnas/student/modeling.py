@@ -36,6 +36,7 @@ import copy
 import functools
 import hashlib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
@@ -79,6 +80,7 @@ from diffusers.models.transformers.transformer_flux2 import (
     Flux2TransformerBlock,
 )
 from diffusers.models.upsampling import Upsample2D
+from diffusers.utils import convert_unet_state_dict_to_peft
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -632,8 +634,13 @@ class EditedModel(ModelMixin, ConfigMixin):
         config = {key: value for key, value in config_dict.items() if key != "auto_map"}
         return super().extract_init_dict(config, **kwargs)
 
-    def load_lora_adapter(self, adapter: Any, prefix: str = "transformer", **kwargs: Any) -> Any:
+    def load_lora_adapter(
+        self, adapter: Any, prefix: str | None = "transformer", **kwargs: Any
+    ) -> Any:
         """As the parent's, of classes that have it; diffusers would leave out what does not fit.
+
+        Pipelines hand over tensors by name, which are looked at; a folder's or repository's are
+        not.
 
         Raises:
             ValueError: the adapter was trained on layers that this model has not, or has narrower.
@@ -644,31 +651,49 @@ class EditedModel(ModelMixin, ConfigMixin):
         return parent.load_lora_adapter(adapter, prefix=prefix, **kwargs)
 
 
-def _check_adapter(model: nn.Module, adapter: Mapping[str, Tensor], prefix: str) -> None:
-    unfit, layers = [], 0
-    for name, value in adapter.items():
-        path, inward, _ = name.removeprefix(f"{prefix}.").partition(".lora_A.")
-        if not inward or not name.startswith(f"{prefix}."):
-            continue
-        layers += 1
-        try:
-            layer: Any = model.get_submodule(path)
-        except AttributeError:
-            unfit.append(path)
-            continue
-        outward = adapter.get(name.replace(".lora_A.", ".lora_B."))
-        weight = getattr(getattr(layer, "base_layer", layer), "weight", None)
-        if weight is None:  # a product of two layers stands there
-            unfit.append(path)
-            continue
-        rows = weight.shape[0] if outward is None else outward.shape[0]
-        if (weight.shape[0], weight.shape[1]) != (rows, value.shape[1]):
-            unfit.append(path)
+_FACTOR = re.compile(r"\.(lora_A|lokr_w1(?:_a)?)(?:\.|$)")
+"""What follows a layer's path in one of its tensors' names, in peft's form of an adapter."""
+
+
+def _check_adapter(model: nn.Module, adapter: Mapping[str, Tensor], prefix: str | None) -> None:
+    start = "" if prefix is None else f"{prefix}."
+    # Names of older forms become peft's, as in the parent.
+    named: Mapping[str, Tensor] = convert_unet_state_dict_to_peft(
+        {name.removeprefix(start): each for name, each in adapter.items() if name.startswith(start)}
+    )
+    found = {name: match for name in named if (match := _FACTOR.search(name))}
+    unfit = [
+        name[: match.start()]
+        for name, match in found.items()
+        if not _fits(model, name[: match.start()], _sizes(named, name, match[1]))
+    ]
     if unfit:
         raise ValueError(
-            f"this LoRA adapter is of another architecture: {len(unfit)} of {layers} layers are "
-            f"not in this student or are narrower there, e.g. {unfit[0]}; train it on the student"
+            f"this LoRA adapter is of another architecture: {len(unfit)} of {len(found)} layers "
+            f"are not in this student or are narrower there, e.g. {unfit[0]}; train it on the "
+            "student"
         )
+
+
+def _sizes(named: Mapping[str, Tensor], name: str, factor: str) -> tuple[int | None, int | None]:
+    """What a LoRA layer gives and takes; None where nothing is known, as of Kronecker products."""
+    if factor != "lora_A":
+        return None, None
+    outward = named.get(name.replace(".lora_A", ".lora_B"))
+    return None if outward is None else outward.shape[0], named[name].shape[1]
+
+
+def _fits(model: nn.Module, path: str, sizes: tuple[int | None, int | None]) -> bool:
+    # Of Kronecker products, queries, keys and values may be one factor: diffusers joins them first.
+    path = re.sub(r"\.to_(?:added_)?qkv$", "", path) if sizes == (None, None) else path
+    try:
+        layer: Any = model.get_submodule(path)
+    except AttributeError:
+        return False
+    weight = getattr(getattr(layer, "base_layer", layer), "weight", None)
+    if weight is None:  # a product of two layers stands there
+        return sizes == (None, None)
+    return all(size in (None, own) for size, own in zip(sizes, weight.shape, strict=False))
 
 
 def _edited(parent: Any) -> Any:
