@@ -63,77 +63,42 @@ def resolve(
     }
     of_model = f"for {millions:.3g} M parameters"
     of_images = f"for {size[0]} x {size[1]} to denoise" + (f", {images} of them" if images else "")
-    supernet, supernet_reasons = _fill(
-        "supernet",
-        settings.supernet.model_dump(),
+    retrain_steps = settings.retrain.steps or int(steps)
+    decay = min(max(1 - 10 / min(retrain_steps, settings.max_steps or retrain_steps), 0.9), 0.9999)
+    weights, why = _weights(settings.retrain.task_weight, distilled, texts)
+    filled, reasons = _fill(
+        settings,
         {
-            "steps": (int(SUPERNET_SHARE * steps), "a 32nd of the default retraining"),
-            "batch_size": (batch_size, of_images),
-            "learning_rate": (
+            "supernet.steps": (int(SUPERNET_SHARE * steps), "a 32nd of the default retraining"),
+            "supernet.batch_size": (batch_size, of_images),
+            "supernet.learning_rate": (
                 rates["adamw"] / 4,
                 f"{of_model}; a quarter of retraining's: weights are shared",
             ),
-        },
-        settings.max_steps,
-    )
-    score, score_reasons = _fill(
-        "score",
-        settings.score.model_dump(),
-        {"batch_size": (supernet["batch_size"], "as supernet.batch_size")},
-        settings.max_steps,
-    )
-    retrain_steps = settings.retrain.steps or int(steps)
-    decay = min(max(1 - 10 / min(retrain_steps, settings.max_steps or retrain_steps), 0.9), 0.9999)
-    retrain, retrain_reasons = _fill(
-        "retrain",
-        settings.retrain.model_dump(),
-        {
-            "steps": (int(steps), f"{of_model}; grows with their square root"),
-            "batch_size": (batch_size, of_images),
-            "learning_rate": (
+            "score.batch_size": (
+                settings.supernet.batch_size or batch_size,
+                "as supernet.batch_size",
+            ),
+            "retrain.steps": (int(steps), f"{of_model}; grows with their square root"),
+            "retrain.batch_size": (batch_size, of_images),
+            "retrain.learning_rate": (
                 rates[settings.retrain.optimizer],
                 f"{of_model}; falls with their square root",
             ),
-            "ema_decay": (round(decay, 4), "an average over the last tenth of the steps"),
+            "retrain.ema_decay": (round(decay, 4), "an average over the last tenth of the steps"),
+            "data.condition_dropout": (
+                DROPOUT if guidable else 0.0,
+                "so that samples can be guided" if guidable else "",
+            ),
+            **{f"retrain.{name}": (weight, why) for name, weight in weights.items()},
         },
-        settings.max_steps,
     )
-    chosen, why = _weights(settings.retrain.task_weight, distilled, texts)
-    weights, weight_reasons = _fill(
-        "retrain",
-        {key: getattr(settings.retrain, key) for key in chosen},
-        {key: (each, why) for key, each in chosen.items()},
-        settings.max_steps,
-    )
-    if not any(weights.values()):
+    if not (filled.retrain.task_weight or filled.retrain.output_weight):
         raise UserError(
             "retrain.task_weight = 0, retrain.output_weight = 0: retraining has nothing to go by; "
             "raise one of them"
         )
-    retrain |= weights
-    data, data_reasons = _fill(
-        "data",
-        {"condition_dropout": settings.data.condition_dropout},
-        {
-            "condition_dropout": (
-                DROPOUT if guidable else 0.0,
-                "so that samples can be guided" if guidable else "as it is always told",
-            )
-        },
-        settings.max_steps,
-    )
-    filled = settings.model_copy(
-        update={
-            "data": settings.data.model_copy(update=data),
-            "supernet": settings.supernet.model_copy(update=supernet),
-            "score": settings.score.model_copy(update=score),
-            "retrain": settings.retrain.model_copy(update=retrain),
-        }
-    )
-    reasons = supernet_reasons | score_reasons | retrain_reasons
-    if guidable:
-        reasons |= data_reasons
-    return filled, reasons | weight_reasons if why else reasons
+    return filled, reasons
 
 
 def resolve_for(
@@ -187,19 +152,25 @@ def _batch_size(size: tuple[int, int], images: int | None) -> int:
 
 
 def _fill(
-    section: str,
-    given: Mapping[str, Any],
-    defaults: Mapping[str, tuple[float, str]],
-    max_steps: int | None,
-) -> tuple[dict[str, Any], dict[str, str]]:
-    values, reasons = {}, {}
-    for key, (default, reason) in defaults.items():
-        value = given[key]
+    settings: Settings, defaults: Mapping[str, tuple[float, str]]
+) -> tuple[Settings, dict[str, str]]:
+    """The settings with these in their gaps, by dotted name; and why, where that is to be said."""
+    values: dict[str, dict[str, Any]] = {}
+    reasons: dict[str, str] = {}
+    most = settings.max_steps
+    for name, (default, reason) in defaults.items():
+        section, key = name.split(".")
+        value = getattr(getattr(settings, section), key)
         if value is None:
             value = default
-            reasons[f"{section}.{key}"] = f"{default:g}, {reason}"
-        if key == "steps" and max_steps is not None and value > max_steps:
-            value = max_steps
-            reasons[f"{section}.{key}"] = f"{max_steps}, capped by max_steps"
-        values[key] = value
-    return values, reasons
+            if reason:
+                reasons[name] = f"{default:g}, {reason}"
+        if key == "steps" and most is not None and value > most:
+            value = most
+            reasons[name] = f"{most}, capped by max_steps"
+        values.setdefault(section, {})[key] = value
+    sections = {
+        section: getattr(settings, section).model_copy(update=own)
+        for section, own in values.items()
+    }
+    return settings.model_copy(update=sections), reasons
