@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter
 
 FORMAT = 1
 """Version of every JSON file written from here."""
@@ -226,29 +227,7 @@ def space_to_json(space: Space) -> dict[str, Any]:
 
 def space_from_json(values: Mapping[str, Any]) -> Space:
     """The space from :func:`space_to_json`'s values."""
-    kept, of = values.get("trunk", (0, 0))
-    return Space(
-        teacher=Cost(**values["teacher"]),
-        base=Cost(**values.get("base", values["teacher"])),
-        trunk=(kept, of) if (kept, of) != (0, 0) else None,
-        blocks=tuple(
-            BlockSpace(
-                name=block["name"],
-                cost=Cost(**block["cost"]),
-                slots=tuple(
-                    SlotSpace(
-                        path=slot["path"],
-                        kind=slot["kind"],
-                        options=tuple(
-                            Option(option["name"], option["edit"], Cost(**option["cost"]))
-                            for option in slot["options"]
-                        ),
-                    )
-                    for slot in block["slots"]
-                ),
-                only=None if block["only"] is None else tuple(map(tuple, block["only"])),
-                needs=tuple(block["needs"]) if "needs" in block else None,
-            )
-            for block in values["blocks"]
-        ),
-    )
+    return _SPACE.validate_python({"base": values["teacher"], **values})
+
+
+_SPACE = TypeAdapter(Space)
