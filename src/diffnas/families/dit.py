@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from diffusers import DiTTransformer2DModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffnas.families import Family
 from diffnas.families.conditions import CLASSES, Condition
@@ -22,30 +22,28 @@ def supports(denoiser: Any) -> str | None:
     return None
 
 
-def block_names(denoiser: nn.Module) -> list[str]:
+def block_names(denoiser: Any) -> list[str]:
     """One block per transformer layer."""
-    return [f"transformer_blocks.{i}" for i in range(len(_dit(denoiser).transformer_blocks))]
+    return [f"transformer_blocks.{i}" for i in range(len(denoiser.transformer_blocks))]
 
 
-def sample_shape(denoiser: nn.Module) -> tuple[int, int, int]:
+def sample_shape(denoiser: Any) -> tuple[int, int, int]:
     """(C, H, W) of latents."""
-    config = _dit(denoiser).config
+    config = denoiser.config
     return config.in_channels, config.sample_size, config.sample_size
 
 
-def class_count(denoiser: nn.Module) -> int:
+def class_count(denoiser: Any) -> int:
     """How many classes the denoiser takes."""
-    return int(_dit(denoiser).config.num_embeds_ada_norm)
+    return int(denoiser.config.num_embeds_ada_norm)
 
 
-def example_condition(denoiser: nn.Module, batch_size: int, device: torch.device) -> Condition:
+def example_condition(denoiser: Any, batch_size: int, device: torch.device) -> Condition:
     """Of zeros."""
     return {CLASSES: torch.zeros(batch_size, dtype=torch.long, device=device)}
 
 
-def inputs(
-    denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Condition
-) -> dict[str, Any]:
+def inputs(denoiser: Any, noisy: Tensor, timesteps: Tensor, condition: Condition) -> dict[str, Any]:
     """Keyword arguments of a call."""
     return {"hidden_states": noisy, "timestep": timesteps.expand(len(noisy)), **condition}
 
@@ -53,10 +51,6 @@ def inputs(
 def nothing(pipeline: Any) -> Condition:
     """The class after the last one."""
     return {CLASSES: torch.tensor([class_count(pipeline.transformer)])}
-
-
-def _dit(denoiser: nn.Module) -> Any:
-    return denoiser  # untyped: diffusers' configs are
 
 
 FAMILY = Family(

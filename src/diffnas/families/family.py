@@ -72,6 +72,8 @@ class Ports:
 class Family:
     """What DiffNAS must know of a kind of teacher. Each family module makes one.
 
+    To a family's own functions a denoiser is ``Any``: diffusers' configs have no types.
+
     ``component``: the pipeline component that is the denoiser, e.g. ``unet``.
     ``classes``: of the denoiser, the stock one first; no others, as a subclass may compute more.
     ``supports``: a line saying why this denoiser cannot be searched, or None if it can.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import FluxTransformer2DModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffnas.families import Family
 from diffnas.families.conditions import GUIDANCE, Condition, through
@@ -48,24 +48,24 @@ def supports(denoiser: Any) -> str | None:
     return None
 
 
-def block_names(denoiser: nn.Module) -> list[str]:
+def block_names(denoiser: Any) -> list[str]:
     """One block per layer, those of two streams first."""
     lists = ("transformer_blocks", "single_transformer_blocks")
-    return [f"{name}.{i}" for name in lists for i in range(len(getattr(_flux(denoiser), name)))]
+    return [f"{name}.{i}" for name in lists for i in range(len(getattr(denoiser, name)))]
 
 
-def sample_shape(denoiser: nn.Module) -> tuple[int, int, int]:
+def sample_shape(denoiser: Any) -> tuple[int, int, int]:
     """(C, H, W) of latents."""
     size = latent_size(denoiser)
-    return _flux(denoiser).config.in_channels // 4, size, size
+    return denoiser.config.in_channels // 4, size, size
 
 
-def tokens(denoiser: nn.Module) -> int:
+def tokens(denoiser: Any) -> int:
     """Squares of 2 by 2 latents."""
     return (latent_size(denoiser) // 2) ** 2
 
 
-def mu(denoiser: nn.Module, config: Mapping[str, Any], _: int) -> float:
+def mu(denoiser: Any, config: Mapping[str, Any], _: int) -> float:
     """A line in the number of tokens (``calculate_shift`` of diffusers' FLUX pipelines)."""
     least, most = config["base_image_seq_len"], config["max_image_seq_len"]
     share = (tokens(denoiser) - least) / (most - least)
@@ -77,9 +77,9 @@ def levels(steps: int) -> list[float]:
     return [float(level) for level in np.linspace(1.0, 1 / steps, steps)]
 
 
-def example_condition(denoiser: nn.Module, batch_size: int, device: torch.device) -> Condition:
+def example_condition(denoiser: Any, batch_size: int, device: torch.device) -> Condition:
     """Of zeros."""
-    config = _flux(denoiser).config
+    config = denoiser.config
     sizes: dict[str, tuple[int, ...]] = {
         TEXTS: (TOKENS, config.joint_attention_dim),
         POOLED: (config.pooled_projection_dim,),
@@ -89,9 +89,7 @@ def example_condition(denoiser: nn.Module, batch_size: int, device: torch.device
     return {name: torch.zeros(batch_size, *size, device=device) for name, size in sizes.items()}
 
 
-def inputs(
-    denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Condition
-) -> dict[str, Any]:
+def inputs(denoiser: Any, noisy: Tensor, timesteps: Tensor, condition: Condition) -> dict[str, Any]:
     """Keyword arguments of a call."""
     squares = noisy.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # (B, C, h, 2, w, 2)
     rows, columns = squares.shape[2], squares.shape[4]
@@ -117,7 +115,7 @@ def prediction(output: Any, size: Size) -> Tensor:
     return squares.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
 
 
-def sides(denoiser: nn.Module) -> range:
+def sides(denoiser: Any) -> range:
     """Heights and widths of whole squares; positions are turned, so that there are enough."""
     return range(2, 2 * latent_size(denoiser) + 1, 2)
 
@@ -132,14 +130,10 @@ def encoded(pipeline: Any, texts: list[str], _: bool) -> Condition:
     return found
 
 
-def latent_size(denoiser: nn.Module) -> Any:
+def latent_size(denoiser: Any) -> Any:
     """Height and width of latents before they are packed."""
     # Not an argument of its class, but an entry that diffusers keeps.
-    return _flux(denoiser).config.get("sample_size", SIZE)
-
-
-def _flux(denoiser: nn.Module) -> Any:
-    return denoiser  # untyped: diffusers' configs are
+    return denoiser.config.get("sample_size", SIZE)
 
 
 FAMILY = Family(

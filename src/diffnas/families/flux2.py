@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from diffusers import Flux2Transformer2DModel
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from diffnas.families import Family, flux
@@ -40,30 +40,26 @@ def supports(denoiser: Any) -> str | None:
     return flux.supports(denoiser)
 
 
-def sample_shape(denoiser: nn.Module) -> tuple[int, int, int]:
+def sample_shape(denoiser: Any) -> tuple[int, int, int]:
     """(C, H, W) of latents: a pixel is a square of them."""
-    transformer: Any = denoiser
     side = flux.latent_size(denoiser) // 2
-    return transformer.config.in_channels, side, side
+    return denoiser.config.in_channels, side, side
 
 
-def mu(denoiser: nn.Module, _: Mapping[str, Any], steps: int) -> float:
+def mu(denoiser: Any, _: Mapping[str, Any], steps: int) -> float:
     """A line in the number of steps, through those for 10 and for 200."""
     tokens = flux.tokens(denoiser)
     few, many = (slope * tokens + start for slope, start in (FEW, MANY))
     return many if tokens > LARGE else many + (few - many) * (200 - steps) / 190
 
 
-def example_condition(denoiser: nn.Module, batch_size: int, device: torch.device) -> Condition:
+def example_condition(denoiser: Any, batch_size: int, device: torch.device) -> Condition:
     """Of zeros."""
-    transformer: Any = denoiser
-    width = transformer.config.joint_attention_dim
+    width = denoiser.config.joint_attention_dim
     return {TEXTS: torch.zeros(batch_size, TOKENS, width, device=device)}
 
 
-def inputs(
-    denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Condition
-) -> dict[str, Any]:
+def inputs(denoiser: Any, noisy: Tensor, timesteps: Tensor, condition: Condition) -> dict[str, Any]:
     """Keyword arguments of a call."""
     rows, columns = noisy.shape[2:]
     order = torch.arange(condition[TEXTS].shape[1], device=noisy.device).float()
@@ -82,7 +78,7 @@ def prediction(output: Any, size: Size) -> Tensor:
     return made.transpose(1, 2).unflatten(2, size)
 
 
-def sides(denoiser: nn.Module) -> range:
+def sides(denoiser: Any) -> range:
     """Heights and widths, of squares; positions are turned, so that there are enough."""
     return range(1, flux.latent_size(denoiser) + 1)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from diffusers import PixArtTransformer2DModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffnas.families import Family, dit
 from diffnas.families.conditions import Condition, through
@@ -19,19 +19,16 @@ ADDED = {"resolution": 2, "aspect_ratio": 1}
 """What PixArt-alpha at 1024 pixels is told besides: height and width, and their ratio."""
 
 
-def example_condition(denoiser: nn.Module, batch_size: int, device: torch.device) -> Condition:
+def example_condition(denoiser: Any, batch_size: int, device: torch.device) -> Condition:
     """Of zeros."""
-    transformer: Any = denoiser
-    texts = transformer.config.caption_channels or transformer.config.cross_attention_dim
+    texts = denoiser.config.caption_channels or denoiser.config.cross_attention_dim
     sizes: dict[str, tuple[int, ...]] = {TEXTS: (TOKENS, texts), MASK: (TOKENS,)}
-    if transformer.use_additional_conditions:
+    if denoiser.use_additional_conditions:
         sizes |= {name: (size,) for name, size in ADDED.items()}
     return {name: torch.zeros(batch_size, *size, device=device) for name, size in sizes.items()}
 
 
-def inputs(
-    denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Condition
-) -> dict[str, Any]:
+def inputs(denoiser: Any, noisy: Tensor, timesteps: Tensor, condition: Condition) -> dict[str, Any]:
     """Keyword arguments of a call."""
     return {
         "hidden_states": noisy,
@@ -56,10 +53,9 @@ def encoded(pipeline: Any, texts: list[str], negative: bool) -> Condition:
     return found
 
 
-def sides(denoiser: nn.Module) -> range:
+def sides(denoiser: Any) -> range:
     """Heights and widths of whole tokens; it has positions for any."""
-    transformer: Any = denoiser
-    return range(transformer.config.patch_size, 2**31, transformer.config.patch_size)
+    return range(denoiser.config.patch_size, 2**31, denoiser.config.patch_size)
 
 
 def sized(condition: Condition, size: tuple[int, int]) -> Condition:

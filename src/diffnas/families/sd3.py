@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from diffusers import SD3Transformer2DModel
-from torch import nn
 
 from diffnas.families import Family, dit
 from diffnas.families.conditions import Condition, through
@@ -16,10 +15,9 @@ TOKENS = 77 + 256
 TEXTS, POOLED = "encoder_hidden_states", "pooled_projections"
 
 
-def example_condition(denoiser: nn.Module, batch_size: int, device: torch.device) -> Condition:
+def example_condition(denoiser: Any, batch_size: int, device: torch.device) -> Condition:
     """Of zeros."""
-    transformer: Any = denoiser
-    config = transformer.config
+    config = denoiser.config
     return {
         TEXTS: torch.zeros(batch_size, TOKENS, config.joint_attention_dim, device=device),
         POOLED: torch.zeros(batch_size, config.pooled_projection_dim, device=device),
@@ -39,11 +37,10 @@ def encoded(pipeline: Any, texts: list[str], negative: bool) -> Condition:
     return {TEXTS: told, POOLED: pooled}
 
 
-def sides(denoiser: nn.Module) -> range:
+def sides(denoiser: Any) -> range:
     """Heights and widths of whole tokens, up to as many as it has positions for."""
-    transformer: Any = denoiser
-    patch = transformer.config.patch_size
-    return range(patch, patch * transformer.config.pos_embed_max_size + 1, patch)
+    patch = denoiser.config.patch_size
+    return range(patch, patch * denoiser.config.pos_embed_max_size + 1, patch)
 
 
 FAMILY = Family(

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffnas.families import Family, Ports
 from diffnas.families.conditions import CLASSES, Condition
@@ -45,29 +45,28 @@ def misfit(config: Any, shown: int = 0) -> str | None:
     return None
 
 
-def block_names(denoiser: nn.Module) -> list[str]:
+def block_names(denoiser: Any) -> list[str]:
     """One block per resolution level, down, middle and up."""
-    down = [f"down_blocks.{i}" for i in range(len(_unet(denoiser).down_blocks))]
-    mid = ["mid_block"] if _unet(denoiser).mid_block is not None else []
-    up = [f"up_blocks.{i}" for i in range(len(_unet(denoiser).up_blocks))]
+    down = [f"down_blocks.{i}" for i in range(len(denoiser.down_blocks))]
+    mid = ["mid_block"] if denoiser.mid_block is not None else []
+    up = [f"up_blocks.{i}" for i in range(len(denoiser.up_blocks))]
     return down + mid + up
 
 
-def streams(denoiser: nn.Module) -> dict[str, Ports]:
+def streams(denoiser: Any) -> dict[str, Ports]:
     """Two streams a level: down to its last layer, whose skips are the same stream; and up.
 
     Layers that add their input to their output join both into one stream.
     """
-    unet = _unet(denoiser)
     found = {"conv_in": Ports((), "down 0")}
     above = "down 0"
-    for level, block in enumerate(unet.down_blocks):
+    for level, block in enumerate(denoiser.down_blocks):
         found |= _ports(f"down_blocks.{level}", block, [(above,)], f"down {level}")
         above = f"down {level}"
-    if unet.mid_block is not None:
-        found |= _ports("mid_block", unet.mid_block, [(above,)], above)
-    for i, block in enumerate(unet.up_blocks):
-        level = len(unet.up_blocks) - 1 - i
+    if denoiser.mid_block is not None:
+        found |= _ports("mid_block", denoiser.mid_block, [(above,)], above)
+    for i, block in enumerate(denoiser.up_blocks):
+        level = len(denoiser.up_blocks) - 1 - i
         own, count = f"up {level}", len(block.resnets)
         skips = [f"down {level}"] * (count - 1) + [f"down {max(level - 1, 0)}"]
         hidden = [above] + [own] * (count - 1)
@@ -99,42 +98,34 @@ def _ports(path: str, block: Any, reads: list[tuple[str, ...]], writes: str) -> 
     return found
 
 
-def sample_shape(denoiser: nn.Module) -> tuple[int, int, int]:
+def sample_shape(denoiser: Any) -> tuple[int, int, int]:
     """(C, H, W) of pixels or latents."""
-    config = _unet(denoiser).config
-    size = config.sample_size
+    size = denoiser.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
-    return config.out_channels, height, width
+    return denoiser.config.out_channels, height, width
 
 
-def sides(denoiser: nn.Module) -> range:
+def sides(denoiser: Any) -> range:
     """Heights and widths that can be halved on every level but the lowest."""
-    least = 2 ** (len(_unet(denoiser).config.block_out_channels) - 1)
+    least = 2 ** (len(denoiser.config.block_out_channels) - 1)
     return range(least, 2**31, least)
 
 
-def class_count(denoiser: nn.Module) -> int | None:
+def class_count(denoiser: Any) -> int | None:
     """How many classes the denoiser takes; None if it takes none."""
-    classes: int | None = _unet(denoiser).config.num_class_embeds
-    return classes
+    return denoiser.config.num_class_embeds
 
 
-def example_condition(denoiser: nn.Module, batch_size: int, device: torch.device) -> Condition:
+def example_condition(denoiser: Any, batch_size: int, device: torch.device) -> Condition:
     """Of zeros."""
     if class_count(denoiser) is None:
         return {}
     return {CLASSES: torch.zeros(batch_size, dtype=torch.long, device=device)}
 
 
-def inputs(
-    denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Condition
-) -> dict[str, Any]:
+def inputs(denoiser: Any, noisy: Tensor, timesteps: Tensor, condition: Condition) -> dict[str, Any]:
     """Keyword arguments of a call."""
     return {"sample": noisy, "timestep": timesteps, **condition}
-
-
-def _unet(denoiser: nn.Module) -> Any:
-    return denoiser  # untyped: diffusers' configs are
 
 
 FAMILY = Family(

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffnas.families import Family, unet2d
 from diffnas.families.conditions import MASK, MASKED, Condition, through
@@ -94,10 +94,9 @@ def _shown(config: Any) -> dict[str, int]:
     return shown if config.in_channels == config.out_channels + sum(shown.values()) else {}
 
 
-def example_condition(denoiser: nn.Module, batch_size: int, device: torch.device) -> Condition:
+def example_condition(denoiser: Any, batch_size: int, device: torch.device) -> Condition:
     """Of zeros."""
-    unet: Any = denoiser
-    config = unet.config
+    config = denoiser.config
     sizes: dict[str, tuple[int, ...]] = {
         TEXTS: (_tokens(config), _width(config.cross_attention_dim))
     }
@@ -145,9 +144,7 @@ def encoders(denoiser: Any) -> tuple[str, ...]:
     return second if one else (*first, *second)
 
 
-def inputs(
-    denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Condition
-) -> dict[str, Any]:
+def inputs(denoiser: Any, noisy: Tensor, timesteps: Tensor, condition: Condition) -> dict[str, Any]:
     """Keyword arguments of a call."""
     shown = [condition[name] for name in (MASK, MASKED) if name in condition]
     sample = torch.cat([noisy, *shown], 1) if shown else noisy
