@@ -4,19 +4,15 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import csr_array
 
 from diffnas.architecture import BlockSpace, Cost, Space, subnet_at
+from diffnas.one_each import SLACK, one_each
 from diffnas.ties import smallest, tied, together
 
 Costs = npt.NDArray[np.float64]
 """MACs and parameters, as shares of the teacher's, (..., 2)."""
 
 SUMS = ("macs", "params")
-
-SLACK = 1e-5
-"""Shares of the teacher's cost by which the solver may miss a limit, generously."""
 
 
 def least(space: Space, metric: str, limits: Mapping[str, float]) -> float:
@@ -34,30 +30,18 @@ def least(space: Space, metric: str, limits: Mapping[str, float]) -> float:
 
 
 def _solved(space: Space, metric: str, limits: Mapping[str, float]) -> float | None:
-    """The least share of that metric; None where the limits cannot be met.
-
-    Minimise c.x over x in {0, 1} s.t. one x a choice is 1 and costs stay within the limits: a
-    mixed-integer linear program, solved by HiGHS.
-    """
+    """The least share of that metric; None where the limits cannot be met."""
     choices = [_shares(space, costs) for costs in _choices(space)]
     fixed = _shares(space, [space.base])[0] - sum(costs[0] for costs in choices)
-    costs, sizes = np.concatenate(choices), [len(each) for each in choices]
-    of_choice = np.repeat(np.arange(len(sizes)), sizes)
-    each = csr_array((np.ones(len(costs)), (of_choice, np.arange(len(costs)))))
-    constraints = [LinearConstraint(each, 1, 1)]
-    for column, name in enumerate(SUMS):
-        if name in limits:
-            rest = limits[name] / getattr(space.teacher, name) - fixed[column] + SLACK
-            constraints.append(LinearConstraint(costs[None, :, column], -np.inf, rest))
+    costs = np.concatenate(choices)
+    held = [
+        (costs[:, column], limits[name] / getattr(space.teacher, name) - fixed[column] + SLACK)
+        for column, name in enumerate(SUMS)
+        if name in limits
+    ]
     wanted = SUMS.index(metric)
-    solved = milp(
-        costs[:, wanted],
-        constraints=constraints,
-        integrality=np.ones(len(costs)),
-        bounds=Bounds(0, 1),
-        options={"mip_rel_gap": 0.0},
-    )
-    return None if solved.x is None else float(fixed[wanted] + solved.fun)
+    found = one_each([len(each) for each in choices], costs[:, wanted], held)
+    return None if found is None else float(fixed[wanted] + found[1])
 
 
 def _choices(space: Space) -> Iterator[list[Cost]]:
