@@ -4,11 +4,11 @@ from itertools import product
 
 import pytest
 
-from diffnas.architecture import Architecture, Scores, Space, subnet_at
+from diffnas.architecture import SUMS, Architecture, Scores, Space, subnet_at
 from diffnas.budget import parse_budget
 from diffnas.errors import UserError
 from diffnas.plan import check_budget
-from diffnas.reach import SUMS, least
+from diffnas.reach import least
 from diffnas.ties import tied, together
 from tests.engine import tiny_teacher
 from tests.select.tables import block, scores, three_blocks

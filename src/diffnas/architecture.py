@@ -15,6 +15,9 @@ FORMAT = 1
 TEACHER = "teacher"
 """Name of the option that keeps the teacher's own module."""
 
+SUMS = ("macs", "params")
+"""Costs that add up over slots and blocks, and are counted on paper."""
+
 Edit = dict[str, Any]
 """How a module is changed, as :func:`diffnas.student.modeling.edit_module` reads it."""
 

@@ -19,7 +19,7 @@ from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffnas.architecture import BlockScores, BlockSpace, Scores, subnet_at
+from diffnas.architecture import SUMS, BlockScores, BlockSpace, Scores, subnet_at
 from diffnas.artifacts import current_tensors
 from diffnas.blocks import Call, capture
 from diffnas.checkpoint import save_state, within
@@ -98,7 +98,7 @@ def near_fronts(block: BlockSpace, table: BlockScores, settings: ScoreSettings) 
     that is too large for what is left, evenly many along its cost.
     """
     costs = [block.cost_of(subnet_at(block, choice)) for choice in table.choices]
-    macs, params = (np.array([getattr(cost, key) for cost in costs]) for key in ("macs", "params"))
+    macs, params = (np.array([getattr(cost, key) for cost in costs]) for key in SUMS)
     depth = np.minimum(_front_of(macs, table.losses), _front_of(params, table.losses))
     rows = {0, int(macs.argmin()), int(params.argmin())}
     for front in range(int(depth.max()) + 1):

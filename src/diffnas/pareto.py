@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 
 from diffnas import score_table
-from diffnas.architecture import Architecture, Cost, Scores
+from diffnas.architecture import SUMS, Architecture, Cost, Scores
 from diffnas.budget import Amount, Budget
 from diffnas.errors import UserError
 from diffnas.select import check_rule, select
 from diffnas.select.table import make_table
 from diffnas.settings import DEFAULT_RULE, saved_settings
 from diffnas.trunk_width import aimed_at
-
-METRICS = ("macs", "params")
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,8 @@ def front(
     Raises:
         UserError: no scores there, or an unknown metric or rule.
     """
-    if metric not in METRICS:
-        raise UserError(f"--metric {metric}: unknown; one of {', '.join(METRICS)}")
+    if metric not in SUMS:
+        raise UserError(f"--metric {metric}: unknown; one of {', '.join(SUMS)}")
     check_rule(rule)
     if points < 2:
         raise UserError(f"--points {points}: a front needs 2 or more")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from diffnas.architecture import Architecture, BlockSpace, Cost, Space, joined
+from diffnas.architecture import SUMS, Architecture, BlockSpace, Cost, Space, joined
 from diffnas.blocks import Call, capture
 from diffnas.budget import Budget
 from diffnas.defaults import resolve_for
@@ -20,7 +20,7 @@ from diffnas.forecast.memory import stage_bytes
 from diffnas.limits import memory_of
 from diffnas.measure.cost import call_cost
 from diffnas.measure.meta import FusedKernels, to_meta
-from diffnas.reach import SUMS, least
+from diffnas.reach import least
 from diffnas.select import ADDING, check_reachable, check_rule, written
 from diffnas.select.table import ROUNDING
 from diffnas.settings import Settings

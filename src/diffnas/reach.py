@@ -5,14 +5,12 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from diffnas.architecture import BlockSpace, Cost, Space, subnet_at
+from diffnas.architecture import SUMS, BlockSpace, Cost, Space, subnet_at
 from diffnas.one_each import SLACK, one_each
 from diffnas.ties import smallest, tied, together
 
 Costs = npt.NDArray[np.float64]
 """MACs and parameters, as shares of the teacher's, (..., 2)."""
-
-SUMS = ("macs", "params")
 
 
 def least(space: Space, metric: str, limits: Mapping[str, float]) -> float:

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from diffnas.architecture import Space
+from diffnas.architecture import SUMS, Space
 from diffnas.budget import Budget
 from diffnas.errors import UserError
 from diffnas.families import Family
 from diffnas.measure.cost import call_cost
 from diffnas.measure.memory import memory_bytes
 from diffnas.measure.meta import to_meta
-from diffnas.reach import SUMS, least
+from diffnas.reach import least
 from diffnas.settings import Settings
 from diffnas.space import make_space, trunk_size
 from diffnas.student.modeling import apply_edits
@@ -138,6 +138,6 @@ def _cost(meta: nn.Module, inputs: Mapping[str, Any], kind: str) -> float | None
     """What can be counted of one call at batch 1."""
     if kind == "memory":
         return memory_bytes(meta, inputs)
-    if kind not in ("macs", "params"):
+    if kind not in SUMS:
         return None
     return float(getattr(call_cost(meta, kwargs=inputs), kind))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pkgutil import resolve_name
 
-from diffnas.architecture import Architecture, Cost, Scores
+from diffnas.architecture import SUMS, Architecture, Cost, Scores
 from diffnas.budget import Amount, Budget, beside_teacher, describe
 from diffnas.errors import UserError
 from diffnas.select.local import at_tolerance
@@ -166,7 +166,7 @@ def check_reachable(
     ``beside``: less would be reachable without the others of MACs and parameters.
     """
     if limits[metric].of(teacher) * ROUNDING < smallest * teacher:
-        names = [name for name in ("macs", "params") if name in limits and name != metric]
+        names = [name for name in SUMS if name in limits and name != metric]
         others = written({name: limits[name] for name in names}) if beside else ""
         raise UserError(
             f"{written({metric: limits[metric]})}: the smallest reachable"

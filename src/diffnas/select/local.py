@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
+from diffnas.architecture import SUMS
 from diffnas.select.table import ROUNDING, Floats, Rows, Table
 
 STEPS = 10
@@ -100,7 +101,7 @@ def weighted_costs(table: Table) -> Iterator[dict[str, Floats]]:
     """
     metrics = [metric for metric in table.limits if metric in table.costs]
     if not metrics or any(metric in table.whole for metric in table.limits):
-        metrics = sorted({*metrics, "macs", "params"})
+        metrics = sorted({*metrics, *SUMS})
     for weights in product(range(STEPS + 1), repeat=len(metrics)):
         if sum(weights) == STEPS:
             yield {

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from diffnas.architecture import Architecture, BlockSpace, Scores, subnet_at
+from diffnas.architecture import SUMS, Architecture, BlockSpace, Scores, subnet_at
 from diffnas.ties import smallest, tied, together
 
 Floats = npt.NDArray[np.float64]
@@ -43,7 +43,6 @@ class Members(NamedTuple):
 ROUNDING = 1 + 1e-12
 """A sum of shares may pass its limit by its rounding errors."""
 
-SUMS = ("macs", "params")
 TIGHTENINGS = 12
 
 
@@ -159,7 +158,7 @@ def make_table(
             },
             float(getattr(space.base, name)),
         )
-        for name in ("macs", "params")
+        for name in SUMS
     } | dict(additive or {})
     choices = {name: block.choices for name, block in scores.blocks.items()}
     groups = [
