@@ -23,7 +23,7 @@ STALE = 600.0
 """Seconds after which a file that nobody writes on was left behind by a killed process."""
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """``write`` fills a temporary sibling that then takes the path's place, or nothing changes.
 
     Raises:
@@ -98,7 +98,7 @@ def disk_full(path: Path) -> RunError:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
-    write_atomically(path, lambda temporary: _write_utf8(temporary, text))
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -139,10 +139,6 @@ def sweep(path: Path) -> None:
         with suppress(FileNotFoundError):
             if time.time() - leftover.stat().st_mtime > STALE:
                 leftover.unlink()
-
-
-def _write_utf8(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _umask() -> int:
