@@ -106,15 +106,15 @@ class Begun(Progress):
 @pytest.mark.parametrize("settings", [SETTINGS, SEARCHED])
 def test_scoring_goes_on_where_it_was_stopped(tmp_path, settings, threads, monkeypatch):
     whole, saves = table(settings), []
-    save = scoring.save_state
+    save = scoring.save_tensors
 
-    def save_and_stop(path, tensors, meta):
-        save(path, tensors, meta)
+    def save_and_stop(path, tensors, made_from):
+        save(path, tensors, made_from)
         saves.append(path)
         if len(saves) == len(whole) + 2:  # amid the second half of the batch
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(scoring, "save_state", save_and_stop)
+    monkeypatch.setattr(scoring, "save_tensors", save_and_stop)
     kept = {"checkpoint": tmp_path / "c", "fingerprint": "f"}
     with pytest.raises(KeyboardInterrupt):
         table(settings, **kept)

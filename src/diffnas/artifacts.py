@@ -1,4 +1,4 @@
-"""Whether a file that a stage left is there, whole, and made from what it would be now."""
+"""What stages leave, by what it was made from: whether it is there, whole and still current."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from diffnas.architecture import FORMAT
-from diffnas.checkpoint import load_state
+from diffnas.checkpoint import load_state, save_state
 from diffnas.errors import UserError
 
 Say = Callable[[str], None]
@@ -36,6 +36,15 @@ def current_tensors(file: Path, made_from: str, say: Say) -> dict[str, Tensor] |
         return None
     tensors, meta = found
     return tensors if _is_current(file, meta, made_from, say) else None
+
+
+def save_tensors(file: Path, tensors: Mapping[str, Tensor], made_from: str, **notes: str) -> None:
+    """Write what :func:`current_tensors` finds again; ``notes``: further entries of its metadata.
+
+    Raises:
+        RunError: the disk is full.
+    """
+    save_state(file, tensors, {"format": str(FORMAT), "fingerprint": made_from, **notes})
 
 
 def current_json(file: Path, made_from: str, say: Say) -> dict[str, Any] | None:

@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffnas.architecture import SUMS, BlockScores, BlockSpace, Scores, subnet_at
-from diffnas.artifacts import current_tensors
+from diffnas.artifacts import current_tensors, save_tensors
 from diffnas.blocks import Call, capture
-from diffnas.checkpoint import save_state, within
+from diffnas.checkpoint import within
 from diffnas.data import Data
 from diffnas.families import Batch
 from diffnas.parallel import thread_map, twin, workers_for
@@ -85,7 +85,7 @@ def output_errors(
         progress.update(done)
         found.seconds = before + time.monotonic() - began
         if checkpoint is not None:
-            save_state(checkpoint, found.state(), {"format": "1", "fingerprint": fingerprint})
+            save_tensors(checkpoint, found.state(), fingerprint)
     progress.stop()
     tables = {name: BlockScores(chosen[name], found.errors[name]) for name in chosen}
     return Scores(supernet.space, tables, found.seconds)

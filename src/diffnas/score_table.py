@@ -16,8 +16,8 @@ from diffnas.architecture import (
     space_to_json,
     subnet_at,
 )
-from diffnas.artifacts import check_format
-from diffnas.checkpoint import load_state, save_state
+from diffnas.artifacts import check_format, save_tensors
+from diffnas.checkpoint import load_state
 
 
 def save(scores: Scores, path: Path, fingerprint: str) -> None:
@@ -32,14 +32,14 @@ def save(scores: Scores, path: Path, fingerprint: str) -> None:
             f"{block.name}.macs": torch.tensor([cost.macs for cost in costs]),
             f"{block.name}.params": torch.tensor([cost.params for cost in costs]),
         }
-    meta = {
-        "format": "1",
-        "fingerprint": fingerprint,
-        "seconds": f"{scores.seconds:.1f}",
-        "search": scores.search,
-        "space": json.dumps(space_to_json(scores.space)),
-    }
-    save_state(path, tensors, meta)
+    save_tensors(
+        path,
+        tensors,
+        fingerprint,
+        seconds=f"{scores.seconds:.1f}",
+        search=scores.search,
+        space=json.dumps(space_to_json(scores.space)),
+    )
 
 
 def read(path: Path) -> Scores | None:

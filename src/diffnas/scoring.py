@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from diffnas.architecture import BlockScores, BlockSpace, Scores, subnet_at
-from diffnas.artifacts import current_tensors
+from diffnas.artifacts import current_tensors, save_tensors
 from diffnas.block_search import search
 from diffnas.blocks import Call
-from diffnas.checkpoint import save_state, within
+from diffnas.checkpoint import within
 from diffnas.data import Data
 from diffnas.families import Batch
 from diffnas.families.batches import batch_of
@@ -101,8 +101,7 @@ def score(
             progress.update(done)
             found.seconds = before + time.monotonic() - began
             if checkpoint is not None:
-                meta = {"format": "1", "fingerprint": fingerprint}
-                save_state(checkpoint, found.state(), meta)
+                save_tensors(checkpoint, found.state(), fingerprint)
     progress.stop()
     tables = {
         name: BlockScores(found.choices[name], np.mean(losses, axis=0))

@@ -13,9 +13,9 @@ from typing import Any
 
 from diffnas import effects, score_table
 from diffnas.architecture import FORMAT, Architecture, Cost, Scores, Space, space_to_json
-from diffnas.artifacts import current_json, current_tensors, whole_pipeline
+from diffnas.artifacts import current_json, current_tensors, save_tensors, whole_pipeline
 from diffnas.budget import Budget
-from diffnas.checkpoint import save_state, write_json
+from diffnas.checkpoint import write_json
 from diffnas.data import Data
 from diffnas.device import device_name
 from diffnas.families import Teacher
@@ -93,7 +93,7 @@ def trunk(job: Job) -> Trunk | None:
             seed=job.settings.seed,
             progress=job.progress,
         )
-        save_state(file, kept, {"format": "1", "fingerprint": made_from})
+        save_tensors(file, kept, made_from)
     return make_trunk(job.teacher, kept)
 
 
@@ -130,8 +130,7 @@ def supernet(job: Job) -> tuple[Supernet, str]:
             fingerprint=made_from if count == 1 else fingerprint(made_from, count),
             progress=job.progress,
         )
-    meta = {"format": "1", "fingerprint": made_from, "seconds": f"{seconds:.1f}"}
-    save_state(file, net.state_dict(), meta)
+    save_tensors(file, net.state_dict(), made_from, seconds=f"{seconds:.1f}")
     for left in folder.glob("checkpoint*.safetensors"):  # also of another number of groups
         left.unlink()
     return net, made_from
