@@ -16,6 +16,7 @@ from diffnas.forecast.largest import extra_bytes, options_of, widest
 from diffnas.measure.memory import activation_bytes, stored_bytes
 from diffnas.measure.meta import FusedKernels, to_meta
 from diffnas.parallel import workers_for
+from diffnas.retrain import parts_of_batch
 from diffnas.settings import Settings
 from diffnas.supernet_training import groups
 from diffnas.timing import edited
@@ -179,7 +180,7 @@ def _walk_bytes(parts: _Parts, block: BlockSpace) -> int:
 def _retrain_bytes(parts: _Parts, space: Space, settings: Settings, device: torch.device) -> int:
     size = settings.retrain.batch_size
     assert size is not None
-    workers = min(workers_for(device, space.teacher.macs * size), max(1, size // 8))
+    workers = parts_of_batch(device, space.teacher.macs, size)
     held = _call_bytes(parts.taught.values())
     held += _call_bytes(parts.calls.values()) if space.trunk is not None else 0
     if settings.retrain.gradient_checkpointing:
