@@ -27,10 +27,10 @@ from diffnas.latents import with_latents
 from diffnas.retrain import Retraining
 from diffnas.scoring import score
 from diffnas.settings import Settings, parse
+from diffnas.student.edited import edited
 from diffnas.student.modeling import trunk_groups
 from diffnas.supernet import Supernet
 from diffnas.supernet_training import BlockTraining
-from diffnas.timing import edited
 from diffnas.trunk import Trunk, make_trunk, widths
 from diffnas.trunk_width import space_for
 

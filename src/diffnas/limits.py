@@ -13,7 +13,8 @@ from diffnas.measure.memory import memory_bytes
 from diffnas.measure.meta import to_meta
 from diffnas.select import Selection, select, written
 from diffnas.select.table import Rows, SummedCost, make_table
-from diffnas.timing import Timed, edited, options_ms, paired_ms
+from diffnas.student.edited import edited
+from diffnas.timing import Timed, options_ms, paired_ms
 
 Additive = Mapping[str, SummedCost]
 Whole = Mapping[str, tuple[float, Callable[[Architecture], float]]]

@@ -25,8 +25,8 @@ from diffnas.select import ADDING, check_reachable, check_rule, written
 from diffnas.select.table import ROUNDING
 from diffnas.settings import Settings
 from diffnas.space import smallest_cost
+from diffnas.student.edited import edited
 from diffnas.ties import architectures, smallest
-from diffnas.timing import edited
 from diffnas.trunk_width import space_for
 
 WORTH_A_WORD = 0.05

@@ -1,6 +1,5 @@
 """Latencies at batch 1 on the teacher's device: of the parts of a space, and of whole students."""
 
-import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,7 +9,8 @@ from diffnas.blocks import capture
 from diffnas.budget import Amount
 from diffnas.families import Teacher
 from diffnas.measure.latency import latency_ms
-from diffnas.student.modeling import apply_edits, edit_module
+from diffnas.student.edited import edited
+from diffnas.student.modeling import edit_module
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,3 @@ def paired_ms(teacher: Teacher, architecture: Architecture, space: Space) -> Tim
         calls["student"] = partial(edited(teacher.denoiser, architecture, space), **inputs)
     ms = latency_ms(calls, device=device)
     return Timed(ms["teacher"], ms.get("student", ms["teacher"]))
-
-
-def edited(denoiser: Any, architecture: Architecture, space: Space) -> Any:
-    """A copy with those modules changed, weights as they come: for measuring only."""
-    made = copy.deepcopy(denoiser)
-    apply_edits(made, architecture.edits(space))
-    return made.eval()

@@ -1,6 +1,5 @@
 """How wide a trunk a budget gets: the default of ``space.trunk``."""
 
-import copy
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -18,7 +17,7 @@ from diffnas.measure.meta import to_meta
 from diffnas.reach import least
 from diffnas.settings import Settings
 from diffnas.space import make_space, trunk_size
-from diffnas.student.modeling import apply_edits
+from diffnas.student.edited import edited
 from diffnas.ties import smallest
 
 EXPONENT = 1 / 2
@@ -129,9 +128,8 @@ def _least(
         return least(space, kind, limits) / float(wholes[kind])
     if kind != "memory":
         return None
-    model = copy.deepcopy(meta)
-    apply_edits(model, smallest(space.blocks).edits(space))
-    return memory_bytes(model, inputs) / memory_bytes(meta, inputs)
+    least_of_macs = edited(meta, smallest(space.blocks), space)
+    return memory_bytes(least_of_macs, inputs) / memory_bytes(meta, inputs)
 
 
 def _cost(meta: nn.Module, inputs: Mapping[str, Any], kind: str) -> float | None:

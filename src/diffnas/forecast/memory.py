@@ -18,8 +18,8 @@ from diffnas.measure.meta import FusedKernels, to_meta
 from diffnas.parallel import workers_for
 from diffnas.retrain import parts_of_batch
 from diffnas.settings import Settings
+from diffnas.student.edited import edited
 from diffnas.supernet_training import groups
-from diffnas.timing import edited
 
 MOMENTS = {"adamw": 2, "muon": 1}
 """Of an optimizer, each as large as the weights; Muon leaves to AdamW only what is small."""
