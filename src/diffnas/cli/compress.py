@@ -7,7 +7,7 @@ import typer
 
 from diffnas.budget import Budget, check_alone, parse_budget
 from diffnas.cli import options
-from diffnas.cli.output import print_result, print_table
+from diffnas.cli.output import print_table
 from diffnas.cli.progress import show_progress
 from diffnas.cli.quiet import hush_diffusers
 from diffnas.errors import UserError
@@ -122,11 +122,11 @@ def run_and_show(
             run = compress_(model, budget=budget, **given)
     last = further.get("until") or STAGES[-1]
     if STAGES.index(last) < STAGES.index("metrics"):
-        print_result(f"run {run.path}")
+        print(f"run {run.path}")
         return
     student = run.students[run.name]
     print_table(closing_table(student.metrics(), title=run.name))
-    print_result(f"\npipeline  {student.path / 'pipeline'}")
-    print_result(f"samples   {student.path / 'samples.png'}")
+    print(f"\npipeline  {student.path / 'pipeline'}")
+    print(f"samples   {student.path / 'samples.png'}")
     if last == "report":
-        print_result(f"report    {run.path / 'report.html'}")
+        print(f"report    {run.path / 'report.html'}")

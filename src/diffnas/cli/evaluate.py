@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diffnas.cli import options
-from diffnas.cli.output import print_json, print_result, print_table
+from diffnas.cli.output import print_json, print_table
 from diffnas.cli.progress import show_progress
 from diffnas.cli.quiet import hush_diffusers
 from diffnas.errors import UserError
@@ -73,7 +73,7 @@ def evaluate(
         print_json(found)
         return
     print_table(side_by_side(found["rows"]))
-    print_result(f"\n{protocol_line(found['protocol'])}")
+    print(f"\n{protocol_line(found['protocol'])}")
 
 
 def measure(

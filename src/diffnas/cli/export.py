@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from diffnas.cli import options
-from diffnas.cli.output import print_result, print_table
+from diffnas.cli.output import print_table
 from diffnas.cli.progress import show_progress
 from diffnas.cli.quiet import hush_diffusers
 from diffnas.names import FORMATS
@@ -54,4 +54,4 @@ def export(
             f"{part.pytorch_ms / part.runtime_ms:.2f}",
         )
     print_table(table)
-    print_result(f"\nexported  {out}")
+    print(f"\nexported  {out}")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from diffnas.cli import options
-from diffnas.cli.output import print_json, print_result, print_table
+from diffnas.cli.output import print_json, print_table
 from diffnas.figures import count, significant
 from diffnas.settings import DEFAULT_RULE
 
@@ -29,7 +29,7 @@ def front(
     from diffnas.pareto import front as make_front
     from diffnas.report.table import plain_table
 
-    found = make_front(run, metric=metric, rule=rule, points=number or 0)
+    found = make_front(run, metric=metric, rule=rule, points=number)
     if as_json:
         print_json({"metric": metric, "rule": rule, "points": [p.to_json() for p in found]})
         return
@@ -46,5 +46,5 @@ def front(
             significant(point.worst),
         )
     print_table(table)
-    print_result("")
-    print_result(f"{len(found)} architectures by rule {rule}; errors are over the teacher's own")
+    print()
+    print(f"{len(found)} architectures by rule {rule}; errors are over the teacher's own")

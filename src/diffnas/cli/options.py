@@ -187,14 +187,12 @@ def training_flags(
     }
 
 
-def whole_number(flag: str, text: str | None) -> int | None:
-    """The number of a flag that no setting stands behind; None where it was not given.
+def whole_number(flag: str, text: str) -> int:
+    """The number of a flag that no setting stands behind.
 
     Raises:
         UserError: not a whole number above 0.
     """
-    if text is None:
-        return None
     if not text.isdecimal() or int(text) < 1:
         raise UserError(f"{flag} {text}: must be a whole number above 0")
     return int(text)

@@ -1,4 +1,4 @@
-"""Results on stdout: tables and lines for people, JSON for programs."""
+"""Results on stdout: tables for people, JSON for programs."""
 
 import json
 from typing import Any
@@ -14,11 +14,6 @@ def print_table(table: Table) -> None:
         wide = Console(width=10_000)
         console = Console(width=max(wide.measure(table).maximum, 40))
     console.print(table)
-
-
-def print_result(line: str) -> None:
-    """Print it as it is: no wrapping, no markup."""
-    print(line)
 
 
 def print_json(values: Any) -> None:

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from diffnas.budget import Amount, cost_text, describe, parse_budget
 from diffnas.cli import options
-from diffnas.cli.output import print_json, print_result, print_table
+from diffnas.cli.output import print_json, print_table
 from diffnas.cli.quiet import hush_diffusers
 from diffnas.figures import count, duration, figure, size
 from diffnas.report.table import plain_table, ratio_text
@@ -60,7 +60,7 @@ def plan(
             seed=seed,
         ),
     )
-    image_count = options.whole_number("--images", images)
+    image_count = None if images is None else options.whole_number("--images", images)
     # Only now: usage errors must not wait for torch.
     from diffnas.device import resolve_device
 
@@ -81,10 +81,10 @@ def plan(
         print_json(made)
         return
     for index, table in enumerate((cost_table(made), block_table(made))):
-        print_result("" if index else f"{model}: {size(made['subnets'])} architectures")
+        print("" if index else f"{model}: {size(made['subnets'])} architectures")
         print_table(table)
     for line in remarks(made, budget.limits()):
-        print_result(line)
+        print(line)
 
 
 def cost_table(made: dict[str, Any]) -> Table:

@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from diffnas.cli.output import print_result
-
 
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
@@ -14,4 +12,4 @@ def report(
     """Write RUN/report.html again from what lies in RUN."""
     from diffnas.report import write_report
 
-    print_result(str(write_report(run)))
+    print(write_report(run))

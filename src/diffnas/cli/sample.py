@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diffnas.cli import options
-from diffnas.cli.output import print_result
 from diffnas.cli.progress import show_progress
 from diffnas.cli.quiet import hush_diffusers
 from diffnas.defaults import evaluation_batch
@@ -57,7 +56,7 @@ def sample(
             "--seed": (seed, ("seed",)),
         },
     )
-    wanted = options.whole_number("--count", count) or 0
+    wanted = options.whole_number("--count", count)
     out = out.expanduser()
     options.check_file("--out", out, ".png")
     # Only now: usage errors must not wait for torch.
@@ -94,7 +93,7 @@ def sample(
             progress=progress.update,
         )
     write_atomically(out, lambda path: grid(images).save(path, format="PNG"))
-    print_result(str(out))
+    print(out)
 
 
 FLAGS = {
