@@ -3,9 +3,8 @@
 Errors are what selection goes by: a replaced block's at the output, or block losses.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -35,10 +34,6 @@ class Point:
     worst: float
     cost: Cost
     architecture: Architecture
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def front(

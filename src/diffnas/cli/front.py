@@ -1,5 +1,6 @@
 """``diffnas front``: what every budget would give."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +32,7 @@ def front(
 
     found = make_front(run, metric=metric, rule=rule, points=number)
     if as_json:
-        print_json({"metric": metric, "rule": rule, "points": [p.to_json() for p in found]})
+        print_json({"metric": metric, "rule": rule, "points": [asdict(point) for point in found]})
         return
     columns = ("MACs", "share", "parameters", "share", "trunk", "errors", "worst block")
     table = plain_table(None, columns)

@@ -135,12 +135,10 @@ def remarks(made: dict[str, Any], limits: dict[str, Amount]) -> list[str]:
         lines.append(f"expected time: {', '.join(parts)}")
     memory = made.get("memory_bytes", {})
     if memory:
-        parts = [f"{stage} {amount_text('memory', value)}" for stage, value in memory.items()]
+        parts = [
+            f"{stage} {'unknown' if value is None else figure('memory', value)}"
+            for stage, value in memory.items()
+        ]
         lines.append(f"expected memory: {', '.join(parts)}")
     lines += [f"{name}: {reason}" for name, reason in made.get("reasons", {}).items()]
     return lines
-
-
-def amount_text(kind: str, value: float | None) -> str:
-    """An absolute cost for a person."""
-    return "unknown" if value is None else figure(kind, value)
