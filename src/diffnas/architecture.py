@@ -18,6 +18,11 @@ TEACHER = "teacher"
 SUMS = ("macs", "params")
 """Costs that add up over slots and blocks, and are counted on paper."""
 
+Floats = npt.NDArray[np.float64]
+
+Choices = npt.NDArray[np.int16]
+"""Option indices of subnets, (subnets, slots); of one alone, (slots,)."""
+
 Edit = dict[str, Any]
 """How a module is changed, as :func:`diffnas.student.modeling.edit_module` reads it."""
 
@@ -101,7 +106,7 @@ class BlockSpace:
             return len(self.only)
         return int(np.prod([len(slot.options) for slot in self.slots], dtype=object))
 
-    def choices(self) -> npt.NDArray[np.int16]:
+    def choices(self) -> Choices:
         """Option indices of all subnets, (subnets, slots), the teacher's own first."""
         rows = self.only or list(product(*(range(len(slot.options)) for slot in self.slots)))
         return np.array(rows, dtype=np.int16).reshape(len(rows), len(self.slots))
@@ -188,8 +193,8 @@ class BlockScores:
     row 0 is the teacher's own subnet, whose loss is the block's benchmark.
     """
 
-    choices: npt.NDArray[np.int16]
-    losses: npt.NDArray[np.float64]
+    choices: Choices
+    losses: Floats
 
 
 @dataclass(frozen=True)
@@ -206,7 +211,7 @@ class Scores:
     search: str = ""
 
 
-def subnet_at(block: BlockSpace, choice: Sequence[int] | npt.NDArray[np.int16]) -> Subnet:
+def subnet_at(block: BlockSpace, choice: Sequence[int] | Choices) -> Subnet:
     """The subnet with those option indices."""
     return {
         slot.path: slot.options[int(i)].name for slot, i in zip(block.slots, choice, strict=True)

@@ -11,8 +11,7 @@ from pymoo.core.problem import Problem
 from pymoo.operators.crossover.ux import UniformCrossover
 from pymoo.problems.static import StaticProblem
 
-Choices = npt.NDArray[np.int16]
-Floats = npt.NDArray[np.float64]
+from diffnas.architecture import Choices, Floats
 
 POPULATION = 20
 """Subnets of a generation. ``score.evaluations`` is as many at least: the first has both ends."""

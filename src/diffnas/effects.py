@@ -19,7 +19,7 @@ from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffnas.architecture import SUMS, BlockScores, BlockSpace, Scores, subnet_at
+from diffnas.architecture import SUMS, BlockScores, BlockSpace, Choices, Floats, Scores, subnet_at
 from diffnas.artifacts import current_tensors, save_tensors
 from diffnas.blocks import Call, capture
 from diffnas.checkpoint import within
@@ -27,12 +27,9 @@ from diffnas.data import Data
 from diffnas.families import Batch
 from diffnas.parallel import thread_map, twin, workers_for
 from diffnas.progress import OneOfThreads, Progress
-from diffnas.scores import Choices
 from diffnas.scoring import noisy, validation_parts
 from diffnas.settings import ScoreSettings
 from diffnas.supernet import Supernet
-
-Floats = npt.NDArray[np.float64]
 
 
 def output_errors(

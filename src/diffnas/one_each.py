@@ -4,11 +4,10 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-Floats = npt.NDArray[np.float64]
+from diffnas.architecture import Floats
 
 SLACK = 1e-5
 """By which the solver may miss a limit that is about 1, generously."""

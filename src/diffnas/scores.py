@@ -5,17 +5,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from diffnas.architecture import BlockScores, subnet_at
+from diffnas.architecture import BlockScores, Choices, subnet_at
 from diffnas.blocks import Call, tensors
 from diffnas.losses import BlockLoss, block_loss, block_target
 from diffnas.progress import Progress
 from diffnas.supernet import BlockSupernet
-
-Choices = npt.NDArray[np.int16]
 
 Plain = Mapping[str, Mapping[str, nn.Module]]
 """The plain module of every option of a block, by slot."""

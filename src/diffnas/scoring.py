@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from diffnas.architecture import BlockScores, BlockSpace, Scores, subnet_at
+from diffnas.architecture import BlockScores, BlockSpace, Choices, Floats, Scores, subnet_at
 from diffnas.artifacts import current_tensors, save_tensors
 from diffnas.block_search import search
 from diffnas.blocks import Call
@@ -25,11 +25,9 @@ from diffnas.losses import BlockLoss
 from diffnas.parallel import thread_map, twin, workers_for
 from diffnas.progress import OneOfThreads, Progress
 from diffnas.rng import generator
-from diffnas.scores import Choices, plain_options, score_block
+from diffnas.scores import plain_options, score_block
 from diffnas.settings import ScoreSettings
 from diffnas.supernet import BlockSupernet, Supernet
-
-Floats = npt.NDArray[np.float64]
 
 
 def score(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from diffnas.architecture import Architecture, BlockSpace, Subnet, subnet_at
+from diffnas.architecture import Architecture, BlockSpace, Choices, Subnet, subnet_at
 
 Needs = Mapping[str, Any]
 
@@ -50,7 +50,7 @@ def tied(blocks: Sequence[BlockSpace]) -> list[list[BlockSpace]]:
 
 
 def together(
-    members: Sequence[BlockSpace], choices: Mapping[str, npt.NDArray[np.int16]]
+    members: Sequence[BlockSpace], choices: Mapping[str, Choices]
 ) -> npt.NDArray[np.int64]:
     """Rows of tied blocks that go together, (combinations, blocks); in the first all are 0.
 

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import yaml
 
+from diffnas.architecture import Floats
 from diffnas.errors import UserError
 
-Floats = npt.NDArray[np.float64]
 Json = dict[str, Any]
 
 

@@ -7,8 +7,8 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from diffnas.architecture import SUMS
-from diffnas.select.table import ROUNDING, Floats, Rows, Table
+from diffnas.architecture import SUMS, Floats
+from diffnas.select.table import ROUNDING, Rows, Table
 
 STEPS = 10
 """Weights between two metrics are tried in steps of a tenth."""

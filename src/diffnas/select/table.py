@@ -7,10 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from diffnas.architecture import SUMS, Architecture, BlockSpace, Scores, subnet_at
+from diffnas.architecture import SUMS, Architecture, BlockSpace, Choices, Floats, Scores, subnet_at
 from diffnas.ties import smallest, tied, together
 
-Floats = npt.NDArray[np.float64]
 Rows = dict[str, int]
 """One subnet per block, as a row of its score table; blocks that are tied count as one."""
 
@@ -199,9 +198,7 @@ def _summed(members: Mapping[str, Members], values: Mapping[str, Floats]) -> dic
     }
 
 
-def _rows(
-    block: BlockSpace, choices: npt.NDArray[np.int16], teacher: float, options: OptionCosts
-) -> Floats:
+def _rows(block: BlockSpace, choices: Choices, teacher: float, options: OptionCosts) -> Floats:
     total = np.zeros(len(choices))
     for column, slot in enumerate(block.slots):
         values = np.array([options[block.name, slot.path, option.name] for option in slot.options])
