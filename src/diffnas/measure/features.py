@@ -7,17 +7,19 @@ torchmetrics' FrechetInceptionDistance and KernelInceptionDistance call them.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchmetrics.image.fid import FrechetInceptionDistance
 
 from diffnas.errors import UserError
 
 DIGITS_WEIGHTS = Path(__file__).parents[1] / "assets" / "features" / "digits.safetensors"
-NAMES = ("digits", "patches", "inception")
 
 
 def digits_network(num_features: int = 64) -> nn.Sequential:
@@ -34,13 +36,7 @@ def digits_network(num_features: int = 64) -> nn.Sequential:
     )
 
 
-class Extractor(nn.Module):
-    """A module that says how many features it gives, as torchmetrics wants to know."""
-
-    num_features: int
-
-
-class DigitsFeatures(Extractor):
+class DigitsFeatures(nn.Module):
     """Penultimate layer of a small digits classifier, trained on the seen split only.
 
     Scaled so that a feature's variance over the seen digits is 1 on average.
@@ -68,7 +64,7 @@ class DigitsFeatures(Extractor):
 OPPONENT = ((0.299, 0.587, 0.114), (0.5, -0.5, 0.0), (-0.25, -0.25, 0.5))
 
 
-class PatchFeatures(Extractor):
+class PatchFeatures(nn.Module):
     """Fixed statistics of local structure and colour: the fallback without downloads.
 
     In the spirit of wavelet texture statistics (Portilla and Simoncelli, 2000) and of scattering
@@ -123,16 +119,6 @@ def _respond(x: Tensor, filters: Tensor) -> Tensor:
     return F.conv2d(padded, filters).abs().reshape(batch, -1, height, width)
 
 
-def inception_features() -> int:
-    """Name, for torchmetrics, Inception's 2 048 pooled features (needs torch-fidelity)."""
-    if importlib.util.find_spec("torch_fidelity") is None:
-        raise UserError(
-            "features: 'inception' needs torch-fidelity; install DiffNAS with its extra 'fid', "
-            "or choose 'patches'"
-        )
-    return 2048
-
-
 def auto_features(data: str) -> str:
     """Resolve the name 'auto', given the data's name."""
     if data == "digits":
@@ -140,21 +126,50 @@ def auto_features(data: str) -> str:
     return "patches" if importlib.util.find_spec("torch_fidelity") is None else "inception"
 
 
-def least_images(name: str) -> tuple[int, str]:
-    """Of how many images a Fréchet distance by these features needs; the features in words.
+@dataclass(frozen=True)
+class Features:
+    """How many features an image has, of what, and what makes their extractor."""
 
-    With no more images than features the covariances are singular and the distance is noise.
+    count: int
+    of: str
+    extractor: Callable[[], nn.Module]
+
+    @property
+    def words(self) -> str:
+        """For reports."""
+        return f"{self.count} {self.of}"
+
+    @property
+    def least_images(self) -> int:
+        """Of how many images a Fréchet distance by these features needs.
+
+        With no more images than features the covariances are singular and the distance is noise.
+        """
+        return 1 + self.count
+
+
+FEATURES = {
+    "digits": Features(
+        DigitsFeatures.num_features, "features of a digits classifier", DigitsFeatures
+    ),
+    "patches": Features(PatchFeatures.num_features, "fixed patch statistics", PatchFeatures),
+    "inception": Features(
+        2048, "features of Inception v3", lambda: FrechetInceptionDistance(feature=2048).inception
+    ),
+}
+
+
+def features(name: str) -> Features:
+    """The features of a name, which is never 'auto'.
+
+    Raises:
+        UserError: the name is unknown, or Inception's package is not there.
     """
-    extractor, words = features(name)
-    return 1 + (extractor if isinstance(extractor, int) else extractor.num_features), words
-
-
-def features(name: str) -> tuple[Extractor | int, str]:
-    """Make the extractor of a name (never 'auto'), for torchmetrics, and words for reports."""
-    if name == "digits":
-        return DigitsFeatures(), "64 features of a digits classifier"
-    if name == "patches":
-        return PatchFeatures(), f"{PatchFeatures.num_features} fixed patch statistics"
-    if name == "inception":
-        return inception_features(), "2048 features of Inception v3"
-    raise UserError(f"features: {name!r} is not known; choose one of {', '.join(NAMES)}")
+    if name not in FEATURES:
+        raise UserError(f"features: {name!r} is not known; choose one of {', '.join(FEATURES)}")
+    if name == "inception" and importlib.util.find_spec("torch_fidelity") is None:
+        raise UserError(
+            "features: 'inception' needs torch-fidelity; install DiffNAS with its extra 'fid', "
+            "or choose 'patches'"
+        )
+    return FEATURES[name]

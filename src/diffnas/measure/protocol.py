@@ -81,7 +81,7 @@ def protocol(
         "samples": settings.samples,
         "seeds": list(settings.seeds),
         **(told or {}),
-        "features": extractors.features(name)[1],
+        "features": extractors.features(name).words,
         "reference": data.name,
         "held_out_images": len(held_out),
         "seen_images": len(seen),

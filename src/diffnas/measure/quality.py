@@ -36,12 +36,12 @@ def quality(
     Raises:
         UserError: no more images of either kind than features.
     """
-    least, words = extractors.least_images(features)
+    used = extractors.features(features)
     for name, count in (("generated", len(generated)), ("reference", len(reference))):
-        if count < least:
+        if count < used.least_images:
             raise UserError(
-                f"quality: {count} {name} images are too few for {words}; "
-                f"use at least {least} or other features"
+                f"quality: {count} {name} images are too few for {used.words}; "
+                f"use at least {used.least_images} or other features"
             )
     real = _reference_features(reference, features, device)
     fake = extract(generated, features, device)
@@ -102,11 +102,9 @@ def _flat(images: np.ndarray) -> Tensor:
 
 @lru_cache(maxsize=4)
 def _extractor(features: str) -> nn.Module:
-    extractor, _ = extractors.features(features)
-    if isinstance(extractor, int):
-        inception: nn.Module = FrechetInceptionDistance(feature=extractor).inception
-        return inception  # stays float32: its resizing is defined so
-    return extractor.double()
+    module = extractors.features(features).extractor()
+    # Inception stays float32: its resizing is defined so.
+    return module if features == "inception" else module.double()
 
 
 _known: dict[tuple[object, ...], Tensor] = {}
@@ -122,7 +120,7 @@ def _reference_features(images: np.ndarray, features: str, device: str) -> Tenso
     return _known[key]
 
 
-class _Given(extractors.Extractor):
+class _Given(nn.Module):
     """Tells torchmetrics that its input is features already."""
 
     def __init__(self, num_features: int) -> None:

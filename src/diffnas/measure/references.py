@@ -35,11 +35,11 @@ def check_samples(source: str, shape: tuple[int, ...], settings: EvaluateSetting
             "evaluate.features = digits: they are of grey images, and these are in colour; use "
             "patches, inception or auto"
         )
-    least, words = extractors.least_images(features_of(source, settings))
-    if settings.samples < least:
+    used = extractors.features(features_of(source, settings))
+    if settings.samples < used.least_images:
         raise UserError(
-            f"evaluate.samples = {settings.samples}: too few for {words}, which need {least}; "
-            "raise it"
+            f"evaluate.samples = {settings.samples}: too few for {used.words}, which need "
+            f"{used.least_images}; raise it"
         )
 
 
@@ -59,7 +59,8 @@ def check_sides(source: str, settings: EvaluateSettings, seen: int, held_out: in
     Raises:
         UserError: naming how many would do.
     """
-    least, words = extractors.least_images(features_of(source, settings))
+    used = extractors.features(features_of(source, settings))
+    least, words = used.least_images, used.words
     total = seen + held_out
     share = math.ceil(100 * least / max(1, total)) / 100  # of all, that a side needs
     for does, count, remedy in (
