@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,8 @@ from statistics import quantiles
 from typing import Any
 
 import torch
+
+from diffnas.device import device_name
 
 RESULTS = Path("benchmarks/results")
 
@@ -41,17 +42,8 @@ def span(cell: dict[str, float]) -> str:
 
 def machine(device: str) -> dict[str, Any]:
     """Where it was measured."""
-    cuda = torch.device(device).type == "cuda"
     return {
-        "device": torch.cuda.get_device_name(device) if cuda else processor(),
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-
-
-def processor() -> str:
-    """The CPU's name, where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
