@@ -32,6 +32,13 @@ def finished(teacher, tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope="session")
+def student(finished):
+    """The pipeline of its student."""
+    (folder,) = (finished / "students").iterdir()
+    return folder / "pipeline"
+
+
 @pytest.fixture
 def run(finished, tmp_path) -> Path:
     """A copy of the finished run, to be changed."""

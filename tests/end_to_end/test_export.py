@@ -25,12 +25,6 @@ def few_rounds():
 
 
 @pytest.fixture(scope="module")
-def student(finished):
-    (folder,) = (finished / "students").iterdir()
-    return folder / "pipeline"
-
-
-@pytest.fixture(scope="module")
 def exported(student, tmp_path_factory):
     out = tmp_path_factory.mktemp("onnx") / "small"
     assert main(["export", "onnx", str(student), str(out)]) == 0

@@ -29,12 +29,6 @@ def lines_of_the_guide() -> str:
 
 
 @pytest.fixture
-def student(finished):
-    (folder,) = (finished / "students").iterdir()
-    return folder / "pipeline"
-
-
-@pytest.fixture
 def uploaded(student, monkeypatch):
     """What the guide's lines send to the Hub: contents by path."""
     made, sent = [], {}

@@ -6,18 +6,13 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from diffnas.data import Data, load_data
+from diffnas.data import Data
 from diffnas.families import Batch, Teacher
 from diffnas.families.loading import load_teacher
 from diffnas.measure import denoising
 from diffnas.measure.denoising import denoising_loss
 from tests.engine import teacher_of
 from tests.models import tiny_pipeline
-
-
-@pytest.fixture(scope="module")
-def data() -> Data:
-    return load_data("digits", size=(8, 8), channels=1)
 
 
 def tiny(**overrides: Any) -> Teacher:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, EulerAncestralDiscreteScheduler
 
-from diffnas.data import Data, load_data
+from diffnas.data import Data
 from diffnas.errors import UserError
 from diffnas.families import Teacher
 from diffnas.families.conditions import CLASSES, Shows
@@ -42,11 +42,6 @@ FAST = EvaluateSettings(samples=80, sampler_steps=4, batch_size=40)
 def fewer() -> Iterator[None]:
     with few_draws():
         yield
-
-
-@pytest.fixture(scope="module")
-def data() -> Data:
-    return load_data("digits", size=(8, 8), channels=1)
 
 
 @pytest.fixture(scope="module")
