@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -6,7 +8,7 @@ from diffnas.checkpoint import load_state, save_state
 from diffnas.errors import RunError
 from diffnas.progress import Progress
 from diffnas.rng import generator
-from diffnas.training import Loop, Pace, run
+from diffnas.training import Loop, Pace, train
 
 
 def counting(steps=5, **arguments):
@@ -21,27 +23,34 @@ def counting(steps=5, **arguments):
     def restore(tensors):
         value.copy_(tensors["value"])
 
-    return Loop("test", steps, step, lambda: {"value": value}, restore, **arguments), value, taken
+    adding = SimpleNamespace(
+        pace=Pace(steps, 1, 0.0),
+        workers=1,
+        step=step,
+        state=lambda: {"value": value},
+        restore=restore,
+    )
+    return Loop("test", adding, **arguments), value, taken
 
 
 def test_all_steps_are_taken_in_order():
     loop, value, taken = counting()
-    run(loop)
+    train(loop)
     assert taken == [0, 1, 2, 3, 4]
     assert value == 10
 
 
 def test_the_end_is_saved(tmp_path):
-    run(counting(checkpoint=tmp_path / "c", fingerprint="f")[0])
+    train(counting(checkpoint=tmp_path / "c", fingerprint="f")[0])
     tensors, meta = load_state(tmp_path / "c")
     assert tensors["value"] == 10
     assert (meta["step"], meta["fingerprint"]) == ("5", "f")
 
 
 def test_steps_already_taken_are_not_taken_again(tmp_path):
-    run(counting(3, checkpoint=tmp_path / "c")[0])
+    train(counting(3, checkpoint=tmp_path / "c")[0])
     loop, value, taken = counting(5, checkpoint=tmp_path / "c")
-    run(loop)
+    train(loop)
     assert taken == [3, 4]
     assert value == 10
 
@@ -54,8 +63,8 @@ def test_seconds_before_a_resume_count(tmp_path, monkeypatch):
         def update(self, done, **_):
             now[0] += 2
 
-    assert run(counting(3, checkpoint=tmp_path / "c", progress=Clock())[0]) == 6
-    assert run(counting(5, checkpoint=tmp_path / "c", progress=Clock())[0]) == 10
+    assert train(counting(3, checkpoint=tmp_path / "c", progress=Clock())[0]) == 6
+    assert train(counting(5, checkpoint=tmp_path / "c", progress=Clock())[0]) == 10
 
 
 def test_a_damaged_checkpoint_is_said_and_starts_over(tmp_path):
@@ -67,7 +76,7 @@ def test_a_damaged_checkpoint_is_said_and_starts_over(tmp_path):
             said.append(line)
 
     loop, _, taken = counting(2, checkpoint=tmp_path / "c", progress=Watch())
-    run(loop)
+    train(loop)
     assert taken == [0, 1]
     assert said == [f"{tmp_path / 'c'}: damaged; test begins again"]
 
@@ -76,14 +85,14 @@ def test_a_checkpoint_of_another_format_starts_over(tmp_path):
     meta = {"format": "1", "fingerprint": "f", "step": "4", "seconds": "1"}
     save_state(tmp_path / "c", {"value": torch.ones(())}, meta)
     loop, _, taken = counting(checkpoint=tmp_path / "c", fingerprint="f")
-    run(loop)
+    train(loop)
     assert taken == [0, 1, 2, 3, 4]
 
 
 def test_another_fingerprint_starts_over(tmp_path):
-    run(counting(3, checkpoint=tmp_path / "c", fingerprint="one")[0])
+    train(counting(3, checkpoint=tmp_path / "c", fingerprint="one")[0])
     loop, _, taken = counting(5, checkpoint=tmp_path / "c", fingerprint="other")
-    run(loop)
+    train(loop)
     assert taken == [0, 1, 2, 3, 4]
 
 
@@ -96,7 +105,7 @@ def test_checkpoints_are_written_by_the_clock(tmp_path, monkeypatch):
         def update(self, done, **_):
             now[0] += 25
 
-    run(counting(7, progress=Clock())[0])
+    train(counting(7, progress=Clock())[0])
     assert saves == [3, 6, 7]  # every 75 seconds, and the end
 
 
@@ -114,7 +123,7 @@ def test_checkpoints_that_take_long_are_rare(monkeypatch):
         def update(self, done, **_):
             now[0] += 100
 
-    run(counting(12, progress=Clock())[0])
+    train(counting(12, progress=Clock())[0])
     assert saves == [(1, 100), (11, 1190), (12, 1380)]  # 900 seconds and more after the first one
 
 
@@ -134,7 +143,7 @@ def test_progress_hears_of_every_step_and_of_the_end_even_after_an_error():
             heard.append("stopped")
 
     with pytest.raises(RunError, match="enough"):
-        run(counting(progress=Watch())[0])
+        train(counting(progress=Watch())[0])
     assert heard == [("test", 5, 0), (1, {"loss": 0.0}), (2, {"loss": 1.0}), "stopped"]
 
 
@@ -145,7 +154,7 @@ def test_the_log_has_every_figure_now_and_then_and_at_the_end():
         def log(self, **record):
             logged.append(record)
 
-    run(counting(5, progress=Watch(), points=2)[0])
+    train(counting(5, progress=Watch(), points=2)[0])
     assert [record["step"] for record in logged[1:]] == [2, 4, 5]
     assert logged[-1] == {"stage": "test", "step": 5, "loss": 4.0, "note": "x"}
 
@@ -159,7 +168,7 @@ def test_the_log_says_after_which_step_a_training_begins(tmp_path):
 
     for steps in (3, 5):
         about = {"student": "small"}
-        run(counting(steps, checkpoint=tmp_path / "c", progress=Watch(), about=about)[0])
+        train(counting(steps, checkpoint=tmp_path / "c", progress=Watch(), about=about)[0])
     begun = [record for record in logged if "after" in record]
     assert begun == [{"stage": "test", "student": "small", "after": n} for n in (0, 3)]
 

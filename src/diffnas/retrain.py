@@ -22,7 +22,7 @@ from diffnas.parallel import thread_map, twin, workers_for
 from diffnas.progress import Progress
 from diffnas.rng import generator
 from diffnas.settings import Precision, RetrainSettings
-from diffnas.training import Pace, train
+from diffnas.training import Loop, Pace, train
 from diffnas.trunk import Trunk
 
 
@@ -155,14 +155,8 @@ def retrain(
     training = Retraining(
         student, teacher, data, settings, seed=seed, precision=precision, trunk=trunk
     )
-    seconds = train(
-        "retrain",
-        training,
-        checkpoint=checkpoint,
-        fingerprint=fingerprint,
-        progress=progress,
-        about=log,
-    )
+    loop = Loop("retrain", training, checkpoint, fingerprint, progress or Progress(), log or {})
+    seconds = train(loop)
     training.average.put_in_place()
     student.requires_grad_(False)
     if settings.gradient_checkpointing:

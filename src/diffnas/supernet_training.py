@@ -20,7 +20,7 @@ from diffnas.progress import Progress
 from diffnas.rng import generator
 from diffnas.settings import Precision, SupernetSettings
 from diffnas.supernet import BlockSupernet, Supernet
-from diffnas.training import Pace, train
+from diffnas.training import Loop, Pace, train
 
 
 def random_subnet(block: BlockSpace, generator: torch.Generator) -> Subnet:
@@ -192,14 +192,15 @@ def fit(
     seconds = 0.0
     for number, names in enumerate(parts):
         several = {} if len(parts) == 1 else {"group": number + 1, "groups": len(parts)}
-        seconds += train(
+        loop = Loop(
             "supernet",
             BlockTraining(supernet, data, settings, names, seed=seed, precision=precision),
-            checkpoint=None if checkpoint is None else checkpoint_of(checkpoint, number),
-            fingerprint=fingerprint,
-            progress=progress,
-            about=several | ({} if trunk is None else {"trunk": list(trunk)}),
+            None if checkpoint is None else checkpoint_of(checkpoint, number),
+            fingerprint,
+            progress or Progress(),
+            several | ({} if trunk is None else {"trunk": list(trunk)}),
         )
+        seconds += train(loop)
     return seconds
 
 

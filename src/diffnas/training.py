@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -22,64 +22,6 @@ SAVE_EVERY = 60.0
 
 SLOW = 6.0
 """Seconds of a save from which on saves are rarer: they take a tenth of the time at most."""
-
-
-@dataclass(frozen=True)
-class Loop:
-    """One training: how far, what is written where.
-
-    ``state`` and ``restore`` give and take everything that changes from step to step, as tensors.
-    ``fingerprint`` says what the state belongs to; with a checkpoint of something else the training
-    begins anew. ``about`` goes with every record in the log.
-    """
-
-    stage: str
-    steps: int
-    step: Callable[[int], Mapping[str, object]]
-    state: Callable[[], dict[str, Tensor]]
-    restore: Callable[[Mapping[str, Tensor]], None]
-    checkpoint: Path | None = None
-    fingerprint: str = ""
-    progress: Progress = field(default_factory=Progress)
-    about: Mapping[str, object] = field(default_factory=dict)
-    points: int = 200  # of the curve in the log
-
-    def log(self, **record: object) -> None:
-        """One record of this training."""
-        self.progress.log(stage=self.stage, **self.about, **record)
-
-
-def run(loop: Loop) -> float:
-    """Take all steps, from the last checkpoint on if there is one.
-
-    A step returns its figures; the numbers among them are shown. The checkpoint is written every
-    minute, or more rarely where that takes long (:data:`SLOW`), and at the end. An interrupt writes
-    none: the step it stops may have moved some weights.
-    Returns the seconds that the steps took, those before a resume included.
-    """
-    done, before = _resume(loop)
-    log_every = max(1, loop.steps // loop.points)
-    loop.progress.start(loop.stage, loop.steps, done)
-    loop.log(after=done)  # what the log has of later steps is of a training that this one replaces
-    began = saved = time.monotonic()
-    pause = SAVE_EVERY
-    try:
-        for step in range(done, loop.steps):
-            figures = loop.step(step)
-            done = step + 1
-            shown = {k: v for k, v in figures.items() if isinstance(v, float)}
-            loop.progress.update(done, **shown)
-            if done % log_every == 0 or done == loop.steps:
-                loop.log(step=done, **figures)
-            if (now := time.monotonic()) - saved > pause:
-                _save(loop, done, before + now - began)
-                saved = time.monotonic()
-                pause = SAVE_EVERY * max(1.0, (saved - now) / SLOW)
-    finally:
-        loop.progress.stop()
-    seconds = before + time.monotonic() - began
-    _save(loop, done, seconds)
-    return seconds
 
 
 @dataclass(frozen=True)
@@ -108,7 +50,7 @@ class Pace:
 
 
 class Training(Protocol):
-    """A training as :func:`train` runs it: what one step does, and all that it changes."""
+    """A training as :func:`train` takes its steps: what one step does, and all that it changes."""
 
     pace: Pace
     workers: int
@@ -123,29 +65,61 @@ class Training(Protocol):
         """Take what :meth:`state` gave."""
 
 
-def train(
-    stage: str,
-    training: Training,
-    *,
-    checkpoint: Path | None,
-    fingerprint: str,
-    progress: Progress | None,
-    about: Mapping[str, object] | None = None,
-) -> float:
-    """All steps of a training, as :func:`run` takes them; operators on one thread beside others."""
-    loop = Loop(
-        stage,
-        training.pace.steps,
-        training.step,
-        training.state,
-        training.restore,
-        checkpoint,
-        fingerprint,
-        progress or Progress(),
-        about or {},
-    )
-    with single_threaded(training.workers > 1):
-        return run(loop)
+@dataclass(frozen=True)
+class Loop:
+    """A training, and what is written of it where.
+
+    ``fingerprint`` says what its state belongs to; with a checkpoint of something else the training
+    begins anew. ``about`` goes with every record in the log.
+    """
+
+    stage: str
+    training: Training
+    checkpoint: Path | None = None
+    fingerprint: str = ""
+    progress: Progress = field(default_factory=Progress)
+    about: Mapping[str, object] = field(default_factory=dict)
+    points: int = 200  # of the curve in the log
+
+    def log(self, **record: object) -> None:
+        """One record of this training."""
+        self.progress.log(stage=self.stage, **self.about, **record)
+
+
+def train(loop: Loop) -> float:
+    """Take all steps, from the last checkpoint on if there is one.
+
+    A step returns its figures; the numbers among them are shown. The checkpoint is written every
+    minute, or more rarely where that takes long (:data:`SLOW`), and at the end. An interrupt writes
+    none: the step it stops may have moved some weights.
+    Beside threads of the training's own, operators run on one thread.
+    Returns the seconds that the steps took, those before a resume included.
+    """
+    done, before = _resume(loop)
+    training, steps = loop.training, loop.training.pace.steps
+    log_every = max(1, steps // loop.points)
+    loop.progress.start(loop.stage, steps, done)
+    loop.log(after=done)  # what the log has of later steps is of a training that this one replaces
+    began = saved = time.monotonic()
+    pause = SAVE_EVERY
+    try:
+        with single_threaded(training.workers > 1):
+            for step in range(done, steps):
+                figures = training.step(step)
+                done = step + 1
+                shown = {k: v for k, v in figures.items() if isinstance(v, float)}
+                loop.progress.update(done, **shown)
+                if done % log_every == 0 or done == steps:
+                    loop.log(step=done, **figures)
+                if (now := time.monotonic()) - saved > pause:
+                    _save(loop, done, before + now - began)
+                    saved = time.monotonic()
+                    pause = SAVE_EVERY * max(1.0, (saved - now) / SLOW)
+    finally:
+        loop.progress.stop()
+    seconds = before + time.monotonic() - began
+    _save(loop, done, seconds)
+    return seconds
 
 
 def _resume(loop: Loop) -> tuple[int, float]:
@@ -162,7 +136,7 @@ def _resume(loop: Loop) -> tuple[int, float]:
     if meta.get("fingerprint") != loop.fingerprint:
         loop.progress.say(f"{loop.stage}: settings or data have changed; it begins anew")
         return 0, 0.0
-    loop.restore(tensors)
+    loop.training.restore(tensors)
     return int(meta["step"]), float(meta["seconds"])
 
 
@@ -174,4 +148,4 @@ def _save(loop: Loop, done: int, seconds: float) -> None:
             "step": str(done),
             "seconds": f"{seconds:.1f}",
         }
-        checkpoint.save_state(loop.checkpoint, loop.state(), meta)
+        checkpoint.save_state(loop.checkpoint, loop.training.state(), meta)

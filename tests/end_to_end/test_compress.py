@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 
 import pytest
 import torch
@@ -10,9 +9,10 @@ from diffusers import DDPMPipeline, DiffusionPipeline
 from safetensors.torch import load_file
 
 import diffnas
-from diffnas import training
 from diffnas.cli import main
 from diffnas.families.sampling import sample_images
+from diffnas.retrain import Retraining
+from diffnas.supernet_training import BlockTraining
 from tests.end_to_end.runs import SEARCH, compress
 from tests.engine import assert_same
 from tests.models import tiny_pipeline
@@ -373,14 +373,12 @@ def test_the_python_front_does_the_same(teacher, run):
 
 def interrupt_at(monkeypatch, stage, step):
     """Ctrl-C in the middle of a training: right after a step's update."""
-    whole = training.run
+    kind = {"supernet": BlockTraining, "retrain": Retraining}[stage]
+    whole = kind.step
 
-    def interrupted(loop):
-        def take(index):
-            if loop.stage == stage and index == step:
-                raise KeyboardInterrupt
-            return loop.step(index)
+    def interrupted(self, index):
+        if index == step:
+            raise KeyboardInterrupt
+        return whole(self, index)
 
-        return whole(replace(loop, step=take))
-
-    monkeypatch.setattr(training, "run", interrupted)
+    monkeypatch.setattr(kind, "step", interrupted)
