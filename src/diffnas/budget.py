@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from diffnas.errors import UserError
 from diffnas.figures import figure, significant
@@ -95,12 +96,8 @@ def parse_budget(
     if tolerance is None:
         if not given:
             return Budget(macs=Amount(0.5, relative=True))
-        return Budget(
-            macs=_amount("macs", macs),
-            params=_amount("params", params),
-            latency=_amount("latency", latency),
-            memory=_amount("memory", memory),
-        )
+        amounts: dict[str, Any] = {kind: _amount(kind, value) for kind, value in given.items()}
+        return Budget(**amounts)
     if given:
         others = " ".join(f"--{kind} {value}" for kind, value in given.items())
         raise UserError(
@@ -116,9 +113,7 @@ def parse_budget(
     return Budget(tolerance=_rounded(value))
 
 
-def _amount(kind: str, written: Written) -> Amount | None:
-    if written is None:
-        return None
+def _amount(kind: str, written: str | float) -> Amount:
     setting = f"--{kind} {written}"
     forms = f"give a share of the teacher's (0.5, 50%) or an amount such as {_EXAMPLES[kind]}"
     match = re.fullmatch(r"\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*([a-zA-Z]*|%)\s*", str(written))
@@ -154,7 +149,7 @@ def _float(text: str) -> float | None:
 
 def _rounded(value: float) -> float:
     """Without the last digits' noise: 33.3 / 100 is 0.333."""
-    return float(f"{value:.10g}")
+    return float(_number(value))
 
 
 def _number(value: float) -> str:
