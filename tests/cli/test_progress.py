@@ -119,23 +119,25 @@ def test_a_long_line_is_one_line_and_no_markup():
 def test_a_bar_shows_stage_count_rate_and_loss():
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=120, color_system=None)
-    with RichProgress(console) as progress:
-        progress.start("supernet", 300, done=10)
-        progress.update(150, loss=0.1234)
-        progress.say("a [line]")
+    progress = RichProgress(console)
+    progress.start("supernet", 300, done=10)
+    progress.update(150, loss=0.1234)
+    progress.say("a [line]")
+    progress.stop()
     last = [line for line in stream.getvalue().splitlines() if "supernet" in line][-1]
     assert "150/300" in last
     assert "loss 0.1234" in last
     assert "a [line]" in stream.getvalue()
 
 
-def test_a_failure_leaves_the_cursor_visible():
+def test_a_failure_leaves_the_cursor_visible(monkeypatch):
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=120)
-    progress = RichProgress(console)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr(shown, "RichProgress", lambda: RichProgress(console))
 
     def fail() -> None:
-        with progress:
+        with shown.show_progress() as progress:
             progress.start("supernet", 300)
             raise RuntimeError
 
@@ -146,7 +148,8 @@ def test_a_failure_leaves_the_cursor_visible():
 
 def test_lines_where_stderr_is_no_terminal(monkeypatch):
     monkeypatch.setattr("sys.stderr", io.StringIO())
-    assert isinstance(shown.show_progress(), PlainProgress)
+    with shown.show_progress() as progress:
+        assert isinstance(progress, PlainProgress)
 
 
 @pytest.mark.parametrize(

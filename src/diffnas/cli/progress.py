@@ -2,8 +2,8 @@
 
 import sys
 import time
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import (
@@ -24,22 +24,7 @@ LEAST = 0.5
 """Seconds between two lines, at the least."""
 
 
-class Shown(Progress):
-    """A progress to be used as ``with ... as progress:``, so that failures leave a clean screen."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-
-class RichProgress(Shown):
+class RichProgress(Progress):
     """One bar per stage, with rate, time left and the figures of the last step."""
 
     def __init__(self, console: Console | None = None) -> None:
@@ -80,7 +65,7 @@ class RichProgress(Shown):
         self.console.print(line, markup=False, highlight=False)
 
 
-class PlainProgress(Shown):
+class PlainProgress(Progress):
     """A line at a stage's start and end, and between them now and then.
 
     That is at each tenth of a short stage, and every ten seconds, then less and less often, of a
@@ -131,9 +116,14 @@ class PlainProgress(Shown):
         self._told, self._told_at = now, self._done
 
 
-def show_progress() -> Shown:
-    """What suits stderr: bars on a terminal, lines in a file or pipe."""
-    return RichProgress() if sys.stderr.isatty() else PlainProgress()
+@contextmanager
+def show_progress() -> Iterator[Progress]:
+    """What suits stderr: bars on a terminal, lines in a file or pipe; ended whatever happens."""
+    progress = RichProgress() if sys.stderr.isatty() else PlainProgress()
+    try:
+        yield progress
+    finally:
+        progress.stop()  # a failure leaves a clean screen
 
 
 def rate_text(per_second: float) -> str:
