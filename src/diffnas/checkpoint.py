@@ -1,6 +1,5 @@
 """Atomic files, and states of long work as safetensors."""
 
-import errno
 import glob
 import json
 import os
@@ -16,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from diffnas.errors import RunError, UserError
+from diffnas.errors import RunError, UserError, is_disk_full
 from diffnas.refusing import first_sentence
 
 STALE = 600.0
@@ -81,14 +80,6 @@ def new_folder(folder: Path, marker: str, what: str) -> Iterator[Path]:
         raise RunError(f"cannot write {what}, {folder}: {first_sentence(error)}") from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
-
-
-def is_disk_full(error: Exception) -> bool:
-    """Whether that is why a file could not be written."""
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    # safetensors hands the system's errors on as text.
-    return "No space left" in str(error) or "os error 28" in str(error)
 
 
 def disk_full(path: Path) -> RunError:

@@ -1,4 +1,4 @@
-"""The two ways a run can end badly, told apart by their exit status; memory that ran out."""
+"""The two ways a run can end badly, told apart by exit status; memory or a disk that ran out."""
 
 import errno
 
@@ -27,3 +27,11 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether that is why a file could not be written."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    # safetensors hands the system's errors on as text.
+    return "No space left" in str(error) or "os error 28" in str(error)

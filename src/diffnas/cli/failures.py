@@ -2,7 +2,7 @@
 
 import errno
 
-from diffnas.errors import RunError, UserError, is_out_of_memory
+from diffnas.errors import RunError, UserError, is_disk_full, is_out_of_memory
 
 FAILURE, MISTAKE, INTERRUPTED = 1, 2, 130
 
@@ -68,7 +68,7 @@ def _missing_package(name: str) -> str:
 
 def _operating_system(error: OSError) -> tuple[str, int]:
     where = f"{error.filename}: " if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_disk_full(error):
         return f"{where}disk full; free some space, the same command goes on from here", FAILURE
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{where}permission denied; choose another path or mend its rights", MISTAKE

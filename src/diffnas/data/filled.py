@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from diffnas.artifacts import read_json
-from diffnas.checkpoint import disk_full, is_disk_full, write_json
+from diffnas.checkpoint import disk_full, write_json
 from diffnas.data.decode import allocate
+from diffnas.errors import is_disk_full
 from diffnas.progress import Progress
 
 SECONDS = 10.0
