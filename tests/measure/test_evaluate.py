@@ -16,9 +16,10 @@ from diffnas.families.conditions import CLASSES, Shows
 from diffnas.families.loading import load_teacher
 from diffnas.measure.evaluate import cost_rows, draw, evaluate, quality_row
 from diffnas.measure.protocol import check, judged_by, protocol, told
-from diffnas.measure.quality import nearest_distance, quality
+from diffnas.measure.quality import extract, nearest_distance, quality
 from diffnas.measure.references import (
     NEAREST_SIDE,
+    PART,
     check_samples,
     check_sides,
     references,
@@ -365,6 +366,23 @@ def test_references_are_thinned_evenly(monkeypatch: pytest.MonkeyPatch, data: Da
     assert len(held_out) == len(seen) == 5
     assert np.array_equal(held_out[0], data.images[data.held_out[0]])
     assert np.array_equal(held_out[-1], data.images[data.held_out[-1]])
+
+
+def test_references_are_read_a_part_at_a_time(data: Data) -> None:
+    read: list[int] = []
+
+    class Watched(np.ndarray[Any, Any]):
+        def __getitem__(self, key: Any) -> Any:
+            read.append(np.size(key))
+            return np.asarray(self)[key]
+
+    watched = replace(data, images=data.images.view(Watched))
+    held_out, seen = references(watched)
+    assert not read
+    for images in (held_out, seen):
+        wanted = np.concatenate([images[start : start + 50] for start in range(0, len(images), 50)])
+        assert torch.equal(extract(images, "digits"), extract(wanted, "digits"))
+    assert max(read) <= PART < len(held_out)
 
 
 def test_large_images_are_shrunk_by_averaging_to_look_for_the_nearest() -> None:

@@ -14,7 +14,7 @@ from diffnas.families.batches import batch_of
 from diffnas.families.sampling import check_sampler
 from diffnas.measure import features as extractors
 from diffnas.measure.quality import quality
-from diffnas.measure.references import check_counts, features_of, references, spread
+from diffnas.measure.references import Picked, check_counts, features_of, references, spread
 from diffnas.rng import generator
 from diffnas.settings import EvaluateSettings
 
@@ -73,7 +73,8 @@ def protocol(
     device = torch.device(device)
     held_out, seen = references(data)
     name = features_of(data.name, settings)
-    real = quality(spread(seen, len(held_out)), held_out, name, device=feature_device(device))
+    equally_many = Picked(seen.images, spread(seen.rows, len(held_out)))
+    real = quality(equally_many, held_out, name, device=feature_device(device))
     cuda = device.type == "cuda"
     return {
         "sampler": settings.sampler,

@@ -18,15 +18,19 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from diffnas.errors import UserError
 from diffnas.measure import features as extractors
+from diffnas.measure.references import PART, Images, Picked, parts
 
-CHUNK = 256  # images at a time
 KERNEL_SUBSETS = 50
 KERNEL_SUBSET_SIZE = 1000
 KNOWN_REFERENCES = 8  # sets of them whose features are kept
 
 
 def quality(
-    generated: np.ndarray, reference: np.ndarray, features: str, *, device: str = "cpu"
+    generated: Images | Picked,
+    reference: Images | Picked,
+    features: str,
+    *,
+    device: str = "cpu",
 ) -> dict[str, float]:
     """Fréchet and (unbiased) kernel distance of generated to reference images.
 
@@ -66,20 +70,19 @@ def quality(
         }
 
 
-def extract(images: np.ndarray, features: str, device: str = "cpu") -> Tensor:
+def extract(images: Images | Picked, features: str, device: str = "cpu") -> Tensor:
     """float64 features (N, d) of uint8 images (N, C, H, W), on the CPU."""
     module = _extractor(features).to(device)
-    chunks = []
+    found = []
     with torch.no_grad():
-        for start in range(0, len(images), CHUNK):
-            chunk = torch.from_numpy(np.ascontiguousarray(images[start : start + CHUNK]))
-            if features == "inception" and chunk.shape[1] == 1:
-                chunk = chunk.repeat(1, 3, 1, 1)
-            chunks.append(module(chunk.to(device)).double().cpu())
-    return torch.cat(chunks)
+        for part in map(torch.from_numpy, parts(images)):
+            grey = part.shape[1] == 1
+            given = part.repeat(1, 3, 1, 1) if features == "inception" and grey else part
+            found.append(module(given.to(device)).double().cpu())
+    return torch.cat(found)
 
 
-def nearest_distance(generated: np.ndarray, seen: np.ndarray) -> float:
+def nearest_distance(generated: Images, seen: Images) -> float:
     """Mean over generated images of the RMS pixel distance to the nearest seen one, in 0..1.
 
     Much less than the same for held-out images means that the model copies its data.
@@ -88,15 +91,15 @@ def nearest_distance(generated: np.ndarray, seen: np.ndarray) -> float:
     return float(
         torch.cat(
             [
-                torch.cdist(_flat(generated[i : i + CHUNK]), bank).amin(dim=1)
-                for i in range(0, len(generated), CHUNK)
+                torch.cdist(_flat(generated[i : i + PART]), bank).amin(dim=1)
+                for i in range(0, len(generated), PART)
             ]
         ).mean()
         / bank.shape[1] ** 0.5
     )
 
 
-def _flat(images: np.ndarray) -> Tensor:
+def _flat(images: Images) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images)).float().flatten(1) / 255
 
 
@@ -111,9 +114,11 @@ _known: dict[tuple[object, ...], Tensor] = {}
 """Features of the references last looked at: of these only, as the images would fill the memory."""
 
 
-def _reference_features(images: np.ndarray, features: str, device: str) -> Tensor:
-    content = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
-    key = (images.shape, content, features, device)
+def _reference_features(images: Images | Picked, features: str, device: str) -> Tensor:
+    content = hashlib.sha256()
+    for part in parts(images):
+        content.update(part.data)
+    key = (images.shape, content.hexdigest(), features, device)
     _known[key] = _known.pop(key) if key in _known else extract(images, features, device)
     if len(_known) > KNOWN_REFERENCES:
         del _known[next(iter(_known))]  # the one not asked for the longest

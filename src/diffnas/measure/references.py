@@ -1,6 +1,8 @@
 """The real images that samples are compared with."""
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,10 +19,38 @@ from diffnas.settings import EvaluateSettings
 Images = npt.NDArray[np.uint8]
 
 REFERENCES = 10_000
-"""Reference images at most, spread evenly over the set: more would fill the memory."""
+"""Reference images at most, spread evenly over the set."""
+
+PART = 256
+"""Images looked at at once."""
 
 NEAREST_SIDE = 32
 """Larger images are shrunk to this side before the nearest seen one is looked for."""
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Some of a set's images, left where they are: large ones would fill the memory."""
+
+    images: Images
+    rows: npt.NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: Any) -> Images:
+        return self.images[self.rows[key]]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, C, H, W)."""
+        return len(self), *self.images.shape[1:]
+
+
+def parts(images: Images | Picked) -> Iterator[Images]:
+    """All of them in their order, at most :data:`PART` at a time."""
+    for start in range(0, len(images), PART):
+        yield np.ascontiguousarray(images[start : start + PART])
 
 
 def check_samples(source: str, shape: tuple[int, ...], settings: EvaluateSettings) -> None:
@@ -78,11 +108,11 @@ def check_sides(source: str, settings: EvaluateSettings, seen: int, held_out: in
             )
 
 
-def references(data: Data) -> tuple[Images, Images]:
+def references(data: Data) -> tuple[Picked, Picked]:
     """Held-out and seen images, at most :data:`REFERENCES` of each."""
     return (
-        data.images[spread(data.held_out, REFERENCES)],
-        data.images[spread(data.seen, REFERENCES)],
+        Picked(data.images, spread(data.held_out, REFERENCES)),
+        Picked(data.images, spread(data.seen, REFERENCES)),
     )
 
 
@@ -99,13 +129,13 @@ def spread(items: npt.NDArray[Any], most: int) -> npt.NDArray[Any]:
     return items[np.linspace(0, len(items) - 1, most).round().astype(int)]
 
 
-def shrink(images: Images) -> Images:
+def shrink(images: Images | Picked) -> Images:
     """Images of at most :data:`NEAREST_SIDE` a side, by averaging."""
     if max(images.shape[2:]) <= NEAREST_SIDE:
-        return images
+        return images[:]
     height, width = (min(side, NEAREST_SIDE) for side in images.shape[2:])
-    parts = [
-        F.adaptive_avg_pool2d(torch.from_numpy(np.ascontiguousarray(part)).float(), (height, width))
-        for part in np.array_split(images, max(1, len(images) // 256))
+    shrunk = [
+        F.adaptive_avg_pool2d(torch.from_numpy(part).float(), (height, width))
+        for part in parts(images)
     ]
-    return torch.cat(parts).round().to(torch.uint8).numpy()
+    return torch.cat(shrunk).round().to(torch.uint8).numpy()
