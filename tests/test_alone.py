@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import diffnas
 from diffnas.alone import alone_in
 from diffnas.errors import UserError
 
@@ -32,6 +33,12 @@ def test_a_second_process_is_refused_until_the_first_has_ended(tmp_path: Path) -
         other.kill()
     with alone_in(tmp_path / "run"):
         pass
+
+
+def test_a_file_is_no_folder_to_work_in(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").touch()
+    with pytest.raises(UserError, match=r"plan\.json is a file; name a folder"):
+        diffnas.compress("digits", data="digits", out=tmp_path / "plan.json")
 
 
 def test_nothing_is_left_in_the_folder(tmp_path: Path) -> None:

@@ -97,6 +97,21 @@ def test_a_folder_without_scores_says_how_to_get_them(run, capsys):
     assert "no run folder; name the --out of a 'diffnas compress'" in capsys.readouterr().err
 
 
+def test_what_is_no_folder_and_settings_that_are_none_are_told(run, capsys):
+    assert main(["front", str(run / "plan.json")]) == 2
+    assert "plan.json: no such folder" in capsys.readouterr().err
+    (run / "settings.yaml").write_text("score: 5\n")
+    assert main(["front", str(run)]) == 2
+    assert "no whole output-errors.safetensors" in capsys.readouterr().err
+
+
+def test_its_randomness_is_the_runs(run):
+    (run / "settings.yaml").write_text("seed: 5\nscore:\n  by: block\n")
+    found = diffnas.front(run, rule="random")
+    assert found == diffnas.front(run, rule="random", seed=5)
+    assert found != diffnas.front(run, rule="random", seed=0)
+
+
 def test_a_rule_that_nobody_knows_is_told_before_scores_are_missed(tmp_path, capsys):
     assert main(["front", str(tmp_path), "--rule", "foo"]) == 2
     assert "--rule foo: unknown" in capsys.readouterr().err

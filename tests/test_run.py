@@ -56,6 +56,7 @@ def compress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     [
         ({"format": 1, "model": {"source": "cats", "fingerprint": "00"}}, "of another teacher"),
         ({"format": 99}, "newer than this DiffNAS reads"),
+        ({"my": "plan"}, "has a plan.json that is no run's"),
     ],
 )
 def test_a_folder_of_another_run_is_refused_before_images_are_decoded_into_it(
@@ -64,6 +65,13 @@ def test_a_folder_of_another_run_is_refused_before_images_are_decoded_into_it(
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "plan.json").write_text(json.dumps(plan))
     with pytest.raises(UserError, match=words):
+        compress()
+
+
+def test_settings_that_are_no_runs_are_not_replaced(compress: Any, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "settings.yaml").write_text("# mine\n")
+    with pytest.raises(UserError, match=r"has a settings\.yaml that is no run's"):
         compress()
 
 

@@ -66,6 +66,24 @@ def test_an_assignments_value_is_yaml(assignment, section, name, value):
     assert getattr(getattr(load(None, (assignment,)), section), name) == value
 
 
+def test_a_dotted_name_is_a_setting_in_a_file_and_in_a_program(write):
+    wanted = parse({"retrain": {"steps": 7, "batch_size": 2}})
+    assert parse({"retrain.steps": 7, "retrain": {"batch_size": 2}}) == wanted
+    assert load(write("retrain.steps: 7\nretrain:\n  batch_size: 2\n")) == wanted
+    assert "seed is a value, not a section" in refusal(write("seed: 1\nseed.steps: 2\n"))
+
+
+@pytest.mark.parametrize(("text", "value"), [("010", 10), ("+3", 3), ("0", 0)])
+def test_a_whole_number_is_read_as_people_write_it(text, value):
+    assert load(None, (f"seed={text}",)).seed == value
+
+
+@pytest.mark.parametrize("text", ["1:30", "0x10", "yes", "true"])
+def test_what_only_yaml_takes_for_a_number_is_none(text):
+    assert "setting 'seed' = " in refusal(None, (f"seed={text}",))
+    assert "setting 'retrain.weight_decay' = " in refusal(None, (f"retrain.weight_decay={text}",))
+
+
 @pytest.mark.parametrize(
     ("key", "nearest"),
     [

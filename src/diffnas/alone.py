@@ -1,4 +1,4 @@
-"""One command at a time in a run folder: two would overwrite each other's files."""
+"""Whether a folder can be worked in: two commands at once would overwrite each other's files."""
 
 import getpass
 import hashlib
@@ -36,3 +36,18 @@ def alone_in(out: Path) -> Iterator[None]:
         ) from None
     with held:
         yield
+
+
+def check_folder(flag: str, folder: Path) -> None:
+    """Refuse, before hours of work, a folder that cannot be written; makes nothing.
+
+    Raises:
+        UserError: it is a file, or it or its nearest existing parent is not writable.
+    """
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise UserError(f"{flag} {folder}: {existing} is a file; name a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{flag} {folder}: {existing} is not writable; choose another folder")

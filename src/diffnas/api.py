@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from diffnas import run as runs
-from diffnas.alone import alone_in
+from diffnas.alone import alone_in, check_folder
 from diffnas.budget import Written, check_alone, parse_budget
 from diffnas.names import folder_name
 from diffnas.progress import Progress
@@ -41,9 +41,9 @@ def compress(
     ('3.1G', '20M', '12ms', '2GiB'); all given must hold, and none given means ``macs=0.5``.
     ``tolerance`` instead: each block's error may be so many times that of the teacher's own
     options. ``smallest`` lowers the MACs instead, until quality
-    after retraining no longer holds. ``settings``: nested values ({'retrain': {'steps': 500}}) or a
-    YAML file. ``until``: the last stage to run. ``progress``: what hears of the work; without one
-    nothing is shown.
+    after retraining no longer holds. ``settings``: values, nested ({'retrain': {'steps': 500}}) or
+    by dotted name ({'retrain.steps': 500}), or a YAML file. ``until``: the last stage to run.
+    ``progress``: what hears of the work; without one nothing is shown.
 
     Raises:
         UserError: a value that cannot be used, or a budget out of reach.
@@ -66,6 +66,7 @@ def compress(
         "trust_remote_code": trust_remote_code,
         "progress": progress,
     }
+    check_folder("--out", folder)
     with alone_in(folder):
         if smallest:
             return compress_smallest(_named(model), **given)
@@ -75,4 +76,4 @@ def compress(
 
 def _named(source: str | Path) -> str:
     """A path is a folder, also if it is called 'digits' or 'teacher'."""
-    return str(source.absolute()) if isinstance(source, Path) else source
+    return str(source.expanduser().absolute()) if isinstance(source, Path) else source

@@ -42,7 +42,7 @@ def front(
     metric: str = "macs",
     rule: str = DEFAULT_RULE,
     points: int = 20,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> list[Point]:
     """What a rule chooses at budgets from the teacher's cost to the smallest, dearest first.
 
@@ -50,8 +50,9 @@ def front(
     ``compress`` would take.
 
     ``run``: a run folder with scores; ``metric``: 'macs' or 'params'; ``points``: so many budgets,
-    evenly spaced; two that give the same architecture are one point. Nothing is trained, and
-    errors do not tell quality after retraining, only what is worth retraining.
+    evenly spaced; two that give the same architecture are one point; ``seed``: the run's unless
+    given. Nothing is trained, and errors do not tell quality after retraining, only what is worth
+    retraining.
 
     Raises:
         UserError: no scores there, or an unknown metric or rule.
@@ -61,7 +62,10 @@ def front(
     check_rule(rule)
     if points < 2:
         raise UserError(f"--points {points}: a front needs 2 or more")
-    tables = read_scores(Path(run))
+    folder = Path(run).expanduser()
+    tables = read_scores(folder)
+    if seed is None:
+        seed = int(saved_settings(folder / "settings.yaml").get("seed") or 0)
     least = [make_table(scores, {}).smallest(metric) for scores in tables]
     found: list[Point] = []
     for share in np.linspace(1.0, min(least), points):
@@ -83,9 +87,12 @@ def read_scores(run: Path) -> list[Scores]:
     Raises:
         UserError: none there, or one of a newer format.
     """
+    if not run.is_dir():
+        raise UserError(f"RUN {run}: no such folder; name the --out of a 'diffnas compress'")
     found: list[tuple[float, Scores]] = []
-    how = saved_settings(run / "settings.yaml").get("score") or {}
-    name = "scores" if how.get("by") == "block" else "output-errors"
+    how = saved_settings(run / "settings.yaml").get("score")
+    by_block = isinstance(how, dict) and how.get("by") == "block"
+    name = "scores" if by_block else "output-errors"
     for folder in (run, *sorted(run.glob("trunk-*"))):
         file = folder / f"{name}.safetensors"
         table = score_table.read(file)

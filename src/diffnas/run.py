@@ -234,18 +234,31 @@ def _check_apart(out: Path, model: str, data: str) -> None:
 
 
 def _check_same_teacher(out: Path, source: str, of_this: str) -> None:
-    """Raise UserError if the folder belongs to another teacher or a newer DiffNAS."""
+    """Raise UserError if the folder belongs to another teacher, a newer DiffNAS or no run."""
     file = out / "plan.json"
     plan = read_json(file) or {}  # a damaged one is written again
     check_format(file, plan)
     other = plan.get("model")
     if not isinstance(other, dict) or "fingerprint" not in other:
+        _check_replaceable(out)
         return
     if other["fingerprint"] != of_this:
         raise UserError(
             f"--out {out}: a run of another teacher ({other.get('source')}, not {source}, or its "
             "weights have changed); give another folder"
         )
+
+
+def _check_replaceable(out: Path) -> None:
+    """Raise UserError if files that a run writes are there and no run's."""
+    if (out / "log.jsonl").exists():  # with which every run begins
+        return
+    for name in ("plan.json", "settings.yaml", "report.html"):
+        if (out / name).exists():
+            raise UserError(
+                f"--out {out}: has a {name} that is no run's and would be replaced; name another "
+                "folder"
+            )
 
 
 def _uncapped(capped: Settings, whole: Settings) -> Settings:

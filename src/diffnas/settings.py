@@ -5,9 +5,10 @@ reason, in :mod:`diffnas.defaults`.
 """
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -43,6 +44,15 @@ class Section(BaseModel):
             if get_origin(kind) is tuple and isinstance(value, str | int | float)
             else value
         )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truths(cls, value: Any, info: ValidationInfo) -> Any:
+        """``yes`` is true in YAML, and true is 1 in Python: no number was meant."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and bool not in (kind, *get_args(kind)):
+            raise ValueError("must be no true or false")
+        return value
 
 
 class DataSettings(Section):
@@ -243,13 +253,16 @@ class Settings(Section):
 
 
 def parse(values: Mapping[str, Any]) -> Settings:
-    """Settings from nested values.
+    """Settings from nested values, or from values by dotted name.
 
     Raises:
         UserError: an unknown setting (with the nearest name) or a value out of range.
     """
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        _put(nested, str(name), value)
     try:
-        return Settings.model_validate(values)
+        return Settings.model_validate(nested)
     except ValidationError as error:
         raise UserError(_one_line(error)) from None
 
@@ -260,32 +273,48 @@ def load(path: Path | None = None, assignments: tuple[str, ...] = ()) -> Setting
     Raises:
         UserError: the file cannot be read, or a setting is unknown or out of range.
     """
-    values: dict[str, Any] = _read_yaml(path) if path is not None else {}
+    values: dict[str, Any] = {}
+    for name, value in (_read_yaml(path) if path is not None else {}).items():
+        _put(values, str(name), value)
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
             raise UserError(
                 f"--set {assignment}: not of the form KEY=VALUE; e.g. supernet.steps=500"
             )
-        *sections, name = key.split(".")
-        target = values
-        for section in sections:
-            if target.get(section) is None:  # a section of a file that is empty
-                target[section] = {}
-            inner = target[section]
-            if not isinstance(inner, dict):
-                raise UserError(f"--set {assignment}: {section} is a value, not a section")
-            target = inner
         try:
-            target[name] = yaml.safe_load(text)
+            value = yaml.safe_load(text)
         except yaml.YAMLError:
             raise UserError(f"--set {assignment}: the value is not valid YAML") from None
+        if type(value) is int and not re.fullmatch(r"[-+]?\d+", text.strip()):
+            value = text  # 1:30 is 90 in YAML
+        elif type(value) is int:
+            value = int(text)  # 010 is 8 in YAML
+        try:
+            _put(values, key, value)
+        except UserError as error:
+            raise UserError(f"--set {assignment}: {error}") from None
     return parse(values)
+
+
+def _put(values: dict[str, Any], name: str, value: Any) -> None:
+    """Set a value by its dotted name; a section's values join those that are there."""
+    section, dot, rest = name.partition(".")
+    if not dot and not isinstance(value, Mapping):
+        values[section] = value
+        return
+    if values.get(section) is None:  # a section of a file that is empty
+        values[section] = {}
+    inner = values[section]
+    if not isinstance(inner, dict):
+        raise UserError(f"{section} is a value, not a section")
+    for key, each in {rest: value}.items() if dot else value.items():
+        _put(inner, str(key), each)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"--settings {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -26,8 +26,15 @@ from diffnas.model_card import model_card
 from diffnas.names import public_name
 from diffnas.progress import Progress
 from diffnas.retrain import fresh_weights, retrain
-from diffnas.scoring import score
-from diffnas.settings import DEFAULT_RULE, RetrainSettings, Settings
+from diffnas.scoring import enumerated, score
+from diffnas.select import made_of
+from diffnas.settings import (
+    DEFAULT_RULE,
+    RetrainSettings,
+    ScoreSettings,
+    Settings,
+    SpaceSettings,
+)
 from diffnas.student.modeling import EditedModel
 from diffnas.student.saving import save_pipeline
 from diffnas.student.stock import as_model, as_stock, stock_class
@@ -37,6 +44,9 @@ from diffnas.trunk import Trunk, kept_channels, make_trunk
 
 OF_OUTPUT_ERRORS = ("by", "candidates", "output_images")
 """The settings of scores that change nothing of block losses."""
+
+OF_SEARCHED_BLOCKS = ("enumerate", "evaluations")
+"""Those that change nothing where all of every block's subnets are scored."""
 
 LATER = {"task_weight": 1.0, "optimizer": "adamw"}
 """Settings of retraining that came later, and what went without saying before them."""
@@ -107,8 +117,7 @@ def supernet(job: Job) -> tuple[Supernet, str]:
         settings.supernet.model_dump() | {"groups": 1},  # as many as there are, the same weights
         settings.seed,
         settings.precision,
-        # As loaded it is no part of the name: runs from before there was a choice stay current.
-        *([] if settings.teacher_precision == "fp32" else [settings.teacher_precision]),
+        *_of_precision(settings),
         *kept,
     )
     net = Supernet(job.teacher, job.space, narrow)
@@ -138,7 +147,7 @@ def supernet(job: Job) -> tuple[Supernet, str]:
 
 def scores(job: Job, net: Supernet, supernet_from: str) -> tuple[Scores, str]:
     """The score table and its fingerprint."""
-    how = job.settings.score.model_dump(exclude=set(OF_OUTPUT_ERRORS))
+    how = {k: each for k, each in _scoring(job).items() if k not in OF_OUTPUT_ERRORS}
     made_from = fingerprint(supernet_from, how)
 
     def make(**given: Any) -> Scores:
@@ -183,9 +192,27 @@ def _table(job: Job, name: str, made_from: str, make: Callable[..., Scores]) -> 
 def _search(job: Job) -> str:
     """A name of what is searched and how, the same for every trunk."""
     settings = job.settings
-    parts = (settings.supernet, settings.score)
-    how = [settings.space.model_dump(exclude={"trunk"}), *(part.model_dump() for part in parts)]
-    return fingerprint(job.origin, how, settings.seed, settings.precision)
+    how = [
+        # Where max_subnets changes a space, its tables are made anew anyhow.
+        settings.space.model_dump(exclude={"trunk"})
+        | {"max_subnets": SpaceSettings.model_fields["max_subnets"].default},
+        settings.supernet.model_dump() | {"groups": 1},
+        _scoring(job),
+    ]
+    return fingerprint(job.origin, how, settings.seed, settings.precision, *_of_precision(settings))
+
+
+def _scoring(job: Job) -> dict[str, Any]:
+    """The settings of scores, as they are by default where they change nothing."""
+    how = job.settings.score.model_dump()
+    if all(enumerated(block, job.settings.score) for block in job.space.blocks):
+        how |= {key: ScoreSettings.model_fields[key].default for key in OF_SEARCHED_BLOCKS}
+    return how
+
+
+def _of_precision(settings: Settings) -> list[str]:
+    """As loaded it is no part of a name: runs from before there was a choice stay current."""
+    return [] if settings.teacher_precision == "fp32" else [settings.teacher_precision]
 
 
 def architecture(
@@ -198,7 +225,7 @@ def architecture(
     rule, seed = job.rule, job.settings.seed
     # A latency holds on the device it was measured on.
     where = device_name(job.teacher.device) if job.budget.latency is not None else None
-    made_from = fingerprint(judged_from, rule, asdict(job.budget), seed, where)
+    made_from = fingerprint(judged_from, *made_of(rule), asdict(job.budget), seed, where)
     file = job.student / "architecture.json"
     found = current_json(file, made_from, job.progress.say)
     if found is not None:

@@ -117,6 +117,20 @@ def test_a_revision_is_that_of_pipelines_on_the_hub(capsys, measured, tmp_path):
     assert measured.loaded[-1][1]["revision"] == "v1"  # where it is refused
 
 
+def test_a_variant_is_that_of_pipelines_that_have_it(measured, tmp_path):
+    (tmp_path / "unet").mkdir()
+    weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.touch()
+    flags = ["--data", "digits", "--variant", "fp16"]
+    assert main(["evaluate", "me/model", str(tmp_path), *flags]) == 0
+    assert [how["variant"] for _, how in measured.loaded] == ["fp16", None]
+    assert main(["evaluate", str(tmp_path), *flags]) == 0
+    assert measured.loaded[-1][1]["variant"] == "fp16"  # where it is refused
+    weights.rename(weights.with_suffix(".fp16.safetensors"))
+    assert main(["evaluate", str(tmp_path), *flags]) == 0
+    assert measured.loaded[-1][1]["variant"] == "fp16"
+
+
 def of_pictures(folder, count=196):
     """The command on a folder of so many: 196 are just enough if half of them are held out."""
     for index in range(count):

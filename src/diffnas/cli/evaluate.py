@@ -82,11 +82,12 @@ def measure(
     settings: Settings,
     *,
     revision: str | None = None,
+    variant: str | None = None,
     **loading: Any,
 ) -> dict[str, Any]:
     """Load all, refuse what cannot be compared, and measure: ``{"protocol", "rows"}``.
 
-    ``revision``: of those on the Hub; ``loading``: what else
+    ``revision``: of those on the Hub; ``variant``: of those that have it; ``loading``: what else
     :func:`diffnas.families.loading.load_teacher` takes besides the device.
 
     Raises:
@@ -103,12 +104,23 @@ def measure(
     from diffnas.measure.evaluate import evaluate as evaluate_
     from diffnas.measure.references import check_samples, check_sides
 
-    on_hub = [source for source in pipelines if find(source).folder is None]
+    folders = {source: find(source).folder for source in pipelines}
+    on_hub = [source for source, folder in folders.items() if folder is None]
+    varied = [
+        source
+        for source, folder in folders.items()
+        if folder is None or any(folder.rglob(f"*.{variant}*.safetensors"))
+    ]
 
     def load(source: str) -> Teacher:
-        # Beside pipelines of the Hub there may be others; where there are none, it is refused.
-        asked = revision if source in on_hub or not on_hub else None
-        return load_teacher(source, device=place, revision=asked, **loading)
+        # Beside pipelines that have it there may be others; where none has it, it is refused.
+        return load_teacher(
+            source,
+            device=place,
+            revision=revision if source in on_hub or not on_hub else None,
+            variant=variant if source in varied or not varied else None,
+            **loading,
+        )
 
     loaded = {name: load(source) for name, source in zip(names(pipelines), pipelines, strict=True)}
     shape = common_shape(loaded)

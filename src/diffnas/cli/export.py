@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from diffnas.alone import check_folder
 from diffnas.cli import options
 from diffnas.cli.output import print_table
 from diffnas.cli.progress import show_progress
@@ -28,7 +29,8 @@ def export(
     Every file is compared with PyTorch, and timed beside it.
     """
     options.check_choice("FORMAT", kind, FORMATS)
-    options.check_folder("OUT", out)
+    out = out.expanduser()
+    check_folder("OUT", out)
     # Only now: usage errors must not wait for torch.
     from diffnas.export import export as export_
     from diffnas.export import find_format

@@ -210,21 +210,6 @@ def check_choice(flag: str, value: str, known: Sequence[str]) -> None:
         raise UserError(f"{flag} {value}: unknown; {hint}")
 
 
-def check_folder(flag: str, folder: Path) -> None:
-    """Refuse, before hours of work, a folder that cannot be written; makes nothing.
-
-    Raises:
-        UserError: it is a file, or it or its nearest existing parent is not writable.
-    """
-    existing = folder
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        raise UserError(f"{flag} {folder}: {existing} is a file; name a folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"{flag} {folder}: {existing} is not writable; choose another folder")
-
-
 def check_file(flag: str, file: Path, ending: str) -> None:
     """Refuse, before the work, a file that cannot be written; makes nothing.
 

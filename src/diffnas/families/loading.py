@@ -195,7 +195,7 @@ def _check_weights(folder: Path, model: str, variant: str | None) -> None:
     if variant is None and not plain:
         raise UserError(f"model {model}: all its weights are variants; give --variant {min(found)}")
     if variant is not None and variant not in found:
-        names = ", ".join(sorted(found)) or "none"
+        names = ", ".join([*(["plain ones"] if plain else []), *sorted(found)])
         raise UserError(f"--variant {variant}: model {model} has no such weights; it has {names}")
 
 

@@ -1,14 +1,17 @@
 """From scores to an architecture: a file per rule, and the budget they all serve."""
 
 import difflib
+import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pkgutil import resolve_name
 
 from diffnas.architecture import SUMS, Architecture, Cost, Scores
 from diffnas.budget import Amount, Budget, beside_teacher, describe
 from diffnas.errors import UserError
+from diffnas.refusing import first_sentence
 from diffnas.select.local import at_tolerance
 from diffnas.select.table import ROUNDING, Rows, SummedCost, Table, make_table
 from diffnas.settings import DEFAULT_RULE
@@ -87,10 +90,13 @@ def select(
     else:
         for metric in budget.limits():
             check_reachable(metric, budget.limits(), table.smallest(metric), absolute[metric])
-        rows, tolerance = find_rule(rule)(table, seed)
+        rows, tolerance = _chosen(rule, table, seed)
         if not table.within_limits(rows):
+            within = written(budget.limits())
             raise UserError(
-                f"{written(budget.limits())}: no architecture of this space meets all; raise one"
+                f"{within}: no architecture of this space meets all; raise one"
+                if rule in RULES
+                else f"--rule {rule}: what it chose is not within {within}; its package is at fault"
             )
     architecture = table.architecture(rows)
     predicted = {
@@ -121,8 +127,13 @@ def written(limits: Mapping[str, Amount]) -> str:
 
 
 def check_rule(name: str) -> None:
-    """Raise UserError, with the nearest name, unless the rule is known."""
-    _where(name)
+    """Refuse, before any work, a rule that could not choose.
+
+    Raises:
+        UserError: as :func:`find_rule`.
+    """
+    if name not in RULES:
+        find_rule(name)
 
 
 def find_rule(name: str) -> Rule:
@@ -131,20 +142,59 @@ def find_rule(name: str) -> Rule:
     A package declares rules as entry points of the group ``diffnas.rules``; ours come first.
 
     Raises:
-        UserError: the name is unknown (with the nearest one), or the package's rule does not load.
+        UserError: the name is unknown (with the nearest one) or cannot be that of a folder, or the
+            package's rule does not load.
     """
-    where = _where(name)
+    if name in RULES:
+        rule: Rule = resolve_name(RULES[name])
+        return rule
+    entry = _declared(name)
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise UserError(
+            f"--rule {name}: students' folders are named after their rule; its package should call "
+            "it by letters, digits, '-', '_' and '.' alone"
+        )
     try:
-        rule: Rule = resolve_name(where)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"--rule {name}: {where} does not load: {error}") from None
+        rule = entry.load()
+    except Exception as error:  # whatever the package does while it is imported
+        raise _at_fault(name, f"{entry.value} does not load", error) from error
     return rule
 
 
-def _where(name: str) -> str:
+def made_of(name: str) -> tuple[str, ...]:
+    """What a choice by that rule hangs on: its name, and of a package's rule its source too."""
     if name in RULES:
-        return RULES[name]
-    declared = {entry.name: entry.value for entry in entry_points(group=GROUP)}
+        return (name,)
+    try:
+        return name, inspect.getsource(inspect.getmodule(find_rule(name)))  # type: ignore[arg-type]
+    except (OSError, TypeError):  # none is there
+        return (name,)
+
+
+def _chosen(name: str, table: Table, seed: int) -> tuple[Rows, float]:
+    """What the rule chooses.
+
+    Raises:
+        UserError: a package's rule fails, or gives no row for a block.
+    """
+    rule = find_rule(name)
+    if name in RULES:
+        return rule(table, seed)
+    try:
+        rows, figure = rule(table, seed)
+        rows = {block: range(len(each))[rows[block]] for block, each in table.losses.items()}
+        return rows, float(figure)
+    except Exception as error:  # whatever the package does
+        raise _at_fault(name, "it fails", error) from error
+
+
+def _at_fault(name: str, what: str, error: Exception) -> UserError:
+    reason = f"{type(error).__name__}: {first_sentence(error)}"
+    return UserError(f"--rule {name}: {what} ({reason}); its package is at fault")
+
+
+def _declared(name: str) -> EntryPoint:
+    declared = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in declared:
         known = [*RULES, *declared]
         near = difflib.get_close_matches(name, known, n=1)

@@ -63,7 +63,7 @@ def load_as_stored(folder: str | Path) -> Any:
     Raises:
         UserError: as :func:`load`.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     index = _read_index(folder)
     classes = {name: _class(folder, name, *entry) for name, entry in index.items()}
     for file in sorted(folder.glob("*/*.safetensors")):
