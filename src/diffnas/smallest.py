@@ -66,7 +66,7 @@ def compress_smallest(
         metrics = run.students[run.name].metrics()
         tried[share] = found = verdict(metrics)
         progress.say(
-            f"{share:.0%} of the MACs: Frechet distance {found['student']:.3f}, teacher "
+            f"{share:.0%} of the MACs: Fréchet distance {found['student']:.3f}, teacher "
             f"{found['teacher']:.3f} + {found['error']:.3f}: {'' if found['par'] else 'not '}at par"
         )
         write_json(out / "smallest.json", {"format": FORMAT, "tried": tried})
@@ -85,7 +85,7 @@ def compress_smallest(
 
 
 def verdict(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Whether a student is at par: its held-out Frechet distance within one standard error.
+    """Whether a student is at par: its held-out Fréchet distance within one standard error.
 
     par: mean(d) <= std(d) / sqrt(n), d = F_student - F_teacher of each of n sampling seeds: both
     start from the same noise, so what it does to both takes no part. One run is one training seed;

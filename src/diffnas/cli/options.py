@@ -1,4 +1,4 @@
-"""What several verbs take, and how flags become settings and budgets. Needs no torch."""
+"""What several verbs take, and how flags become settings. Needs no torch."""
 
 import difflib
 import os
