@@ -6,7 +6,14 @@ import torch
 from safetensors import SafetensorError
 
 from diffnas import checkpoint
-from diffnas.checkpoint import load_state, save_state, within, write_atomically, write_json
+from diffnas.checkpoint import (
+    load_state,
+    new_folder,
+    save_state,
+    within,
+    write_atomically,
+    write_json,
+)
 from diffnas.errors import RunError
 
 STATE = {"a/weight": torch.randn(3, 2), "b/step": torch.tensor(7.0)}
@@ -106,3 +113,26 @@ def test_a_file_is_as_readable_as_any_other(tmp_path):
 
 def test_within_takes_names_apart():
     assert within({"a/x": 1, "a/y/z": 2, "b/x": 3}, "a/") == {"x": 1, "y/z": 2}
+
+
+def fill(folder, content):
+    with new_folder(folder, "mark", "a made folder") as new:
+        (new / "mark").write_text("")
+        (new / "content").write_text(content)
+
+
+def test_a_link_to_a_folder_stays_when_the_folder_is_replaced(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "made")
+    for content in ("first", "second"):
+        fill(tmp_path / "link", content)
+        assert (tmp_path / "made" / "content").read_text() == content
+    assert (tmp_path / "link").is_symlink()
+    assert {each.name for each in tmp_path.iterdir()} == {"link", "made"}
+
+
+def test_an_empty_folder_is_filled_and_not_removed(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    fill(".", "new")
+    assert os.path.exists("content")
+    assert {each.name for each in tmp_path.iterdir()} == {"here"}

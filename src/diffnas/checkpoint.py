@@ -59,7 +59,7 @@ def new_folder(folder: Path, marker: str, what: str) -> Iterator[Path]:
         UserError: something else is in the way.
         RunError: the disk is full, or refuses.
     """
-    folder = Path(folder).absolute()
+    folder = Path(folder).resolve()  # a link to a folder stays, and leads to the new one
     if folder.is_file() or (
         folder.is_dir() and any(folder.iterdir()) and not (folder / marker).is_file()
     ):
@@ -69,6 +69,9 @@ def new_folder(folder: Path, marker: str, what: str) -> Iterator[Path]:
     try:
         new.mkdir(parents=True)
         yield new
+        if folder.is_dir() and not any(folder.iterdir()):
+            _move_into(folder, new, last=marker)
+            return
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)  # a folder with content cannot be replaced in one step
@@ -80,6 +83,12 @@ def new_folder(folder: Path, marker: str, what: str) -> Iterator[Path]:
         raise RunError(f"cannot write {what}, {folder}: {first_sentence(error)}") from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _move_into(empty: Path, new: Path, last: str) -> None:
+    """Fill an empty folder, in place of removing it: somebody's shell may stand in it."""
+    for made in sorted(new.iterdir(), key=lambda each: each.name == last):
+        made.rename(empty / made.name)
 
 
 def disk_full(path: Path) -> RunError:
