@@ -111,6 +111,17 @@ def test_an_earlier_export_is_replaced_and_nothing_else(student, exported, tmp_p
     assert main(["export", "onnx", str(student), str(exported)]) == 0
 
 
+@pytest.mark.parametrize("name", ["mynote.txt", "unet/quantized.onnx"])
+def test_a_file_beside_an_earlier_export_is_not_removed_with_it(student, exported, capsys, name):
+    (exported / name).write_text("mine")
+    try:
+        assert main(["export", "onnx", str(student), str(exported)]) == 2
+        assert f"{name} is not of the export that is there" in capsys.readouterr().err
+        assert (exported / name).read_text() == "mine"
+    finally:
+        (exported / name).unlink(missing_ok=True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

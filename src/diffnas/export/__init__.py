@@ -8,6 +8,7 @@ Hugging Face's optimum: ``unet/model.onnx``, ``vae_decoder/model.onnx``.
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from diffnas.architecture import FORMAT
+from diffnas.artifacts import read_json
 from diffnas.checkpoint import new_folder, write_json
 from diffnas.errors import RunError, UserError
 from diffnas.export.graph import Graph, graphs
@@ -79,10 +81,12 @@ def export(
     PyTorch before the folder appears; beside them go the scheduler's config and ``export.json``.
 
     Raises:
-        UserError: no such format, or something that is no export is in the way.
+        UserError: no such format, or something that is no export is in the way, be it one file
+            beside an earlier export.
         RunError: a file gives other values than PyTorch does, or the disk is full.
     """
     form, progress = find_format(name), progress or Progress()
+    _check_nothing_added(out)
     parts: dict[str, Part] = {}
     with new_folder(out, "export.json", "an exported pipeline") as folder, torch.no_grad():
         found = graphs(pipeline)
@@ -104,6 +108,22 @@ def export(
         }
         write_json(folder / "export.json", content)
     return parts
+
+
+def _check_nothing_added(out: Path) -> None:
+    """Raise UserError for a file beside an earlier export, with which it would be removed."""
+    parts = (read_json(out / "export.json") or {}).get("parts")
+    if not isinstance(parts, dict):
+        return  # no export, which is refused where the folder is made
+    ours = ["export.json", "scheduler/*"]
+    ours += [str(Path(part["file"]).with_suffix(".*")) for part in parts.values()]
+    for file in sorted(each for each in out.rglob("*") if not each.is_dir()):
+        name = file.relative_to(out).as_posix()
+        if not any(fnmatch(name, pattern) for pattern in ours):
+            raise UserError(
+                f"output {out}: {name} is not of the export that is there, and would be removed "
+                "with it; move it away, or name another folder"
+            )
 
 
 def _checked(graph: Graph, run: Run, file: Path, folder: Path) -> Part:
