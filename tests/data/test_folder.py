@@ -338,3 +338,18 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
     found = [file.as_posix() for file in image_files(photos)]
     assert found == ["cat/a.png", "cat/forth/a.png", "dog/a.png", "dog/back/a.png"]
     assert load(photos, label_column="class").labels.tolist() == [0, 0, 1, 1]
+
+
+def test_a_folder_that_may_not_be_read_is_refused_and_not_left_out(tmp_path, monkeypatch):
+    save(tmp_path / "a.png")
+    save(tmp_path / "private" / "b.png")
+    scandir = os.scandir
+
+    def forbid(path):
+        if os.path.basename(path) == "private":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", forbid)
+    with pytest.raises(UserError, match=r"^data: the folder .*private' is not readable"):
+        image_files(tmp_path)

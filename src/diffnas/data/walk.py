@@ -3,18 +3,31 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
+
+from diffnas.errors import UserError
 
 
 def files_below(folder: Path) -> Iterator[Path]:
     """Paths relative to the folder of all files that are not hidden, in any order.
 
     A link that leads back to a folder that it lies in is not followed.
+
+    Raises:
+        UserError: a folder may not be read.
     """
     inside = {str(folder): {os.path.realpath(folder)}}  # by folder: it and those it lies in
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
         above = inside.pop(place)
         own = {name: os.path.realpath(os.path.join(place, name)) for name in folders}
         folders[:] = [n for n in folders if not n.startswith(".") and own[n] not in above]
         inside |= {os.path.join(place, name): above | {own[name]} for name in folders}
         here = Path(place).relative_to(folder)
         yield from (here / name for name in files if not name.startswith("."))
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise UserError(
+        f"data: the folder {str(error.filename)!r} is not readable ({error.strerror}); check its "
+        "permissions, or give a folder without it"
+    ) from error
