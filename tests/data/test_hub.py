@@ -170,6 +170,15 @@ def test_a_streams_rows_are_kept_and_not_fetched_again(tmp_path, monkeypatch):
     assert np.array_equal(again.images, first.images)
 
 
+def test_a_streams_rows_are_read_again_once_its_files_have_changed(tmp_path):
+    (tmp_path / "hub").mkdir()
+    source, cache = tables(tmp_path / "hub"), tmp_path / "cache"
+    load(source, limit=5, streaming=True, cache=cache)
+    tables(tmp_path / "hub", number=[100] * 25)
+    again = load(source, limit=5, streaming=True, cache=cache, label_column="number")
+    assert again.labels.tolist() == [100] * 5
+
+
 def test_a_stream_needs_to_know_how_much(tmp_path):
     with pytest.raises(UserError, match=r"^data.streaming: needs data.limit; "):
         load(tables(tmp_path), streaming=True)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from diffnas.data.captions import read_captions
 from diffnas.data.loaded import Asked, Loaded
-from diffnas.data.walk import files_below
+from diffnas.data.walk import files_below, stamps
 from diffnas.errors import UserError
 
 
@@ -93,7 +93,5 @@ def _class_numbers(folder: Path, files: list[Path]) -> dict[str, int]:
 
 def _key(folder: Path, files: list[Path], size: tuple[int, int], channels: int) -> str:
     """Name of the decoded set: changes when a file is added, removed or changed."""
-    stats = [(folder / file).stat() for file in files]
-    facts = [(f.as_posix(), s.st_size, s.st_mtime_ns) for f, s in zip(files, stats, strict=True)]
-    text = repr((str(folder.resolve()), size, channels, facts))
+    text = repr((str(folder.resolve()), size, channels, stamps(folder, files)))
     return hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffnas.checkpoint import new_folder
+from diffnas.data.walk import files_below, stamps
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -18,6 +19,8 @@ BUFFER = 1000
 def streamed(rows: IterableDataset, source: str, limit: int, cache: Path | None) -> Dataset:
     """``limit`` rows, drawn with a fixed seed; kept in ``cache``, from where they come next time.
 
+    Those of a folder are drawn anew once its files have changed.
+
     Raises:
         RunError: the disk is full.
     """
@@ -25,7 +28,7 @@ def streamed(rows: IterableDataset, source: str, limit: int, cache: Path | None)
 
     folder = None
     if cache is not None:
-        facts = repr((source, limit, BUFFER))
+        facts = repr((source, limit, BUFFER, *_stamps(Path(source).expanduser())))
         folder = cache / f"streamed-{hashlib.sha256(facts.encode()).hexdigest()[:24]}"
         if (folder / "state.json").exists():
             return datasets.load_from_disk(str(folder))
@@ -42,3 +45,10 @@ def streamed(rows: IterableDataset, source: str, limit: int, cache: Path | None)
         with new_folder(folder, "state.json", "a data set") as new:
             found.save_to_disk(str(new))
     return found
+
+
+def _stamps(folder: Path) -> list[tuple[str, int, int]]:
+    """Those of a folder's files; none of what is no folder, but a data set of the Hub."""
+    if not folder.is_dir():
+        return []
+    return stamps(folder, sorted(f for f in files_below(folder) if (folder / f).is_file()))

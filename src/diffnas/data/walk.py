@@ -1,7 +1,7 @@
-"""The files below a folder, links to other folders followed."""
+"""The files below a folder, links to other folders followed; and whether they have changed."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +24,12 @@ def files_below(folder: Path) -> Iterator[Path]:
         inside |= {os.path.join(place, name): above | {own[name]} for name in folders}
         here = Path(place).relative_to(folder)
         yield from (here / name for name in files if not name.startswith("."))
+
+
+def stamps(folder: Path, files: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """Name, size and time of each of these files: they differ once a file is changed."""
+    stats = [(file.as_posix(), (folder / file).stat()) for file in files]
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
 def _refuse(error: OSError) -> NoReturn:
