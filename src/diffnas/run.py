@@ -220,14 +220,21 @@ def _searched(job: Job, last: int) -> None:
 
 
 def _check_apart(out: Path, model: str, data: str) -> None:
-    """Raise UserError for a run folder whose pictures would join the data, or the model's own."""
+    """Raise UserError for a run folder whose files would join the data, or the model's own."""
     where, images = out.resolve(), Path(data).expanduser()
     named = str(data) in (OWN_SAMPLES, "digits")  # no folders, even if some are called so
-    if not named and images.is_dir() and where.is_relative_to(images.resolve()):
-        raise UserError(
-            f"--out {out}: lies in --data {data}, whose images its pictures would join; name "
-            "another folder"
-        )
+    if not named and images.is_dir():
+        images, kept = images.resolve(), (out / "data").resolve()
+        if where.is_relative_to(images):
+            raise UserError(
+                f"--out {out}: lies in --data {data}, whose images its pictures would join; name "
+                "another folder"
+            )
+        if kept.is_relative_to(images) or images.is_relative_to(kept):
+            raise UserError(
+                f"--out {out}: what a run keeps of its images goes to {out / 'data'}, among those "
+                f"of --data {data}; give --out another folder"
+            )
     folder = Path(model).expanduser()
     if folder.is_dir() and where == folder.resolve():
         raise UserError(f"--out {out}: is the model's own folder; name another")
