@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from diffnas.artifacts import whole_pipeline
+from diffnas.errors import UserError
 from tests.models import tiny_latent_pipeline
 
 
@@ -33,3 +34,11 @@ def test_nor_is_one_that_lacks_a_shard(folder: Path) -> None:
     assert whole_pipeline(folder)
     index.write_text(json.dumps({"weight_map": {"a": file.name, "b": "other.safetensors"}}))
     assert not whole_pipeline(folder)
+
+
+def test_one_that_may_not_be_read_is_not_taken_for_damaged(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(UserError, match="not readable; check its permissions"):
+        whole_pipeline(folder)

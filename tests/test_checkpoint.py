@@ -14,7 +14,7 @@ from diffnas.checkpoint import (
     write_atomically,
     write_json,
 )
-from diffnas.errors import RunError
+from diffnas.errors import RunError, UserError
 
 STATE = {"a/weight": torch.randn(3, 2), "b/step": torch.tensor(7.0)}
 
@@ -136,3 +136,10 @@ def test_an_empty_folder_is_filled_and_not_removed(tmp_path, monkeypatch):
     fill(".", "new")
     assert os.path.exists("content")
     assert {each.name for each in tmp_path.iterdir()} == {"here"}
+
+
+def test_a_file_that_may_not_be_read_is_not_taken_for_damaged(tmp_path, monkeypatch):
+    save_state(tmp_path / "x", STATE, {})
+    monkeypatch.setattr(checkpoint.os, "access", lambda *_: False)
+    with pytest.raises(UserError, match=r"x: not readable; check its permissions$"):
+        load_state(tmp_path / "x")

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from diffnas.architecture import FORMAT
-from diffnas.checkpoint import load_state, save_state
+from diffnas.checkpoint import check_readable, load_state, save_state
 from diffnas.errors import UserError
 
 Say = Callable[[str], None]
@@ -85,7 +85,11 @@ def check_format(file: Path, content: Any) -> None:
 
 
 def whole_pipeline(folder: Path) -> bool:
-    """Whether a pipeline folder is there, its models have weights, and no file is cut short."""
+    """Whether a pipeline folder is there, its models have weights, and no file is cut short.
+
+    Raises:
+        UserError: a file may not be read.
+    """
     weights = list(folder.glob("*/*.safetensors"))
     if not weights or not (folder / "model_index.json").exists():
         return False
@@ -100,6 +104,7 @@ def whole_pipeline(folder: Path) -> bool:
         return False
     try:
         for file in weights:
+            check_readable(file)
             with safe_open(file, framework="pt"):
                 pass
     except SafetensorError:

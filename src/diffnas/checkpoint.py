@@ -113,7 +113,12 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, str
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-    """Tensors and strings of a state file; None if there is none or it is damaged."""
+    """Tensors and strings of a state file; None if there is none or it is damaged.
+
+    Raises:
+        UserError: it may not be read.
+    """
+    check_readable(path)
     try:
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())
@@ -122,6 +127,15 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
             return {name: file.get_tensor(name).clone() for name in names}, file.metadata() or {}
     except (FileNotFoundError, SafetensorError):
         return None
+
+
+def check_readable(file: Path) -> None:
+    """Raise UserError for a file that may not be read, of which safetensors says it is not there.
+
+    It is not to be taken for a damaged one, and made again.
+    """
+    if file.exists() and not os.access(file, os.R_OK):
+        raise UserError(f"{file}: not readable; check its permissions")
 
 
 def within(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

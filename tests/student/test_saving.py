@@ -261,3 +261,9 @@ def test_stock_weights_that_do_not_fill_the_config_are_refused(tmp_path):
     change_json(tmp_path / "unet" / "config.json", mid_block_type="UNetMidBlock2D")
     with pytest.raises(UserError, match=r"missing, e\.g\. mid_block"):
         load(tmp_path)
+
+
+def test_weights_that_may_not_be_read_are_not_called_damaged(folder, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(UserError, match=r"safetensors: not readable; check its permissions$"):
+        load(folder)

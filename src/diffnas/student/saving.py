@@ -12,7 +12,7 @@ import diffusers
 from diffusers import DiffusionPipeline, ModelMixin
 from safetensors import SafetensorError, safe_open
 
-from diffnas.checkpoint import new_folder
+from diffnas.checkpoint import check_readable, new_folder
 from diffnas.errors import UserError
 from diffnas.refusing import first_sentence, refusing
 from diffnas.student import modeling
@@ -45,7 +45,8 @@ def load(folder: str | Path) -> Any:
     library's own. All models are of one type, that of the denoiser.
 
     Raises:
-        UserError: the folder is no pipeline, is incomplete or damaged, or needs its own code.
+        UserError: the folder is no pipeline, is incomplete or damaged, may not be read, or needs
+            its own code.
     """
     pipeline = load_as_stored(folder)
     parts = pipeline.components
@@ -208,6 +209,7 @@ def _class(folder: Path, name: str, library: str, class_name: str) -> Any:
 
 
 def _check_weights(file: Path) -> None:
+    check_readable(file)
     try:
         with safe_open(file, framework="pt"):
             pass
