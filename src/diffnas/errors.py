@@ -1,6 +1,12 @@
-"""The two ways a run can end badly, told apart by exit status; memory or a disk that ran out."""
+"""How a run can end badly, told apart by exit status; memory or a disk that ran out."""
 
 import errno
+
+INTERRUPTED = 130
+"""The exit status when the user stops the work."""
+
+INTERRUPTION = "interrupted; a run goes on from here with the same command"
+"""What is said then."""
 
 
 class UserError(Exception):

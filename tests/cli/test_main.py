@@ -3,8 +3,10 @@
 import errno
 import json
 import logging
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +32,20 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
 def test_help_does_not_wait_for_torch() -> None:
     loaded = "import sys, diffnas.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", loaded], check=False).returncode == 0
+
+
+def test_an_interrupt_of_the_first_imports_is_one_line_too(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    ended = subprocess.run(
+        [sys.executable, "-m", "diffnas", "plan"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    line = "diffnas: interrupted; a run goes on from here with the same command\n"
+    assert (ended.returncode, ended.stderr) == (130, line)
 
 
 @pytest.mark.parametrize(

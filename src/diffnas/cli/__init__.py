@@ -12,12 +12,13 @@ from diffnas.cli.compress import compress
 from diffnas.cli.demo import demo
 from diffnas.cli.evaluate import evaluate
 from diffnas.cli.export import export
-from diffnas.cli.failures import FAILURE, INTERRUPTED, MISTAKE, explain
+from diffnas.cli.failures import FAILURE, MISTAKE, explain
 from diffnas.cli.front import front
 from diffnas.cli.plan import plan
 from diffnas.cli.quiet import hush
 from diffnas.cli.report import report
 from diffnas.cli.sample import sample
+from diffnas.errors import INTERRUPTED
 
 _USAGE_ERROR: Any = typer.BadParameter.__base__
 """The usage error of the click that this typer uses: newer ones carry their own."""

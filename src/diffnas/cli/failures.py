@@ -2,9 +2,16 @@
 
 import errno
 
-from diffnas.errors import RunError, UserError, is_disk_full, is_out_of_memory
+from diffnas.errors import (
+    INTERRUPTED,
+    INTERRUPTION,
+    RunError,
+    UserError,
+    is_disk_full,
+    is_out_of_memory,
+)
 
-FAILURE, MISTAKE, INTERRUPTED = 1, 2, 130
+FAILURE, MISTAKE = 1, 2
 
 EXTRAS = {
     "torch_fidelity": "fid",
@@ -27,7 +34,7 @@ def explain(error: BaseException) -> tuple[str, int]:
         return _OUT_OF_MEMORY, FAILURE
     match error:
         case KeyboardInterrupt():
-            return "interrupted; a run goes on from here with the same command", INTERRUPTED
+            return INTERRUPTION, INTERRUPTED
         case UserError():
             return one_line(error), MISTAKE
         case RunError():
