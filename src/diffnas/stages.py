@@ -6,6 +6,7 @@ own whether its result is there, out of date or damaged; nothing else has to be 
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -343,6 +344,8 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
     }
     write_json(note, content)
     checkpoint.unlink(missing_ok=True)
+    with suppress(OSError):  # it may hold something else
+        checkpoint.parent.rmdir()
     return made_from
 
 

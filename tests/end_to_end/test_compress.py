@@ -61,6 +61,11 @@ def test_a_run_leaves_the_documented_files(finished):
     assert not [name for name in left if ".part" in name or ".tmp" in name]
 
 
+def test_a_finished_run_has_no_empty_folder(finished):
+    folders = (path for path in finished.rglob("*") if path.is_dir())
+    assert not [path for path in folders if not any(path.iterdir())]
+
+
 def test_what_may_be_handed_on_holds_no_path_of_this_machine(finished, teacher):
     student = finished / "students" / NAME
     texts = [*student.rglob("*.json"), *student.rglob("*.md")]
