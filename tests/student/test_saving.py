@@ -9,6 +9,7 @@ from diffnas.errors import RunError, UserError
 from diffnas.student import modeling
 from diffnas.student.modeling import DiffNASUNet2DModel
 from diffnas.student.saving import load, save_pipeline
+from tests.engine import assert_same
 from tests.models import tiny_pipeline, tiny_stable_diffusion
 
 EDITS = {
@@ -79,6 +80,16 @@ def test_a_pipeline_whose_text_encoder_was_stored_in_half_precision_can_be_calle
     assert loaded.text_encoder.dtype == loaded.unet.dtype == torch.float32
     images = loaded("a cat", num_inference_steps=2, output_type="np").images
     assert images.shape == (1, 16, 16, 3)
+
+
+def test_a_variant_is_loaded_by_its_name_and_asked_for_where_there_is_nothing_else(tmp_path):
+    pipeline = tiny_pipeline()
+    pipeline.save_pretrained(tmp_path, variant="fp16")
+    assert_same(load(tmp_path, variant="fp16").unet.state_dict(), pipeline.unet.state_dict())
+    with pytest.raises(UserError, match="all its weights are variants; give --variant fp16"):
+        load(tmp_path)
+    with pytest.raises(UserError, match=r"^--variant ema: .* has no such weights; it has fp16"):
+        load(tmp_path, variant="ema")
 
 
 def test_loading_runs_no_code_from_the_folder(folder):

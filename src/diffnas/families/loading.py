@@ -136,8 +136,8 @@ def _load(
     component = known.family.component
     inner = _place(folder, component)
     _check_weights(inner, known.source, variant)
-    if inner != folder and variant is None and not trust_remote_code:
-        return saving.load_as_stored(folder)
+    if inner != folder and not trust_remote_code:
+        return saving.load_as_stored(folder, variant)
     given: dict[str, Any] = dict(saving.left_out(index))
     parts = saving.components(index)
     given |= saving.text_encoders(folder, parts, variant)
@@ -186,17 +186,9 @@ def _check_whole(known: Teacher) -> None:
 
 def _check_weights(folder: Path, model: str, variant: str | None) -> None:
     """Refuse weights but safetensors, and those of other variants than the one asked for."""
-    files = [file.name for file in folder.glob("*.safetensors")]
-    if not files:
+    if not any(folder.glob("*.safetensors")):
         raise UserError(origin.no_safetensors(model))
-    # NAME.safetensors or NAME.VARIANT.safetensors, with -00001-of-00002 behind when sharded.
-    found = {name.split(".")[1].partition("-0")[0] for name in files if name.count(".") > 1}
-    plain = any(name.count(".") == 1 for name in files)
-    if variant is None and not plain:
-        raise UserError(f"model {model}: all its weights are variants; give --variant {min(found)}")
-    if variant is not None and variant not in found:
-        names = ", ".join([*(["plain ones"] if plain else []), *sorted(found)])
-        raise UserError(f"--variant {variant}: model {model} has no such weights; it has {names}")
+    saving.check_variant(folder, f"model {model}", variant)
 
 
 def _check_finite(model: str, denoiser: torch.nn.Module) -> None:

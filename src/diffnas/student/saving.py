@@ -38,17 +38,18 @@ def save_pipeline(pipeline: Any, folder: Path, model_card: str | None = None) ->
             (new / "README.md").write_text(model_card, encoding="utf-8")
 
 
-def load(folder: str | Path) -> Any:
+def load(folder: str | Path, *, variant: str | None = None) -> Any:
     """The diffusers pipeline in a folder, ready to be called: a student's, or any ordinary one.
 
     No code from the folder is run and only safetensors are read: a student's class is this
-    library's own. All models are of one type, that of the denoiser.
+    library's own. All models are of one type, that of the denoiser. ``variant``: of the weights,
+    'fp16' for example; parts that have no such ones are loaded from their plain ones.
 
     Raises:
         UserError: the folder is no pipeline, is incomplete or damaged, may not be read, or needs
             its own code.
     """
-    pipeline = load_as_stored(folder)
+    pipeline = load_as_stored(folder, variant)
     parts = pipeline.components
     denoiser = parts.get("unet") or parts.get("transformer")
     for name, part in parts.items():
@@ -58,7 +59,7 @@ def load(folder: str | Path) -> Any:
     return pipeline
 
 
-def load_as_stored(folder: str | Path) -> Any:
+def load_as_stored(folder: str | Path, variant: str | None = None) -> Any:
     """The pipeline as :func:`load` reads it, but its text encoders are of the type of their files.
 
     Raises:
@@ -69,12 +70,18 @@ def load_as_stored(folder: str | Path) -> Any:
     classes = {name: _class(folder, name, *entry) for name, entry in index.items()}
     for file in sorted(folder.glob("*/*.safetensors")):
         _check_weights(file)
-    models = {name: _load_model(folder / name, kind) for name, kind in classes.items() if kind}
-    models |= text_encoders(folder, index)
+    for name in {"unet", "transformer"} & index.keys():
+        check_variant(folder / name, f"pipeline {folder}", variant)
+    models = {
+        name: _load_model(folder / name, kind, variant) for name, kind in classes.items() if kind
+    }
+    models |= text_encoders(folder, index, variant)
     know_our_modules(index)
     absent = left_out(read_json(folder / "model_index.json"))
     with refusing(f"{folder} cannot be loaded"):
-        return DiffusionPipeline.from_pretrained(folder, use_safetensors=True, **models, **absent)
+        return DiffusionPipeline.from_pretrained(
+            folder, use_safetensors=True, variant=variant, **models, **absent
+        )
 
 
 def load_component(folder: Path, name: str) -> Any:
@@ -146,6 +153,19 @@ def text_encoders(
         check_fit({**report, "unexpected_keys": ()}, folder / name)
         found[name] = model.eval()
     return found
+
+
+def check_variant(folder: Path, what: str, variant: str | None) -> None:
+    """Raise UserError if the weights in a folder are of other variants than the one asked for."""
+    files = [file.name for file in folder.glob("*.safetensors")]
+    # NAME.safetensors or NAME.VARIANT.safetensors, with -00001-of-00002 behind when sharded.
+    found = {name.split(".")[1].partition("-0")[0] for name in files if name.count(".") > 1}
+    plain = any(name.count(".") == 1 for name in files)
+    if variant is None and found and not plain:
+        raise UserError(f"{what}: all its weights are variants; give --variant {min(found)}")
+    if variant is not None and variant not in found:
+        names = ", ".join([*(["plain ones"] if plain else []), *sorted(found)]) or "none"
+        raise UserError(f"--variant {variant}: {what} has no such weights; it has {names}")
 
 
 def stored_variant(folder: Path, variant: str | None) -> str | None:
@@ -220,7 +240,7 @@ def _check_weights(file: Path) -> None:
         ) from None
 
 
-def _load_model(folder: Path, kind: Any) -> Any:
+def _load_model(folder: Path, kind: Any, variant: str | None = None) -> Any:
     """A model whose weights are all and only those of its config.
 
     diffusers on its own leaves layers without stored weights at random, with a warning.
@@ -233,7 +253,12 @@ def _load_model(folder: Path, kind: Any) -> Any:
             f" {kind.__name__}; save the pipeline again with diffnas"
         )
     with refusing(f"{folder} cannot be loaded"):
-        model, report = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+        model, report = kind.from_pretrained(
+            folder,
+            use_safetensors=True,
+            variant=stored_variant(folder, variant),
+            output_loading_info=True,
+        )
     check_fit(report, folder)
     return model
 
