@@ -149,7 +149,7 @@ FORMS: Mapping[str, Form] = {
     "latent": Form(latent, "shapes", 4000),
     "texts": Form(texts, "shapes", 4000),
     "classes": Form(classes, "shapes", 12_000, rate=1e-2, optimizer="muon"),
-    "flow": Form(flow, "shapes", 2500, batch_size=32, rate=1e-2, optimizer="muon"),
+    "flow": Form(flow, "shapes", 7500, batch_size=32, rate=1e-2, optimizer="muon"),
 }
 
 

@@ -230,7 +230,7 @@ def _check_apart(out: Path, model: str, data: str) -> None:
                 f"--out {out}: lies in --data {data}, whose images its pictures would join; name "
                 "another folder"
             )
-        if kept.is_relative_to(images) or images.is_relative_to(kept):
+        if kept.is_relative_to(images):
             raise UserError(
                 f"--out {out}: what a run keeps of its images goes to {out / 'data'}, among those "
                 f"of --data {data}; give --out another folder"

@@ -162,9 +162,8 @@ class TestOfTheData:
         assert told.endswith("whose images its pictures would join; name another folder")
         assert begun(tmp_path) == before
 
-    @pytest.mark.parametrize("folder", ["data", "data/photos"])
-    def test_pictures_where_a_run_keeps_its_own_data(self, refused, teacher, tmp_path, folder):
-        given = pictures(tmp_path / folder, 4)
+    def test_pictures_where_a_run_keeps_its_own_data(self, refused, teacher, tmp_path):
+        given = pictures(tmp_path / "data", 4)
         before = begun(tmp_path)
         told = refused(teacher, data=str(given), out=tmp_path)
         assert f"goes to {tmp_path / 'data'}, among those of --data {given}; give --out" in told

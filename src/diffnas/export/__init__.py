@@ -119,7 +119,7 @@ def _check_nothing_added(out: Path) -> None:
     ours += [str(Path(part["file"]).with_suffix(".*")) for part in parts.values()]
     for file in sorted(each for each in out.rglob("*") if not each.is_dir()):
         name = file.relative_to(out).as_posix()
-        if not any(fnmatch(name, pattern) for pattern in ours):
+        if not file.name.startswith(".") and not any(fnmatch(name, pattern) for pattern in ours):
             raise UserError(
                 f"output {out}: {name} is not of the export that is there, and would be removed "
                 "with it; move it away, or name another folder"
