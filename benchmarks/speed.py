@@ -1,4 +1,4 @@
-"""What sharing costs: a supernet step and a score table over the least they could take.
+"""What sharing costs: a supernet step and a score table over the least they could take; and Muon.
 
     python benchmarks/speed.py
 
@@ -16,7 +16,9 @@ scoring has to compute; what else lies between layers (concatenating skips) is i
 is over evaluating every subnet whole, timed on some of them. One thread, as tables are made:
 batches run side by side.
 
-Mark: 1.15 over the floor. Writes benchmarks/results/speed.json.
+Step of retraining: of a student of half the MACs, with Muon over one with AdamW, in turns.
+
+Mark: 1.15 over the floors. Writes benchmarks/results/speed.json.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from speed_retrain import retrain_row
 from speed_scores import score_row
 from speed_step import step_row
 from timing import RESULTS, machine, span
@@ -52,7 +55,7 @@ def main() -> None:
     parser.add_argument("--subnets", type=int, default=4096, help="of a block, at most")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--teachers", nargs="+", default=["digits", "colour"])
-    parser.add_argument("--parts", nargs="+", default=["step", "scores"])
+    parser.add_argument("--parts", nargs="+", default=["step", "scores", "retrain"])
     parser.add_argument("--quick", action="store_true", help="tiny: to see that it runs")
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
@@ -90,6 +93,12 @@ def main() -> None:
                     supernet, data, batch_size=size, repeats=args.repeats, sample=args.sample
                 )
             report[name]["scores"] = judged(f"{name}: score table", found)
+        if "retrain" in args.parts:
+            found = retrain_row(
+                teacher, space, data, batch_size=size, steps=args.steps, repeats=args.repeats
+            )
+            report[name]["retrain"] = found
+            print(f"{name}: a step with Muon is {span(found['muon_over_adamw'])} of AdamW's")
     write_json(args.results / "speed.json", report)
 
 

@@ -55,7 +55,7 @@ def test_latencies_that_budgets_foretell(tmp_path, monkeypatch):
 
 def test_the_engines_steps_and_tables_beside_their_floors(tmp_path):
     run("speed", "--quick", "--threads", 1, "--teachers", "digits", "--results", tmp_path)
-    assert {"step", "scores"} <= set(table(tmp_path, "speed")["digits"])
+    assert {"step", "scores", "retrain"} <= set(table(tmp_path, "speed")["digits"])
 
 
 def test_quality_against_steps_and_its_picture(small, tmp_path):
