@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from diffnas import run  # here: what libraries say when imported is not the command's
 from diffnas.cli import main
 from tests.report.runs import make_run, metrics
 
@@ -23,7 +24,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
         student = SimpleNamespace(path=out / "students" / name, metrics=metrics)
         return SimpleNamespace(path=out, name=name, students={name: student})
 
-    monkeypatch.setattr("diffnas.run.compress", compress)
+    monkeypatch.setattr(run, "compress", compress)
     return seen
 
 
