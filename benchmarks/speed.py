@@ -18,7 +18,7 @@ batches run side by side.
 
 Step of retraining: of a student of half the MACs, with Muon over one with AdamW, in turns.
 
-Mark: 1.15 over the floors. Writes benchmarks/results/speed.json.
+Mark: 1.15 over the floors. Writes benchmarks/results/NAME.json.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=["step", "scores", "retrain"])
     parser.add_argument("--quick", action="store_true", help="tiny: to see that it runs")
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--name", default="speed", help="of the table there")
     args = parser.parse_args()
     if args.quick:
         args.batch_size, args.steps, args.repeats, args.sample, args.subnets = 8, 2, 2, 4, 64
@@ -99,7 +100,7 @@ def main() -> None:
             )
             report[name]["retrain"] = found
             print(f"{name}: a step with Muon is {span(found['muon_over_adamw'])} of AdamW's")
-    write_json(args.results / "speed.json", report)
+    write_json(args.results / f"{args.name}.json", report)
 
 
 def judged(what: str, row: dict[str, Any]) -> dict[str, Any]:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from latency import build, without_losses
+from latency import build, random_half
 from timing import quartiles, seconds
 
 from diffnas.architecture import Space
-from diffnas.budget import parse_budget
 from diffnas.data import Data
 from diffnas.defaults import resolve_for
 from diffnas.families import Teacher
 from diffnas.optimizer import muon_macs
 from diffnas.retrain import Retraining
-from diffnas.select import select
 from diffnas.settings import parse
 
 
@@ -26,7 +24,7 @@ def retrain_row(
 
     The student is of half the MACs; the teacher is not asked, as in most of a retraining.
     """
-    chosen = select(without_losses(space), parse_budget(macs=0.5), "random", seed=0).architecture
+    chosen = random_half(space)
     trainings = {}
     for name in ("adamw", "muon"):
         given = {"optimizer": name, "batch_size": batch_size, "schedule": "none"}

@@ -20,8 +20,10 @@ from diffnas.trunk import widths
 from tests.models import tiny_inpainting, tiny_pipeline
 
 on_a_gpu = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="no CUDA device: what is measured is its memory or clock"
+    not torch.cuda.is_available(),
+    reason="no CUDA device: a GPU's memory, its clock and offloading from it are nowhere else",
 )
+"""Where there is one these tests run; nothing stands in for what they are about."""
 
 SMALL_SPACE = SpaceSettings(resnet_widths=(0.5,), attention_heads=(0.5, 0.0), conv_min_share=0.0)
 

@@ -16,8 +16,7 @@ from diffnas.data import load_data
 from diffnas.errors import UserError
 from diffnas.progress import Progress
 from diffnas.select import check_tolerance
-from diffnas.settings import DEFAULT_RULE, RetrainSettings, Settings, load
-from diffnas.stages import that_counts
+from diffnas.settings import DEFAULT_RULE, Settings, load
 from tests.models import tiny_pipeline
 
 
@@ -128,19 +127,6 @@ def test_decoding_goes_to_the_run_folder_and_tells_its_progress(
     asked = caught.value.args[0]
     assert asked["cache"] == tmp_path / "run" / "data"
     assert asked["progress"] is progress
-
-
-def test_students_from_before_a_setting_was_there_stay_current():
-    before = RetrainSettings(steps=5).model_dump(exclude={"task_weight", "optimizer"})
-    assert that_counts(RetrainSettings(steps=5, task_weight=1.0)) == before
-    assert that_counts(RetrainSettings(steps=5, task_weight=0.0))["task_weight"] == 0
-    assert that_counts(RetrainSettings(optimizer="muon"))["optimizer"] == "muon"
-
-
-def test_what_changes_no_weight_is_no_part_of_a_students_name():
-    kept = RetrainSettings(gradient_checkpointing=False)
-    again = RetrainSettings(gradient_checkpointing=True)
-    assert that_counts(again) == that_counts(kept)
 
 
 def test_a_student_of_another_choice_than_the_present_one_is_not_handed_out(tmp_path):

@@ -258,11 +258,12 @@ def parse(values: Mapping[str, Any]) -> Settings:
     Raises:
         UserError: an unknown setting (with the nearest name) or a value out of range.
     """
-    nested: dict[str, Any] = {}
-    for name, value in values.items():
-        _put(nested, str(name), value)
+    return _validated(_nested(values))
+
+
+def _validated(values: Mapping[str, Any]) -> Settings:
     try:
-        return Settings.model_validate(nested)
+        return Settings.model_validate(values)
     except ValidationError as error:
         raise UserError(_one_line(error)) from None
 
@@ -273,9 +274,7 @@ def load(path: Path | None = None, assignments: tuple[str, ...] = ()) -> Setting
     Raises:
         UserError: the file cannot be read, or a setting is unknown or out of range.
     """
-    values: dict[str, Any] = {}
-    for name, value in (_read_yaml(path) if path is not None else {}).items():
-        _put(values, str(name), value)
+    values = _nested(_read_yaml(path) if path is not None else {})
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
@@ -286,15 +285,21 @@ def load(path: Path | None = None, assignments: tuple[str, ...] = ()) -> Setting
             value = yaml.safe_load(text)
         except yaml.YAMLError:
             raise UserError(f"--set {assignment}: the value is not valid YAML") from None
-        if type(value) is int and not re.fullmatch(r"[-+]?\d+", text.strip()):
-            value = text  # 1:30 is 90 in YAML
-        elif type(value) is int:
-            value = int(text)  # 010 is 8 in YAML
+        if type(value) is int:  # as people mean it: in YAML 010 is 8 and 1:30 is 90
+            value = int(text) if re.fullmatch(r"[-+]?\d+", text.strip()) else text
         try:
             _put(values, key, value)
         except UserError as error:
             raise UserError(f"--set {assignment}: {error}") from None
-    return parse(values)
+    return _validated(values)
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by section, of which some may have dotted names."""
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        _put(nested, str(name), value)
+    return nested
 
 
 def _put(values: dict[str, Any], name: str, value: Any) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from diffnas import effects, score_table
+from diffnas import effects, score_table, what_counts
 from diffnas.architecture import FORMAT, Architecture, Cost, Scores, Space, space_to_json
 from diffnas.artifacts import current_json, current_tensors, save_tensors, whole_pipeline
 from diffnas.budget import Budget
@@ -27,30 +27,15 @@ from diffnas.model_card import model_card
 from diffnas.names import public_name
 from diffnas.progress import Progress
 from diffnas.retrain import fresh_weights, retrain
-from diffnas.scoring import enumerated, score
+from diffnas.scoring import score
 from diffnas.select import made_of
-from diffnas.settings import (
-    DEFAULT_RULE,
-    RetrainSettings,
-    ScoreSettings,
-    Settings,
-    SpaceSettings,
-)
+from diffnas.settings import DEFAULT_RULE, Settings
 from diffnas.student.modeling import EditedModel
 from diffnas.student.saving import save_pipeline
 from diffnas.student.stock import as_model, as_stock, stock_class
 from diffnas.supernet import Supernet
 from diffnas.supernet_training import fit
 from diffnas.trunk import Trunk, kept_channels, make_trunk
-
-OF_OUTPUT_ERRORS = ("by", "candidates", "output_images")
-"""The settings of scores that change nothing of block losses."""
-
-OF_SEARCHED_BLOCKS = ("enumerate", "evaluations")
-"""Those that change nothing where all of every block's subnets are scored."""
-
-LATER = {"task_weight": 1.0, "optimizer": "adamw"}
-"""Settings of retraining that came later, and what went without saying before them."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +100,9 @@ def supernet(job: Job) -> tuple[Supernet, str]:
     made_from = fingerprint(
         job.origin,
         space_to_json(job.space),
-        settings.supernet.model_dump() | {"groups": 1},  # as many as there are, the same weights
+        what_counts.of_supernet(settings),
         settings.seed,
-        settings.precision,
-        *_of_precision(settings),
+        *what_counts.of_precision(settings),
         *kept,
     )
     net = Supernet(job.teacher, job.space, narrow)
@@ -148,8 +132,7 @@ def supernet(job: Job) -> tuple[Supernet, str]:
 
 def scores(job: Job, net: Supernet, supernet_from: str) -> tuple[Scores, str]:
     """The score table and its fingerprint."""
-    how = {k: each for k, each in _scoring(job).items() if k not in OF_OUTPUT_ERRORS}
-    made_from = fingerprint(supernet_from, how)
+    made_from = fingerprint(supernet_from, what_counts.of_block_losses(job.settings, job.space))
 
     def make(**given: Any) -> Scores:
         # Nobody may take the errors that earlier scores led to for these scores'.
@@ -164,7 +147,7 @@ def output_errors(job: Job, net: Supernet, table: Scores, scores_from: str) -> t
     """What selection goes by, and its fingerprint; the score table where settings say so."""
     if job.settings.score.by == "block":
         return table, scores_from
-    how = job.settings.score.model_dump(include=set(OF_OUTPUT_ERRORS))
+    how = what_counts.of_output_errors(job.settings)
     # Those of a narrower trunk were once wrong where a layer of a UNet's way down was left out.
     again = () if net.trunk is None else ("filled place by place",)
     made_from = fingerprint(scores_from, how, *again)
@@ -185,35 +168,10 @@ def _table(job: Job, name: str, made_from: str, make: Callable[..., Scores]) -> 
         fingerprint=made_from,
         progress=job.progress,
     )
-    score_table.save(replace(table, search=_search(job)), file, made_from)
+    search = fingerprint(job.origin, *what_counts.of_search(job.settings, job.space))
+    score_table.save(replace(table, search=search), file, made_from)
     checkpoint.unlink(missing_ok=True)
     return table
-
-
-def _search(job: Job) -> str:
-    """A name of what is searched and how, the same for every trunk."""
-    settings = job.settings
-    how = [
-        # Where max_subnets changes a space, its tables are made anew anyhow.
-        settings.space.model_dump(exclude={"trunk"})
-        | {"max_subnets": SpaceSettings.model_fields["max_subnets"].default},
-        settings.supernet.model_dump() | {"groups": 1},
-        _scoring(job),
-    ]
-    return fingerprint(job.origin, how, settings.seed, settings.precision, *_of_precision(settings))
-
-
-def _scoring(job: Job) -> dict[str, Any]:
-    """The settings of scores, as they are by default where they change nothing."""
-    how = job.settings.score.model_dump()
-    if all(enumerated(block, job.settings.score) for block in job.space.blocks):
-        how |= {key: ScoreSettings.model_fields[key].default for key in OF_SEARCHED_BLOCKS}
-    return how
-
-
-def _of_precision(settings: Settings) -> list[str]:
-    """As loaded it is no part of a name: runs from before there was a choice stay current."""
-    return [] if settings.teacher_precision == "fp32" else [settings.teacher_precision]
 
 
 def architecture(
@@ -280,25 +238,14 @@ def _losses(table: Scores, judged: Scores, name: str, row: int) -> dict[str, flo
     return found
 
 
-def that_counts(how: RetrainSettings) -> dict[str, Any]:
-    """What of retraining's settings names a student.
-
-    Not those of :data:`LATER` as all students were made before, so that these stay current; nor
-    whether activations are kept, which changes no weight.
-    """
-    given = how.model_dump() | {"gradient_checkpointing": False}
-    return {key: each for key, each in given.items() if (key, each) not in LATER.items()}
-
-
 def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, Any]) -> str:
     """Build and retrain the student, save it as a pipeline folder; its fingerprint.
 
     The supernet's weights are let go once the student has its own.
     """
     settings = job.settings
-    made_from = fingerprint(
-        supernet_from, chosen["edits"], that_counts(settings.retrain), settings.seed
-    )
+    how = what_counts.of_retraining(settings.retrain)
+    made_from = fingerprint(supernet_from, chosen["edits"], how, settings.seed)
     folder, note = job.student / "pipeline", job.student / "student.json"
     finished = current_json(note, made_from, job.progress.say)
     if finished is not None:

@@ -70,7 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILURE
     except (KeyboardInterrupt, typer.Abort):
         return _fail(*explain(KeyboardInterrupt()))
-    except Exception as error:  # a fault of ours ends in one line too, to be reported
+    # Of any kind, as the caller is a shell, which has no use for a traceback: a fault of ours ends
+    # in one line too, which asks for a report. --debug raises it.
+    except Exception as error:
         if debug:
             raise
         return _fail(*explain(error))

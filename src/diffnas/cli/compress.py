@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from diffnas.alone import check_folder
+from diffnas.alone import alone_in, check_folder
 from diffnas.budget import Budget, check_alone, parse_budget
 from diffnas.cli import options
 from diffnas.cli.output import print_table
@@ -107,7 +107,6 @@ def run_and_show(
     out = out.expanduser()  # shells leave the ~ of --out=~/runs
     check_folder("--out", out)
     # Only now: usage errors must not wait for torch.
-    from diffnas.alone import alone_in
     from diffnas.device import resolve_device
 
     resolve_device(settings.device)

@@ -109,7 +109,7 @@ def measure(
     varied = [
         source
         for source, folder in folders.items()
-        if folder is None or any(folder.rglob(f"*.{variant}*.safetensors"))
+        if folder is None or variant is None or any(folder.rglob(f"*.{variant}*.safetensors"))
     ]
 
     def load(source: str) -> Teacher:

@@ -6,7 +6,6 @@ the kernel distance's subsets drawn from a constant seed.
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from functools import lru_cache
 
@@ -18,7 +17,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from diffnas.errors import UserError
 from diffnas.measure import features as extractors
-from diffnas.measure.references import PART, Images, Picked, parts
+from diffnas.measure.references import Images, Picked, parts
 
 KERNEL_SUBSETS = 50
 KERNEL_SUBSET_SIZE = 1000
@@ -47,6 +46,8 @@ def quality(
                 f"quality: {count} {name} images are too few for {used.words}; "
                 f"use at least {used.least_images} or other features"
             )
+    if not isinstance(reference, Picked):
+        reference = Picked(reference, np.arange(len(reference)))
     real = _reference_features(reference, features, device)
     fake = extract(generated, features, device)
     # The metrics get features instead of images, so that each image is looked at once.
@@ -89,12 +90,7 @@ def nearest_distance(generated: Images, seen: Images) -> float:
     """
     bank = _flat(seen)
     return float(
-        torch.cat(
-            [
-                torch.cdist(_flat(generated[i : i + PART]), bank).amin(dim=1)
-                for i in range(0, len(generated), PART)
-            ]
-        ).mean()
+        torch.cat([torch.cdist(_flat(part), bank).amin(dim=1) for part in parts(generated)]).mean()
         / bank.shape[1] ** 0.5
     )
 
@@ -114,11 +110,8 @@ _known: dict[tuple[object, ...], Tensor] = {}
 """Features of the references last looked at: of these only, as the images would fill the memory."""
 
 
-def _reference_features(images: Images | Picked, features: str, device: str) -> Tensor:
-    content = hashlib.sha256()
-    for part in parts(images):
-        content.update(part.data)
-    key = (images.shape, content.hexdigest(), features, device)
+def _reference_features(images: Picked, features: str, device: str) -> Tensor:
+    key = (images.shape, images.content, features, device)
     _known[key] = _known.pop(key) if key in _known else extract(images, features, device)
     if len(_known) > KNOWN_REFERENCES:
         del _known[next(iter(_known))]  # the one not asked for the longest

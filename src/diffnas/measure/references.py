@@ -1,8 +1,10 @@
 """The real images that samples are compared with."""
 
+import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,6 +47,14 @@ class Picked:
     def shape(self) -> tuple[int, ...]:
         """(N, C, H, W)."""
         return len(self), *self.images.shape[1:]
+
+    @cached_property
+    def content(self) -> str:
+        """A hash of all of them, which is to be read once only."""
+        found = hashlib.sha256()
+        for part in parts(self):
+            found.update(part.data)
+        return found.hexdigest()
 
 
 def parts(images: Images | Picked) -> Iterator[Images]:

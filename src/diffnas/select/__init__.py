@@ -3,7 +3,8 @@
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pkgutil import resolve_name
@@ -154,10 +155,8 @@ def find_rule(name: str) -> Rule:
             f"--rule {name}: students' folders are named after their rule; its package should call "
             "it by letters, digits, '-', '_' and '.' alone"
         )
-    try:
+    with _laid_to(name, f"{entry.value} does not load"):
         rule = entry.load()
-    except Exception as error:  # whatever the package does while it is imported
-        raise _at_fault(name, f"{entry.value} does not load", error) from error
     return rule
 
 
@@ -165,9 +164,10 @@ def made_of(name: str) -> tuple[str, ...]:
     """What a choice by that rule hangs on: its name, and of a package's rule its source too."""
     if name in RULES:
         return (name,)
+    module = inspect.getmodule(find_rule(name))
     try:
-        return name, inspect.getsource(inspect.getmodule(find_rule(name)))  # type: ignore[arg-type]
-    except (OSError, TypeError):  # none is there
+        return (name,) if module is None else (name, inspect.getsource(module))
+    except (OSError, TypeError):  # compiled: it has no source
         return (name,)
 
 
@@ -180,17 +180,22 @@ def _chosen(name: str, table: Table, seed: int) -> tuple[Rows, float]:
     rule = find_rule(name)
     if name in RULES:
         return rule(table, seed)
-    try:
+    with _laid_to(name, "it fails"):
         rows, figure = rule(table, seed)
         rows = {block: range(len(each))[rows[block]] for block, each in table.losses.items()}
         return rows, float(figure)
-    except Exception as error:  # whatever the package does
-        raise _at_fault(name, "it fails", error) from error
 
 
-def _at_fault(name: str, what: str, error: Exception) -> UserError:
-    reason = f"{type(error).__name__}: {first_sentence(error)}"
-    return UserError(f"--rule {name}: {what} ({reason}); its package is at fault")
+@contextmanager
+def _laid_to(name: str, what: str) -> Iterator[None]:
+    """Name the package's rule in whatever error its code raises."""
+    try:
+        yield
+    # Of any kind: what a stranger's code raises cannot be known, and uncaught it would be taken
+    # for a fault of ours, which a user is asked to report. The error itself goes along as cause.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {first_sentence(error)}"
+        raise UserError(f"--rule {name}: {what} ({reason}); its package is at fault") from error
 
 
 def _declared(name: str) -> EntryPoint:

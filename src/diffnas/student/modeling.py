@@ -661,38 +661,35 @@ def _check_adapter(model: nn.Module, adapter: Mapping[str, Tensor], prefix: str 
     named: Mapping[str, Tensor] = convert_unet_state_dict_to_peft(
         {name.removeprefix(start): each for name, each in adapter.items() if name.startswith(start)}
     )
-    found = {name: match for name in named if (match := _FACTOR.search(name))}
-    unfit = [
-        name[: match.start()]
-        for name, match in found.items()
-        if not _fits(model, name[: match.start()], _sizes(named, name, match[1]))
-    ]
+    unfit, layers = [], 0
+    for name, value in named.items():
+        if (match := _FACTOR.search(name)) is None:
+            continue
+        layers += 1
+        path, rows, columns = name[: match.start()], None, None
+        if match[1] == "lora_A":
+            outward = named.get(name.replace(".lora_A", ".lora_B"))
+            rows, columns = None if outward is None else outward.shape[0], value.shape[1]
+        else:  # a Kronecker product, perhaps of layers that diffusers joins before it loads it
+            path = re.sub(r"\.to_qkv$", ".to_q", re.sub(r"\.to_added_qkv$", ".add_q_proj", path))
+        if not _fits(model, path, (rows, columns)):
+            unfit.append(path)
     if unfit:
         raise ValueError(
-            f"this LoRA adapter is of another architecture: {len(unfit)} of {len(found)} layers "
-            f"are not in this student or are narrower there, e.g. {unfit[0]}; train it on the "
-            "student"
+            f"this LoRA adapter is of another architecture: {len(unfit)} of {layers} layers are "
+            f"not in this student or are narrower there, e.g. {unfit[0]}; train it on the student"
         )
 
 
-def _sizes(named: Mapping[str, Tensor], name: str, factor: str) -> tuple[int | None, int | None]:
-    """What a LoRA layer gives and takes; None where nothing is known, as of Kronecker products."""
-    if factor != "lora_A":
-        return None, None
-    outward = named.get(name.replace(".lora_A", ".lora_B"))
-    return None if outward is None else outward.shape[0], named[name].shape[1]
-
-
 def _fits(model: nn.Module, path: str, sizes: tuple[int | None, int | None]) -> bool:
-    # Of Kronecker products, queries, keys and values may be one factor: diffusers joins them first.
-    path = re.sub(r"\.to_(?:added_)?qkv$", "", path) if sizes == (None, None) else path
+    """Whether a layer is there that gives and takes so much, where that is known."""
     try:
         layer: Any = model.get_submodule(path)
     except AttributeError:
         return False
     weight = getattr(getattr(layer, "base_layer", layer), "weight", None)
     if weight is None:  # a product of two layers stands there
-        return sizes == (None, None)
+        return False
     return all(size in (None, own) for size, own in zip(sizes, weight.shape, strict=False))
 
 
