@@ -6,10 +6,14 @@ import torch
 
 from diffnas.architecture import BlockSpace, Cost, subnet_at
 from diffnas.blocks import capture
+from diffnas.families import flux2
 from diffnas.losses import block_loss, block_target
 from diffnas.scores import plain_options, score_block, shared_prefixes
-from diffnas.supernet import BlockSupernet
+from diffnas.settings import SpaceSettings
+from diffnas.space import make_space
+from diffnas.supernet import BlockSupernet, Supernet
 from tests.engine import SMALL_SPACE, tiny_supernet
+from tests.families import kinds
 
 
 @cache
@@ -44,6 +48,24 @@ def test_shared_prefixes_change_no_score(name, conv_min_share):
                 block.activate(subnet_at(block.space, choice))
                 expected[place] += float(block_loss(block(*call.args, **call.kwargs), target)) / 2
     np.testing.assert_allclose(table.losses[some], expected, rtol=1e-5, atol=1e-12)
+
+
+def test_of_a_layer_of_two_streams_the_image_counts_however_little_changes_first(monkeypatch):
+    # Of an image larger than its text, the options that cost most change the text alone.
+    monkeypatch.setattr(flux2, "TOKENS", 2)
+    model = kinds.teacher("texts, shared modulation")
+    net = Supernet(model, make_space(model.denoiser, model.family, SpaceSettings()))
+    call = net.calls(["transformer_blocks.0"], kinds.inputs_of(model))["transformer_blocks.0"]
+    block, target = net.blocks["transformer_blocks.0"], block_target(call, "residual")
+    table = score_block(block, [call], "residual")
+    first = block.space.slots[0].options[1].edit
+    assert first is not None
+    assert set(first) == {"kind", "context_width"}
+    with torch.no_grad():
+        for choice, loss in zip(table.choices, table.losses, strict=True):
+            block.activate(subnet_at(block.space, choice))
+            expected = float(block_loss(block(*call.args, **call.kwargs), target))
+            assert loss == pytest.approx(expected, rel=1e-4, abs=1e-9)
 
 
 def test_every_subnet_is_scored_once_and_the_first_row_is_the_teachers():

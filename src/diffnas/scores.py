@@ -96,9 +96,10 @@ def put(given: Any, old: Any, new: Any) -> list[Tensor]:
 def hands_on(one: Any, other: Any, end: Call | None, other_end: Call | None) -> bool | None:
     """Whether two results differ by nothing but the outputs of the last slot, which are in them.
 
-    None: those outputs are the same, so nothing can be seen.
+    None: those outputs are the same, so nothing can be seen. Of a slot that gives several tensors,
+    text and image for example, only the first would be exchanged.
     """
-    if end is None or other_end is None:
+    if end is None or other_end is None or len(list(tensors(end.output))) > 1:
         return False
     last, other_last = end.made, other_end.made
     if torch.equal(last, other_last):

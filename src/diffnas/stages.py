@@ -30,6 +30,7 @@ from diffnas.retrain import fresh_weights, retrain
 from diffnas.scoring import score
 from diffnas.select import made_of
 from diffnas.settings import DEFAULT_RULE, Settings
+from diffnas.slots import joint
 from diffnas.student.modeling import EditedModel
 from diffnas.student.saving import save_pipeline
 from diffnas.student.stock import as_model, as_stock, stock_class
@@ -132,7 +133,11 @@ def supernet(job: Job) -> tuple[Supernet, str]:
 
 def scores(job: Job, net: Supernet, supernet_from: str) -> tuple[Scores, str]:
     """The score table and its fingerprint."""
-    made_from = fingerprint(supernet_from, what_counts.of_block_losses(job.settings, job.space))
+    how = what_counts.of_block_losses(job.settings, job.space)
+    # Those of layers of two streams once left out what became of the image.
+    kinds = {slot.kind for block in job.space.blocks for slot in block.slots}
+    again = ("text and image",) if joint.KIND in kinds else ()
+    made_from = fingerprint(supernet_from, how, *again)
 
     def make(**given: Any) -> Scores:
         # Nobody may take the errors that earlier scores led to for these scores'.
