@@ -30,6 +30,13 @@ def test_leaving_a_block_out_that_does_nothing_costs_nothing():
     assert block_loss(X, block_target(Call((X,), {}, X.clone()), "residual")).item() == 0
 
 
+def test_what_a_block_passes_on_unchanged_counts_as_the_stream_that_it_is():
+    target = block_target(Call((X,), {}, X), "residual")
+    assert block_loss(X, target).item() == 0
+    given = X + 0.5  # a student's, which is given what its own layers made
+    assert block_loss(given, target).item() == pytest.approx(0.25 / float(X.var(correction=0)))
+
+
 def test_each_of_two_streams_is_compared_with_its_own_input():
     image, text = torch.randn(2, 4, 8), 100 * torch.randn(2, 4, 8)
     call = Call(

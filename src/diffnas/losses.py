@@ -32,8 +32,8 @@ def block_target(call: Call, kind: BlockLoss) -> BlockTarget:
     """The target of a captured teacher block.
 
     'residual' divides by Var(y - x) over all axes, where x is the stream that y carries on (0 where
-    none has its shape): in a residual network most of y is x passed through, and Var(y) would make
-    leaving a layer out look free. 'output' divides by Var(y); 'plain' by 1.
+    none has its shape, or y is x): in a residual network most of y is x passed through, and Var(y)
+    would make leaving a layer out look free. 'output' divides by Var(y); 'plain' by 1.
     An output returned twice (a UNet down block's last tensor is also a skip) counts once.
     """
     outputs = list(tensors(call.output))
@@ -51,8 +51,10 @@ def _scale(value: Tensor, call: Call, kind: BlockLoss) -> Tensor:
         # Of several streams of its shape, the one that it is nearest to.
         alike = [each for each in call.streams if each.shape == value.shape]
         changes = [value.float() - each.float() for each in alike] or changes
-    # A block that passes its input through unchanged has no scale of its own.
-    return torch.stack([change.var(correction=0) for change in changes]).min().clamp_min(1e-12)
+    scale = torch.stack([change.var(correction=0) for change in changes]).min()
+    # What is passed on unchanged, by a layer that was left out for example, has no scale of its
+    # own; a student that is given something else than its teacher passes on what that is.
+    return torch.where(scale > 0, scale, value.float().var(correction=0)).clamp_min(1e-12)
 
 
 def block_loss(output: Any, target: BlockTarget) -> Tensor:
