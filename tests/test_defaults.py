@@ -4,7 +4,7 @@ import pytest
 
 from diffnas.defaults import resolve, resolve_for
 from diffnas.errors import UserError
-from diffnas.settings import Settings, parse
+from diffnas.settings import RetrainSettings, Settings, parse
 from tests.families.kinds import teacher
 
 
@@ -92,6 +92,27 @@ def test_a_retraining_without_a_goal_is_refused():
     goals = {"task_weight": 0, "output_weight": 0}
     with pytest.raises(UserError, match=r"retrain.task_weight = 0, retrain.output_weight = 0: "):
         resolved({"retrain": goals})
+
+
+@pytest.mark.parametrize(
+    ("kind", "guidance", "goals"),
+    [
+        ("classes, transformer", None, (0, 1)),
+        ("texts", None, (0, 1)),
+        ("classes, transformer", 1.0, (1, 0)),
+        ("texts", 1.0, (1, 0.25)),
+        ("pixels", None, (1, 0)),
+    ],
+)
+def test_samples_that_were_guided_are_no_goal_of_a_student_that_is_guided_too(
+    kind, guidance, goals
+):
+    given = parse({"evaluate": {"guidance": guidance}})
+    found, reasons = resolve_for(teacher(kind), given, own_samples=True)
+    assert (found.retrain.task_weight, found.retrain.output_weight) == goals
+    assert ("twice" in reasons.get("retrain.task_weight", "")) == (goals[0] == 0)
+    asked = given.model_copy(update={"retrain": RetrainSettings(task_weight=0.5)})
+    assert resolve_for(teacher(kind), asked, own_samples=True)[0].retrain.task_weight == 0.5
 
 
 def test_max_steps_caps_both_trainings():

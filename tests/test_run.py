@@ -17,7 +17,7 @@ from diffnas.errors import UserError
 from diffnas.progress import Progress
 from diffnas.select import check_tolerance
 from diffnas.settings import DEFAULT_RULE, Settings, load
-from tests.models import tiny_pipeline
+from tests.models import tiny_dit, tiny_pipeline
 
 
 class DecodingError(Exception):
@@ -117,6 +117,23 @@ def test_the_settings_of_a_run_that_was_cut_short_cut_another_as_short(
     assert first.settings.retrain.steps == 4
     assert second.whole_steps == first.whole_steps
     assert first.whole_steps == 9 if steps else first.whole_steps > 4
+
+
+def test_a_student_of_guided_own_samples_follows_its_teacher_alone(tmp_path: Path) -> None:
+    tiny_dit().save_pretrained(tmp_path / "teacher")
+    few = {"data.limit": 500, "evaluate.sampler_steps": 1, "evaluate.samples": 128}
+    diffnas.compress(
+        tmp_path / "teacher",
+        data="teacher",
+        out=tmp_path / "run",
+        macs=0.7,
+        settings=few,
+        until="plan",
+    )
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text(encoding="utf-8"))
+    assert plan["settings"]["retrain"]["task_weight"] == 0
+    assert plan["settings"]["retrain"]["output_weight"] == 1
+    assert "guided twice" in plan["reasons"]["retrain.task_weight"]
 
 
 def test_decoding_goes_to_the_run_folder_and_tells_its_progress(

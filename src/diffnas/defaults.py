@@ -44,13 +44,15 @@ def resolve(
     guidable: bool = False,
     distilled: bool = False,
     texts: bool = False,
+    guided: bool = False,
 ) -> tuple[Settings, dict[str, str]]:
     """The settings without gaps, and the reason of each value filled in.
 
     ``params``: the teacher's; ``size``: (H, W) of what it denoises, pixels or latents; ``images``:
     how many there are to train on, where known; ``guidable``: whether the model can be told
     nothing, so that sampling can be guided; ``distilled``: whether it predicts what its own
-    teacher did, and not what its data ask for; ``texts``: whether it is told texts.
+    teacher did, and not what its data ask for; ``texts``: whether it is told texts; ``guided``:
+    whether the images are samples that were guided, and their student's will be too.
 
     Raises:
         UserError: retraining would have nothing to go by.
@@ -65,7 +67,9 @@ def resolve(
     of_images = f"for {size[0]} x {size[1]} to denoise" + (f", {images} of them" if images else "")
     retrain_steps = settings.retrain.steps or int(steps)
     decay = min(max(1 - 10 / min(retrain_steps, settings.max_steps or retrain_steps), 0.9), 0.9999)
-    weights, why = _weights(settings.retrain.task_weight, distilled, texts)
+    weights, why = _weights(
+        settings.retrain.task_weight, distilled=distilled, texts=texts, guided=guided
+    )
     filled, reasons = _fill(
         settings,
         {
@@ -102,13 +106,16 @@ def resolve(
 
 
 def resolve_for(
-    teacher: Teacher, settings: Settings, *, images: int | None = None
+    teacher: Teacher, settings: Settings, *, images: int | None = None, own_samples: bool = False
 ) -> tuple[Settings, dict[str, str]]:
     """As :func:`resolve`, for what is known of a teacher.
 
+    ``own_samples``: whether the images are the teacher's own samples.
+
     Raises:
-        UserError: retraining would have nothing to go by.
+        UserError: retraining would have nothing to go by, or the teacher cannot be guided as asked.
     """
+    calls = teacher.calls(teacher.guidance(settings.evaluate.guidance)) if own_samples else 1
     _, height, width = teacher.family.sample_shape(teacher.denoiser)
     return resolve(
         settings,
@@ -118,17 +125,20 @@ def resolve_for(
         guidable=teacher.guidable,
         distilled=teacher.distilled,
         texts=teacher.family.takes_texts,
+        guided=calls > 1,
     )
 
 
 def _weights(
-    task_weight: float | None, distilled: bool, texts: bool
+    task_weight: float | None, *, distilled: bool, texts: bool, guided: bool
 ) -> tuple[dict[str, float], str]:
     """Weights of retraining's goals, and why if they are not the usual ones."""
     if task_weight == 0:
         return WEIGHTS_ALONE, "as retrain.task_weight is 0"
     if distilled and task_weight is None:
         return WEIGHTS_ALONE, "a distilled model's data ask for something else than it predicts"
+    if guided and task_weight is None:
+        return WEIGHTS_ALONE, "a student that learned guided samples would be guided twice"
     if texts:
         return WEIGHTS_OF_TEXTS, "no images show all that a model of texts knows"
     return WEIGHTS, ""

@@ -158,7 +158,8 @@ def compress(
     )
     if images.remark is not None:
         progress.say(images.remark)
-    resolved, reasons = resolve_for(teacher, settings, images=len(images.seen))
+    own = data == OWN_SAMPLES
+    resolved, reasons = resolve_for(teacher, settings, images=len(images.seen), own_samples=own)
     whole, _ = resolve_for(teacher, settings.model_copy(update={"max_steps": None}))
     images = replace(images, condition_dropout=resolved.data.condition_dropout or 0.0)
     # By name, so that what 'auto' finds on another day cannot mix two kinds of features.
