@@ -1,6 +1,11 @@
 """What a stage leaves in the run folder; whole runs are in ``tests/end_to_end``."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
 
 from diffnas import stages
 from diffnas.budget import parse_budget
@@ -22,3 +27,28 @@ def test_checkpoints_of_another_number_of_groups_go_with_the_supernets_own(tmp_p
     )
     stages.supernet(job)
     assert [file.name for file in folder.iterdir()] == ["supernet.safetensors"]
+
+
+def test_the_channels_of_a_trunk_are_those_of_a_fresh_run_of_the_same_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured, sizes = stages.kept_channels, []
+
+    def watched(*given: Any, batch_size: int, **how: Any) -> dict[str, Tensor]:
+        sizes.append(batch_size)
+        return measured(*given, batch_size=batch_size, **how)
+
+    monkeypatch.setattr(stages, "kept_channels", watched)
+    teacher = tiny_teacher()
+    space = make_space(
+        teacher.denoiser, teacher.family, SMALL_SPACE.model_copy(update={"trunk": 0.5})
+    )
+    settings = parse(ONE_STEP)
+    job = stages.Job(
+        tmp_path, teacher, "", tiny_data(), space, settings, parse_budget(), Progress()
+    )
+    larger = settings.supernet.model_copy(update={"batch_size": 4})
+    other = replace(job, settings=settings.model_copy(update={"supernet": larger}))
+    for each in (job, job, other):  # importance is of random batches of that size
+        stages.trunk(each)
+    assert sizes == [2, 4]

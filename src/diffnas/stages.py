@@ -76,12 +76,12 @@ def trunk(job: Job) -> Trunk | None:
     """The teacher with the trunk of the space; None where that is the teacher's own."""
     if job.space.trunk is None:
         return None
-    made_from = fingerprint(job.origin, job.space.trunk, job.settings.seed)
+    size = job.settings.supernet.batch_size
+    assert size is not None
+    made_from = fingerprint(job.origin, job.space.trunk, job.settings.seed, size)
     file = job.search / "trunk.safetensors"
     kept = current_tensors(file, made_from, job.progress.say)
     if kept is None:
-        size = job.settings.supernet.batch_size
-        assert size is not None
         kept = kept_channels(
             job.teacher,
             job.data,
