@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diffnas.blocks import tensors
-from diffnas.families import flux2
+from diffnas.families import flux2, pixart
 from diffnas.rng import generator
 from tests.engine import tiny_data
 from tests.families.kinds import CPU, KINDS, OF_TEXTS, teacher, told
@@ -91,6 +91,22 @@ def test_guided_samples_are_those_of_the_pipelines_own_call(kind):
     ).images
     made = samples.transpose(0, 2, 3, 1).astype(float)
     assert np.abs(made - 255 * own).max() <= 1.0
+
+
+def test_captions_are_cleaned_as_in_the_pipelines_own_call(monkeypatch):
+    model, cleaned = teacher("texts, transformer"), set()
+    for package in ("bs4", "ftfy"):
+        monkeypatch.setattr(pixart, f"is_{package}_available", lambda: True)
+    own = model.pipeline._text_preprocessing
+
+    def watched(texts: Any, clean_caption: bool) -> Any:
+        cleaned.add(clean_caption)
+        return own(texts)
+
+    monkeypatch.setattr(model.pipeline, "_text_preprocessing", watched)
+    model.pipeline("a cat", num_inference_steps=1, output_type="latent", **OWN_CALL["pixart"])
+    model.family.captions(model.pipeline, ["a cat"])
+    assert cleaned == {True}
 
 
 def test_conditions_of_classes_are_those_of_the_images():

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from diffusers import PixArtTransformer2DModel
+from diffusers.utils import is_bs4_available, is_ftfy_available
 from torch import Tensor
 
 from diffnas.families import Family, dit
@@ -42,7 +43,13 @@ def inputs(denoiser: Any, noisy: Tensor, timesteps: Tensor, condition: Condition
 def encoded(pipeline: Any, texts: list[str], negative: bool) -> Condition:
     """As the pipeline itself encodes them."""
     device = next(pipeline.transformer.parameters()).device
-    given = pipeline.encode_prompt(texts, device=device, do_classifier_free_guidance=negative)
+    given = pipeline.encode_prompt(
+        texts,
+        device=device,
+        do_classifier_free_guidance=negative,
+        # As its call does; without these two packages it says every time that it does not.
+        clean_caption=is_bs4_available() and is_ftfy_available(),
+    )
     told, mask = given[2:] if negative else given[:2]
     found = {TEXTS: told, MASK: mask}
     if pipeline.transformer.use_additional_conditions:
