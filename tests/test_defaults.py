@@ -4,8 +4,10 @@ import pytest
 
 from diffnas.defaults import resolve, resolve_for
 from diffnas.errors import UserError
+from diffnas.families import Teacher, flux, flux2
 from diffnas.settings import RetrainSettings, Settings, parse
 from tests.families.kinds import teacher
+from tests.models import tiny_flux, tiny_flux2
 
 
 def resolved(given=None, **facts):
@@ -43,6 +45,14 @@ def test_muon_has_a_rate_of_its_own_and_leaves_the_supernets_as_it_is():
 def test_batches_shrink_with_large_images_and_never_exceed_the_images():
     assert resolved(size=(256, 256))[0].retrain.batch_size < 64
     assert resolved(images=10)[0].retrain.batch_size == 10
+
+
+@pytest.mark.parametrize(("make", "family"), [(tiny_flux, flux.FAMILY), (tiny_flux2, flux2.FAMILY)])
+def test_latents_that_come_in_squares_count_as_those_that_the_denoiser_packs(make, family):
+    made = make(size=128)
+    settings, reasons = resolve_for(Teacher("flux", made, made.transformer, family), Settings())
+    assert settings.retrain.batch_size == 4
+    assert "128 x 128" in reasons["retrain.batch_size"]
 
 
 def test_scoring_takes_the_supernets_batches_unless_told_otherwise():

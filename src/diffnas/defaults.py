@@ -116,7 +116,9 @@ def resolve_for(
         UserError: retraining would have nothing to go by, or the teacher cannot be guided as asked.
     """
     calls = teacher.calls(teacher.guidance(settings.evaluate.guidance)) if own_samples else 1
-    _, height, width = teacher.family.sample_shape(teacher.denoiser)
+    _, *sides = teacher.family.sample_shape(teacher.denoiser)
+    # Counted in latents, as of the families that pack them into squares themselves.
+    height, width = (teacher.family.square * side for side in sides)
     return resolve(
         settings,
         params=sum(parameter.numel() for parameter in teacher.denoiser.parameters()),

@@ -106,6 +106,7 @@ class Family:
     ``sides``: denoiser -> heights and widths that it takes, in pixels or latents; None if it is for
     its own size alone.
     ``sized``: (condition, (H, W) of images) -> the condition for that size, where it tells one.
+    ``square``: latents along each side of what is one pixel to the denoiser.
     ``levels``: where its pipelines start their steps, if they do not leave that to the scheduler.
     """
 
@@ -132,6 +133,7 @@ class Family:
     mu: Callable[[nn.Module, Mapping[str, Any], int], float] | None = None
     sides: Callable[[nn.Module], range] | None = None
     sized: Callable[[Condition, Size], Condition] | None = None
+    square: int = 1
     levels: Levels | None = None
 
     @property

@@ -107,5 +107,6 @@ FAMILY = Family(
     pipelines=("Flux2KleinPipeline",),
     shared=flux.FAMILY.shared,
     mu=mu,
+    square=2,
     levels=flux.levels,
 )
