@@ -5,12 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import PixArtAlphaPipeline
 
 from diffnas.blocks import tensors
-from diffnas.families import flux2, pixart
+from diffnas.families import Teacher, flux2, pixart
 from diffnas.rng import generator
 from tests.engine import tiny_data
 from tests.families.kinds import CPU, KINDS, OF_TEXTS, teacher, told
+from tests.models import tiny_pixart
 
 NOT_GUIDED = ["texts, few steps"]
 """Though their family can be."""
@@ -39,6 +41,14 @@ def test_nothing_has_the_form_of_a_condition(kind):
 def test_captions_have_the_form_of_a_condition(kind):
     model = teacher(kind)
     found = model.family.captions(model.pipeline, ["a cat", "two dogs"])
+    assert {name: each.shape for name, each in found.items()} == told(model, 2)
+
+
+def test_captions_of_pixart_alpha_have_the_form_of_its_own_condition():
+    made = tiny_pixart(use_additional_conditions=True)
+    pipeline = PixArtAlphaPipeline(**made.components)
+    model = Teacher("alpha", pipeline, pipeline.transformer, pixart.FAMILY)
+    found = model.told(["a cat", "two dogs"])
     assert {name: each.shape for name, each in found.items()} == told(model, 2)
 
 

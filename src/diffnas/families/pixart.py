@@ -11,8 +11,8 @@ from diffnas.families import Family, dit
 from diffnas.families.conditions import Condition, through
 from diffnas.student.modeling import DiffNASPixArtTransformer2DModel
 
-TOKENS = 300
-"""PixArt-sigma's captions have so many, padded; alpha's fewer."""
+TOKENS, FEWER = 300, 120
+"""Of captions of PixArt-sigma, padded, and of alpha."""
 
 TEXTS, MASK = "encoder_hidden_states", "encoder_attention_mask"
 
@@ -23,7 +23,9 @@ ADDED = {"resolution": 2, "aspect_ratio": 1}
 def example_condition(denoiser: Any, batch_size: int, device: torch.device) -> Condition:
     """Of zeros."""
     texts = denoiser.config.caption_channels or denoiser.config.cross_attention_dim
-    sizes: dict[str, tuple[int, ...]] = {TEXTS: (TOKENS, texts), MASK: (TOKENS,)}
+    # Configs of alpha's smaller models are as those of sigma's.
+    rows = FEWER if denoiser.use_additional_conditions else TOKENS
+    sizes: dict[str, tuple[int, ...]] = {TEXTS: (rows, texts), MASK: (rows,)}
     if denoiser.use_additional_conditions:
         sizes |= {name: (size,) for name, size in ADDED.items()}
     return {name: torch.zeros(batch_size, *size, device=device) for name, size in sizes.items()}
