@@ -67,6 +67,23 @@ def test_a_folder_of_another_run_is_refused_before_images_are_decoded_into_it(
         compress()
 
 
+@pytest.mark.parametrize(
+    ("there", "words"),
+    [
+        ("config.json", "is the folder of a model, or a part of one"),
+        ("students", "students, which a run has as a folder, is a file there"),
+    ],
+)
+def test_a_folder_of_something_else_is_refused_and_left_as_it_is(
+    compress: Any, tmp_path: Path, there: str, words: str
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / there).write_text("{}")
+    with pytest.raises(UserError, match=words):
+        compress()
+    assert [file.name for file in (tmp_path / "run").iterdir()] == [there]
+
+
 def test_settings_that_are_no_runs_are_not_replaced(compress: Any, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "settings.yaml").write_text("# mine\n")

@@ -150,6 +150,7 @@ def compress(
             channels=channels,
             cache=out / "data",
             progress=progress,
+            classes=teacher.family.class_count(teacher.denoiser),
             captioned=teacher.family.takes_texts,
             shapes=teacher.shapes(settings.data.crop),
             enough=enough,
@@ -239,6 +240,14 @@ def _check_apart(out: Path, model: str, data: str) -> None:
     folder = Path(model).expanduser()
     if folder.is_dir() and where == folder.resolve():
         raise UserError(f"--out {out}: is the model's own folder; name another")
+    if any((out / name).exists() for name in ("model_index.json", "config.json")):
+        raise UserError(f"--out {out}: is the folder of a model, or a part of one; name another")
+    for name in ("data", "students", "supernet"):
+        if (out / name).exists() and not (out / name).is_dir():
+            raise UserError(
+                f"--out {out}: {name}, which a run has as a folder, is a file there; name another "
+                "folder"
+            )
 
 
 def _check_same_teacher(out: Path, source: str, of_this: str) -> None:

@@ -38,8 +38,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
     def load_teacher(source: str, **how: Any) -> Any:
         seen.loaded.append((source, how))
         shape = (3, 64, 64) if "large" in source else (1, 8, 8)
-        family = SimpleNamespace(takes_texts="text" in source)
-        return SimpleNamespace(image_shape=shape, family=family)
+        family = SimpleNamespace(takes_texts="text" in source, class_count=lambda _: None)
+        return SimpleNamespace(image_shape=shape, family=family, denoiser=None)
 
     def evaluate(pipelines: Any, data: Any, settings: Any, *, progress: Any = None) -> Any:
         seen.data, seen.settings = data, settings

@@ -28,6 +28,21 @@ def test_a_folder_of_images_has_no_columns_and_is_never_streamed(tmp_path, setti
     refused(tmp_path, setting, value)
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"classes": 2}, "no classes, but the model takes one of 2; set data.label_column"),
+        ({"classes": 2, "label_column": "any"}, "class 2 is out of range; the model knows 0 to 1"),
+    ],
+)
+def test_classes_that_a_model_does_not_know_are_refused_before_decoding(tmp_path, given, words):
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "damaged.png").write_bytes(b"")  # decoded, it would be counted
+    with pytest.raises(UserError, match=words):
+        load_data(str(tmp_path), size=(8, 8), channels=1, **given)
+
+
 @pytest.mark.parametrize(("setting", "value"), [*COLUMNS, *CONDITIONS, SPLIT])
 def test_the_digits_are_as_they_are(setting, value):
     refused("digits", setting, value)

@@ -249,7 +249,7 @@ class TestOfTheData:
         tiny_pipeline(num_class_embeds=3).save_pretrained(tmp_path / "classes")
         data = pictures(tmp_path / "pictures", folders="abc")
         told = refused(tmp_path / "classes", data=data, **FOLDER)
-        assert "no classes, but the model takes one of 3; give a folder per class" in told
+        assert "no classes, but the model takes one of 3; set data.label_column" in told
 
     def test_more_classes_than_the_model_knows(self, refused, tmp_path):
         tiny_pipeline(num_class_embeds=3).save_pretrained(tmp_path / "classes")

@@ -61,7 +61,7 @@ def test_missing_classes_are_refused():
 
 @pytest.mark.parametrize("label", [-1, 8])
 def test_a_class_that_the_model_does_not_know_is_refused(label):
-    with pytest.raises(UserError, match=f"^data: class {label} is out of range; .* 0 to 7$"):
+    with pytest.raises(UserError, match=f"^data: class {label} is out of range; .* 0 to 7, so"):
         of_classes(np.array([label, 0, 0]), ROWS, 8)
 
 

@@ -136,6 +136,7 @@ def measure(
             cache=Path(cache),
             progress=progress,
             enough=partial(check_sides, data, settings.evaluate),
+            classes=fewest_classes(loaded),
             captioned=any(teacher.family.takes_texts for teacher in loaded.values()),
             **settings.data.loading(),
         )
@@ -159,6 +160,12 @@ def common_shape(loaded: dict[str, Teacher]) -> tuple[int, int, int]:
                 f"{written(shape)}; compare pipelines of one image shape"
             )
     return shape
+
+
+def fewest_classes(loaded: dict[str, Teacher]) -> int | None:
+    """How many classes all pipelines know that take one; None if none does."""
+    known = (teacher.family.class_count(teacher.denoiser) for teacher in loaded.values())
+    return min((count for count in known if count is not None), default=None)
 
 
 def names(pipelines: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from diffnas.data.digits import load_digits
 from diffnas.data.folder import load_folder, pick
 from diffnas.data.hub import is_saved_dataset, load_hub
 from diffnas.data.loaded import Asked, Loaded
-from diffnas.data.meant import DIGITS, FOLDER, HUB, check_meant
+from diffnas.data.meant import DIGITS, FOLDER, HUB, check_classes, check_meant
 from diffnas.data.split import Enough, divide
 from diffnas.errors import UserError
 from diffnas.names import looks_like_path
@@ -83,6 +83,7 @@ def load_data(
     augment: str = "auto",
     image_column: str | None = None,
     label_column: str | None = None,
+    classes: int | None = None,
     captioned: bool = False,
     caption_column: str | None = None,
     cache: Path | None = None,
@@ -97,6 +98,8 @@ def load_data(
     size: (H, W) that images are cropped and resized to; channels: 1 or 3.
     split_by: 'file', or 'folder' to hold out whole parent folders (crops of one photograph, say).
     label_column: a Hub data set's column; for a folder, any name asks for its top-level folders.
+    classes: how many the model knows, where it takes one; refused, before any image is decoded, are
+    data without, or with others.
     captioned: whether every image must have a caption, from a folder's metadata.jsonl or a column.
     cache: where large sets are kept decoded. limit: use at most so many images.
     streaming: of a Hub data set fetch no more than these.
@@ -128,6 +131,8 @@ def load_data(
         # Pictures that cannot be read may change which folders are held out, and so how many.
         if split_by == "file":
             enough(*map(len, divided(count, labels, groups)))
+        if classes is not None:
+            check_classes(labels, classes)
 
     asked = Asked(
         size,

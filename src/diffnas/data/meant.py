@@ -1,6 +1,9 @@
-"""Settings that mean nothing for some kinds of data: given for these, they are refused."""
+"""What does not fit the data is refused: settings that mean nothing for them, classes."""
 
 from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
 
 from diffnas.errors import UserError
 from diffnas.settings import DataSettings
@@ -41,3 +44,22 @@ def check_meant(nothing: Mapping[str, str], given: Mapping[str, object]) -> None
         if value != DataSettings.model_fields[name].default:
             word = "true" if value is True else value
             raise UserError(f"data.{name} = {word}: {reason}; leave it out, or give other data")
+
+
+def check_classes(labels: npt.NDArray[np.integer] | None, count: int) -> None:
+    """Refuse classes that a model of ``count`` does not know; ``labels``: of images, if there.
+
+    Raises:
+        UserError: there are none, or one is out of range.
+    """
+    if labels is None:
+        raise UserError(
+            f"data: no classes, but the model takes one of {count}; set data.label_column (of a "
+            "folder any name: its classes are its top-level folders)"
+        )
+    unknown = labels[(labels < 0) | (labels >= count)]
+    if len(unknown):
+        raise UserError(
+            f"data: class {int(unknown[0])} is out of range; the model knows 0 to {count - 1}, so "
+            "give images of these, numbered as in its training"
+        )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from diffnas.data import Data
+from diffnas.data.meant import check_classes
 from diffnas.errors import UserError
 from diffnas.rng import generator
 
@@ -48,18 +49,10 @@ def of_classes(
     Raises:
         UserError: there are none, or one is out of range.
     """
-    if labels is None:
-        raise UserError(
-            f"data: no classes, but the model takes one of {count}; "
-            "give a folder per class or set data.label_column"
-        )
-    chosen = torch.from_numpy(labels[rows])
-    unknown = chosen[(chosen < 0) | (chosen >= count)]
-    if len(unknown):
-        raise UserError(
-            f"data: class {int(unknown[0])} is out of range; the model knows 0 to {count - 1}"
-        )
-    return {CLASSES: chosen}
+    chosen = None if labels is None else labels[rows]
+    check_classes(chosen, count)
+    assert chosen is not None
+    return {CLASSES: torch.from_numpy(chosen)}
 
 
 def of_captions(
