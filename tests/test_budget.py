@@ -30,6 +30,9 @@ def test_however_a_share_is_written_it_is_the_same_budget_and_name(written):
         ("memory", "2GiB", 2.0**31, "memory-2GiB"),
         ("memory", "2048MiB", 2.0**31, "memory-2GiB"),
         ("memory", "2GB", 2e9, "memory-2GB"),
+        ("macs", "1e9G", 1e18, "macs-1000000T"),
+        ("macs", "1e30G", 1e39, "macs-1e+27T"),
+        ("latency", "1e-9us", 1e-12, "latency-1e-09us"),
     ],
 )
 def test_amounts_carry_units(kind, written, value, name):

@@ -182,7 +182,7 @@ def test_a_file_that_is_not_text_is_refused(tmp_path):
 
 def test_a_missing_file_is_named(tmp_path):
     assert refusal(tmp_path / "none.yaml") == (
-        f"--settings {tmp_path / 'none.yaml'}: No such file or directory"
+        f"--settings {tmp_path / 'none.yaml'}: No such file or directory; name a YAML file"
     )
 
 

@@ -136,6 +136,8 @@ def _amount(kind: str, written: str | float) -> Amount:
     if scale is None:
         units = ", ".join(_UNITS[kind])
         raise UserError(f"{setting}: '{unit}' is no unit of {kind} ({units}); {forms}")
+    if not 0 < value * scale < math.inf:
+        raise UserError(f"{setting}: is out of all range; {forms}")
     return Amount(_rounded(value * scale), relative=False)
 
 
@@ -164,11 +166,16 @@ def _text(amount: Amount, kind: str) -> str:
 
 
 def _unit(amount: Amount, kind: str) -> str:
-    """That of the shortest way to write it, with a number of at least 1 where there is one."""
+    """That of the shortest way to write it, with a number of at least 1 where there is one.
 
-    def effort(unit: str) -> tuple[bool, int, int]:
+    Rather one that needs no exponent, else that of the least.
+    """
+
+    def effort(unit: str) -> tuple[bool, float, int, int]:
         value = amount.value / _UNITS[kind][unit]
-        return value < 1, len(_number(value)), len(unit)
+        number = _number(value)
+        exponent = abs(math.log10(value)) if "e" in number else 0.0
+        return value < 1, exponent, len(number), len(unit)
 
     return min(_UNITS[kind], key=effort)
 

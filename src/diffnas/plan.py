@@ -21,7 +21,7 @@ from diffnas.limits import memory_of
 from diffnas.measure.cost import call_cost
 from diffnas.measure.meta import FusedKernels, to_meta
 from diffnas.reach import least
-from diffnas.select import ADDING, check_reachable, check_rule, written
+from diffnas.select import ADDING, check_reachable, check_rule, check_tolerance, written
 from diffnas.select.table import ROUNDING
 from diffnas.settings import Settings
 from diffnas.space import smallest_cost
@@ -53,6 +53,7 @@ def make_plan(
         UserError: the model cannot be loaded or searched, or a setting is wrong.
     """
     check_rule(settings.select.rule)
+    check_tolerance(budget, settings.select.rule)
     device = resolve_device(settings.device)
     teacher = load_skeleton(
         model, revision=revision, variant=variant, trust_remote_code=trust_remote_code

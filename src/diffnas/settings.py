@@ -24,7 +24,7 @@ from diffnas.errors import UserError
 
 Precision = Literal["fp32", "bf16", "fp16"]
 TeacherPrecision = Literal["fp32", "bf16"]
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, lt=2**31)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Ratio = Annotated[float, Field(gt=0, le=1)]
 
@@ -216,7 +216,7 @@ class EvaluateSettings(Section):
         "dpmsolver", description="'own': the pipeline's scheduler as it is"
     )
     sampler_steps: Positive = 20
-    samples: Annotated[int, Field(ge=16)] = Field(1024, description="images per seed")
+    samples: Annotated[int, Field(ge=16, lt=2**31)] = Field(1024, description="images per seed")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
     batch_size: Positive | None = Field(None, description="images sampled at once")
     features: Literal["auto", "digits", "patches", "inception"] = "auto"
@@ -284,7 +284,10 @@ def load(path: Path | None = None, assignments: tuple[str, ...] = ()) -> Setting
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
-            raise UserError(f"--set {assignment}: the value is not valid YAML") from None
+            quotes = """; what begins with * needs quotes of its own: KEY='"*"'"""
+            raise UserError(
+                f"--set {assignment}: the value is not valid YAML{quotes if '*' in text else ''}"
+            ) from None
         if type(value) is int:  # as people mean it: in YAML 010 is 8 and 1:30 is 90
             value = int(text) if re.fullmatch(r"[-+]?\d+", text.strip()) else text
         try:
@@ -321,7 +324,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"--settings {path}: {error.strerror}") from None
+        raise UserError(f"--settings {path}: {error.strerror}; name a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark is not None else ""
@@ -366,7 +369,10 @@ def _one_line(error: ValidationError) -> str:
         return f"setting '{name}' is unknown; {hint}"
     kinds = (first["type"], first["type"].partition("_")[0])
     words = (_ALLOWED[kind].format(**first.get("ctx", {})) for kind in kinds if kind in _ALLOWED)
-    return f"setting '{name}' = {first['input']!r}: {next(words, first['msg'])}"
+    must = next(words, first["msg"])
+    if isinstance(first["input"], str) and "," in first["input"] and len(first["loc"]) > len(path):
+        must += f"; a list has brackets: [{first['input']}]"
+    return f"setting '{name}' = {first['input']!r}: {must}"
 
 
 def known_names() -> list[str]:

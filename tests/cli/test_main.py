@@ -61,6 +61,7 @@ def test_an_interrupt_of_the_first_imports_is_one_line_too(tmp_path: Path) -> No
         (RuntimeError("unable to mmap 9 bytes: Cannot allocate memory (12)"), 1, "out of memory"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), 1, "out of memory; try a smaller batch"),
         (ModuleNotFoundError("no", name="torch_fidelity"), 2, "install DiffNAS with its extra"),
+        (RuntimeError("a\nb\nException raised from c:\nframe"), 1, "RuntimeError: a b (--debug"),
         (ZeroDivisionError("a\nb"), 1, "ZeroDivisionError: a b (--debug shows where"),
     ],
 )

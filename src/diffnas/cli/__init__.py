@@ -24,7 +24,10 @@ _USAGE_ERROR: Any = typer.BadParameter.__base__
 """The usage error of the click that this typer uses: newer ones carry their own."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-for verb in (demo, compress, plan, front, evaluate, sample, export, report):
+VERBS = {
+    verb.__name__: verb for verb in (demo, compress, plan, front, evaluate, sample, export, report)
+}
+for verb in VERBS.values():
     app.command()(verb)
 
 
@@ -63,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given or ["--help"], prog_name="diffnas", standalone_mode=False
         )
     except _USAGE_ERROR as error:
-        return _fail(_usage(error), MISTAKE)
+        return _fail(_usage(error, given), MISTAKE)
     except BrokenPipeError:
         # The reader of stdout left (diffnas plan ... | head); nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -97,9 +100,10 @@ def _empty(given: Sequence[str]) -> str | None:
     return None
 
 
-def _usage(error: Any) -> str:
+def _usage(error: Any, given: Sequence[str]) -> str:
     context = error.ctx
-    command = context.command_path if context is not None else "diffnas"
+    verb = given[0] if given and given[0] in VERBS else ""
+    command = context.command_path if context is not None else f"diffnas {verb}".rstrip()
     message = " ".join(error.format_message().split()).rstrip(".")
     joint = " See" if message.endswith("?") else "; see"
     return f"{message}{joint} '{command} --help'"

@@ -14,6 +14,7 @@ from diffnas.cli.quiet import hush_diffusers
 from diffnas.errors import UserError
 from diffnas.names import STAGES, folder_name
 from diffnas.report.table import closing_table
+from diffnas.select import check_tolerance
 from diffnas.settings import Settings
 
 
@@ -76,6 +77,9 @@ def compress(
             seed=seed,
         ),
     )
+    budget = None if smallest else parse_budget(**limits)
+    if budget is not None:
+        check_tolerance(budget, settings.select.rule)
     if until is not None:
         options.check_choice("--until", until, STAGES)
     if data is None:
@@ -88,7 +92,7 @@ def compress(
         model,
         data,
         out or Path("runs") / folder_name(model),
-        None if smallest else parse_budget(**limits),
+        budget,
         settings,
         until=until,
         revision=revision,

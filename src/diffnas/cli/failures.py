@@ -50,8 +50,8 @@ def explain(error: BaseException) -> tuple[str, int]:
 
 
 def one_line(error: BaseException) -> str:
-    """The message without line breaks."""
-    return " ".join(str(error).split())
+    """The message without line breaks, and without the frames that torch puts behind some."""
+    return " ".join(str(error).partition("\nException raised from ")[0].split())
 
 
 # Not --batch-size: it would change the supernet too, and the search would be made anew.

@@ -11,6 +11,7 @@ from diffnas.cli.output import print_json, print_table
 from diffnas.cli.quiet import hush_diffusers
 from diffnas.figures import count, duration, figure, size
 from diffnas.report.table import plain_table, ratio_text
+from diffnas.select import check_tolerance
 
 
 def plan(
@@ -60,6 +61,7 @@ def plan(
             seed=seed,
         ),
     )
+    check_tolerance(budget, settings.select.rule)
     image_count = None if images is None else options.whole_number("--images", images)
     # Only now: usage errors must not wait for torch.
     from diffnas.device import resolve_device
