@@ -6,7 +6,8 @@ Every row starts from the same noise, and all samplers are deterministic, but so
 another image when DDIM takes more steps: differences of a few hundredths between samplers mean
 little. A row's cost is its steps, one call of the denoiser each; the distance is to held-out
 digits. A sampler's own error must be small beside the differences between students, so the
-cheapest row at which a sampler's value has settled is the one to evaluate with.
+cheapest row at which a sampler's value has settled is the one to evaluate with. Writes
+benchmarks/results/choose_sampler.json.
 """
 
 from __future__ import annotations

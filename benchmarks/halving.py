@@ -8,7 +8,7 @@ exp(SPREAD z), z ~ N(0, 1): as many near-best architectures as are wanted. Succe
 four times as many; the lowest denoising loss over seen images, at fixed noise, wins. Then three
 rows, retrained at length with the same seeds: the rule's own choice, the same with the steps that
 halving took, and the winner. One supernet and its errors, in OUT/run, serve all. Resumable: every
-row is kept in OUT.
+row is kept in OUT. Writes benchmarks/results/halving.json (`--name` another).
 """
 
 from __future__ import annotations

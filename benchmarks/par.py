@@ -8,7 +8,8 @@ For every training seed: one whole compression (supernet, selection, retraining)
 the teacher trained on for exactly the student's steps with the same data loss, batch, learning
 rate and EMA. All rows are judged with the same sampler, sampling seeds and images. Par: the mean
 held-out Fréchet distance of the students is at most the better of teacher's and controls' mean
-plus one standard error. Resumable: finished parts are kept in --out.
+plus one standard error. Resumable: finished parts are kept in --out. Writes
+benchmarks/results/par.json (`--name` another).
 """
 
 from __future__ import annotations

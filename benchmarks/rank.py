@@ -8,6 +8,7 @@ bootstrap interval over architectures; the tau between the two seeds says how fa
 One supernet and its score table, in OUT/run, serve all. Resumable: every retraining is kept in OUT.
 `--part 1/2` does every second architecture and no table, so that two processes share the work, once
 supernet and scores are there (`--count 0` makes them); the call without it reads all.
+Writes benchmarks/results/rank.json (`--name` another).
 """
 
 from __future__ import annotations

@@ -40,9 +40,10 @@ def compress(
     (``runs/<model's name>``). Budgets are of the denoiser: a share (0.5, '50%') or an amount
     ('3.1G', '20M', '12ms', '2GiB'); all given must hold, and none given means ``macs=0.5``.
     ``tolerance`` instead: each block's error may be so many times that of the teacher's own
-    options. ``smallest`` lowers the MACs instead, until quality
-    after retraining no longer holds. ``settings``: values, nested ({'retrain': {'steps': 500}}) or
+    options. ``smallest`` lowers the MACs instead, until quality after retraining no longer holds;
+    it takes no ``until``. ``settings``: values, nested ({'retrain': {'steps': 500}}) or
     by dotted name ({'retrain.steps': 500}), or a YAML file. ``until``: the last stage to run.
+    ``revision``, ``variant``, ``trust_remote_code``: of the model, as on the command line.
     ``progress``: what hears of the work; without one nothing is shown.
 
     Raises:

@@ -55,7 +55,7 @@ def front(
     retraining.
 
     Raises:
-        UserError: no scores there, or an unknown metric or rule.
+        UserError: no scores there, an unknown metric or rule, or fewer than two points.
     """
     if metric not in SUMS:
         raise UserError(f"--metric {metric}: unknown; one of {', '.join(SUMS)}")
