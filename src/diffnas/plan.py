@@ -14,6 +14,7 @@ from diffnas.defaults import resolve_for
 from diffnas.device import resolve_device
 from diffnas.families import Teacher
 from diffnas.families.loading import lacking, load_skeleton
+from diffnas.families.noise import check_weighting
 from diffnas.figures import figure
 from diffnas.forecast.hours import hours
 from diffnas.forecast.memory import stage_bytes
@@ -60,6 +61,8 @@ def make_plan(
     )
     settings, space, why = space_for(settings, teacher.denoiser, teacher.family, budget)
     teacher.shapes(settings.data.crop)  # refused where it takes one alone
+    if not teacher.alone:
+        check_weighting(teacher.scheduler.config, settings.retrain.snr_gamma)
     resolved, reasons = resolve_for(teacher, settings, images=images)
     made = describe(teacher, space, budget, resolved, why | reasons)
     refusals = [f"compress would refuse {line}" for line in lacking(teacher, variant)]

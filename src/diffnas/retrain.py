@@ -2,19 +2,20 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import ModelMixin
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from diffnas.blocks import Call, capture, recorded
 from diffnas.checkpoint import within
 from diffnas.data import Data
 from diffnas.families import Batch, Family, Teacher
 from diffnas.families.batches import random_batch
+from diffnas.families.noise import min_snr_weights
 from diffnas.losses import beta, block_loss, block_target, joint_loss
 from diffnas.measure.cost import call_cost
 from diffnas.optimizer import Average, Optimizer, autocast, diverged, matrices_of
@@ -65,7 +66,12 @@ class Retraining:
     def noisy(self, index: int) -> Batch:
         """The noisy images of a step, and what is to be predicted."""
         random = generator(self.seed, "retrain", index)
-        return random_batch(self.teacher, self.data, self.pace.batch_size, random)
+        noisy = random_batch(self.teacher, self.data, self.pace.batch_size, random)
+        if self.settings.snr_gamma is None or noisy.timesteps is None:
+            return noisy
+        config = self.teacher.scheduler.config
+        weights = min_snr_weights(config, noisy.timesteps, self.settings.snr_gamma)
+        return replace(noisy, weights=weights)
 
     def gradients(
         self, models: tuple[nn.Module, nn.Module], part: Batch, weight: float
@@ -211,7 +217,7 @@ def losses_of(
     figures = {"task": part.error(predicted)}
     prediction = settings.task_weight * figures["task"]
     if taught is not None and settings.output_weight > 0:
-        figures["output"] = F.mse_loss(predicted, taught)  # a learned variance too
+        figures["output"] = part.distance(predicted, taught)  # a learned variance too
         prediction = prediction + settings.output_weight * figures["output"]
     if blocks:
         figures["blocks"] = torch.stack(blocks).sum()

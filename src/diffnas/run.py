@@ -20,6 +20,7 @@ from diffnas.device import resolve_device
 from diffnas.embeddings import check_dropout, with_embeddings
 from diffnas.errors import UserError
 from diffnas.families.loading import load_teacher
+from diffnas.families.noise import check_weighting
 from diffnas.families.resting import awake
 from diffnas.fingerprint import fingerprint, of_data, of_teacher
 from diffnas.latents import encoding_on, with_latents
@@ -136,6 +137,7 @@ def compress(
     check_budget(teacher, space, budget)
     teacher.guidance(settings.evaluate.guidance)  # refused where it cannot be
     check_dropout(teacher, settings.data.condition_dropout or 0.0)
+    check_weighting(teacher.scheduler.config, settings.retrain.snr_gamma)
     check_samples(data, teacher.image_shape, settings.evaluate)
     of_this = of_teacher(teacher)
     _check_same_teacher(out, teacher.source, of_this)

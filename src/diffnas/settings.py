@@ -202,6 +202,9 @@ class RetrainSettings(Section):
     output_weight: float | None = Field(
         None, ge=0, description="weight of the distance to the teacher's prediction"
     )
+    snr_gamma: PositiveFloat | None = Field(
+        None, description="min-SNR weighting: predictions at little noise count less, from there on"
+    )
     init: Literal["supernet", "fresh"] = Field("supernet", description="where weights start")
     ema_decay: float | None = Field(None, gt=0, lt=1, description="of the averaged weights")
     gradient_checkpointing: bool = Field(

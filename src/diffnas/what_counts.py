@@ -15,7 +15,7 @@ OF_OUTPUT_ERRORS = {"by", "candidates", "output_images"}
 OF_SEARCHED_BLOCKS = ("enumerate", "evaluations")
 """Those that change nothing where all of every block's subnets are scored."""
 
-LATER = {"task_weight": 1.0, "optimizer": "adamw"}
+LATER = {"task_weight": 1.0, "optimizer": "adamw", "snr_gamma": None}
 """Settings of retraining that came later, and what went without saying before them."""
 
 

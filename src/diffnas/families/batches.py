@@ -36,7 +36,7 @@ def training_batch(
     given = {name: each.to(device) for name, each in condition.items()}
     told = told_timesteps(config, timesteps).to(device)
     inputs = teacher.family.inputs(teacher.denoiser, noisy, told, given)
-    return Batch(inputs, target, teacher.family.shared)
+    return Batch(inputs, target, teacher.family.shared, timesteps)
 
 
 def random_batch(teacher: Teacher, data: Data, size: int, random: torch.Generator) -> Batch:

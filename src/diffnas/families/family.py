@@ -1,7 +1,7 @@
 """What must be known of a kind of teacher, and a call of its denoiser."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,12 +27,15 @@ class Batch:
 
     ``inputs``: keyword arguments of the denoiser; ``target``: what the scheduler's prediction type
     asks for (noise, velocity or clean image), shape (B, C, H, W). ``shared``: names of inputs that
-    all rows share.
+    all rows share. ``timesteps``: integers (B,); ``weights``: (B,), what each row's error counts,
+    1 unless given; both on the CPU.
     """
 
     inputs: dict[str, Any]
     target: Tensor
     shared: tuple[str, ...] = ()
+    timesteps: Tensor | None = None
+    weights: Tensor | None = None
 
     @property
     def size(self) -> Size:
@@ -50,14 +53,25 @@ class Batch:
             return tensor[chosen] if tensor.ndim and len(tensor) == count else tensor
 
         own = {name: each for name, each in self.inputs.items() if name not in self.shared}
-        inputs = {**self.inputs, **map_tensors(cut, own)}
-        return Batch(inputs, self.target[chosen], self.shared)
+        return replace(
+            self,
+            inputs={**self.inputs, **map_tensors(cut, own)},
+            target=self.target[chosen],
+            timesteps=None if self.timesteps is None else self.timesteps[chosen],
+            weights=None if self.weights is None else self.weights[chosen],
+        )
 
     def error(self, predicted: Tensor, reduction: str = "mean") -> Tensor:
         """Squared error of a prediction, in float32; of its first channels, where it has more."""
-        return F.mse_loss(
-            predicted[:, : self.target.shape[1]].float(), self.target.float(), reduction=reduction
-        )
+        return self.distance(predicted[:, : self.target.shape[1]], self.target, reduction)
+
+    def distance(self, predicted: Tensor, to: Tensor, reduction: str = "mean") -> Tensor:
+        """Squared distance of a prediction to another of its shape, in float32, by the weights."""
+        predicted, to = predicted.float(), to.float()
+        if self.weights is None:
+            return F.mse_loss(predicted, to, reduction=reduction)
+        weights = self.weights.to(predicted)[:, None, None, None]
+        return F.mse_loss(weights.sqrt() * predicted, weights.sqrt() * to, reduction=reduction)
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,33 @@ def alphas_cumprod(config: Mapping[str, Any]) -> Tensor:
     )
 
 
+def check_weighting(config: Mapping[str, Any], gamma: float | None) -> None:
+    """Raise UserError if errors are to be weighted by a flow's signal and noise."""
+    if gamma is not None and is_flow(config):
+        raise UserError(
+            f"retrain.snr_gamma = {gamma:g}: weights errors under DDPM's noise, and this model has "
+            "a flow's; leave it out"
+        )
+
+
+def min_snr_weights(config: Mapping[str, Any], timesteps: Tensor, gamma: float) -> Tensor:
+    """What errors of the prediction count, (B,), so that those of the image count min(SNR, gamma).
+
+    ``timesteps``: integers (B,). SNR(t) = a(t) / (1 - a(t)) (Hang et al. 2023, arXiv 2303.09556).
+
+    Raises:
+        UserError: as :func:`check_weighting`.
+    """
+    check_weighting(config, gamma)
+    alphas = alphas_cumprod(config)[timesteps]
+    ratio = alphas / (1 - alphas)
+    of_noise = (gamma / ratio).clamp(max=1)  # an image's error is the noise's over the SNR
+    kind = prediction_type(config)
+    if kind == "epsilon":
+        return of_noise
+    return of_noise * (alphas if kind == "v_prediction" else ratio)
+
+
 def spelt_out(config: Mapping[str, Any]) -> dict[str, list[float]]:
     """``trained_betas`` for samplers that do not know the config's schedule; else nothing."""
     if config.get("trained_betas") is not None or config["beta_schedule"] in COMMON_SCHEDULES:
