@@ -61,7 +61,7 @@ def make_plan(
     )
     settings, space, why = space_for(settings, teacher.denoiser, teacher.family, budget)
     teacher.shapes(settings.data.crop)  # refused where it takes one alone
-    if not teacher.alone:
+    if teacher.pipeline.scheduler is not None:
         check_weighting(teacher.scheduler.config, settings.retrain.snr_gamma)
     resolved, reasons = resolve_for(teacher, settings, images=images)
     made = describe(teacher, space, budget, resolved, why | reasons)

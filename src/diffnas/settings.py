@@ -131,7 +131,9 @@ class SpaceSettings(Section):
     )
     exclude: tuple[str, ...] = Field((), description="patterns of slots to leave as they are")
     multiple_of: Positive = Field(1, description="widths are multiples of this, for hardware")
-    max_subnets: Positive = Field(4096, description="a block's options are thinned to this many")
+    max_subnets: Annotated[int, Field(gt=0)] = Field(
+        4096, description="a block's options are thinned to this many"
+    )
 
 
 class SupernetSettings(Section):
