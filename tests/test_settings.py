@@ -155,6 +155,26 @@ def test_what_a_value_must_be_is_said_in_our_own_words(assignment, allowed):
     assert refusal(None, (assignment,)).endswith(f": {allowed}")
 
 
+@pytest.mark.parametrize(
+    ("preset", "unread"),
+    [
+        ("paper", "resnet_kernels=[1, 5]"),
+        ("paper", "transformer_skip=false"),
+        ("stock", "attention_heads=[0.25]"),
+        ("stock", "multiple_of=8"),
+    ],
+)
+def test_a_setting_that_the_preset_does_not_read_is_refused(preset, unread):
+    line = refusal(None, (f"space.{unread}", f"space.preset={preset}"))
+    assert line.startswith(f"setting 'space.{unread.partition('=')[0]}' = ")
+    assert line.endswith(f": the preset '{preset}' does not read it; leave it out, or use 'full'")
+
+
+@pytest.mark.parametrize("also", ["transformer_layers=[0.25]", "resnet_kernels=[1]", "trunk=1"])
+def test_a_setting_that_the_preset_reads_or_that_is_the_default_is_taken(also):
+    assert load(None, ("space.preset=stock", f"space.{also}")).space.preset == "stock"
+
+
 @pytest.mark.parametrize("assignment", ["supernet.steps", "=5", ""])
 def test_an_assignment_without_key_or_value_is_shown_its_form(assignment):
     assert "not of the form KEY=VALUE" in refusal(None, (assignment,))

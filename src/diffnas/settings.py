@@ -89,6 +89,15 @@ class DataSettings(Section):
         return self.model_dump(exclude={"crop", "prompts", "condition_dropout"})
 
 
+SIZES = ("resnet_widths", "resnet_kernels", "resnet_skip", "attention_heads")
+SIZES += ("feed_forward_widths", "modulation_ranks", "conv_ranks", "conv_min_share")
+UNREAD = {
+    "paper": (*SIZES, "transformer_layers", "transformer_skip"),
+    "stock": (*SIZES, "multiple_of"),
+}
+"""Settings of the space that mean nothing under a preset."""
+
+
 class SpaceSettings(Section):
     """The search space: which options every kind of slot has. The teacher's own is always one."""
 
@@ -134,6 +143,16 @@ class SpaceSettings(Section):
     max_subnets: Annotated[int, Field(gt=0)] = Field(
         4096, description="a block's options are thinned to this many"
     )
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _read(cls, value: Any, info: ValidationInfo) -> Any:
+        """What a preset would pass over in silence was meant for another."""
+        name, preset = str(info.field_name), info.data.get("preset")
+        changed = value != cls.model_fields[name].default
+        if changed and name in UNREAD.get(preset or "", ()):
+            raise ValueError(f"the preset {preset!r} does not read it; leave it out, or use 'full'")
+        return value
 
 
 class SupernetSettings(Section):
