@@ -89,13 +89,15 @@ class DataSettings(Section):
         return self.model_dump(exclude={"crop", "prompts", "condition_dropout"})
 
 
-SIZES = ("resnet_widths", "resnet_kernels", "resnet_skip", "attention_heads")
-SIZES += ("feed_forward_widths", "modulation_ranks", "conv_ranks", "conv_min_share")
+SIZES = (
+    *("resnet_widths", "resnet_kernels", "resnet_skip", "attention_heads"),
+    *("feed_forward_widths", "modulation_ranks", "conv_ranks", "conv_min_share"),
+)
 UNREAD = {
     "paper": (*SIZES, "transformer_layers", "transformer_skip"),
     "stock": (*SIZES, "multiple_of"),
 }
-"""Settings of the space that mean nothing under a preset."""
+"""Preset -> settings of the space that mean nothing under it."""
 
 
 class SpaceSettings(Section):

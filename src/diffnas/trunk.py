@@ -174,21 +174,32 @@ def kept_channels(
     seed: int,
     progress: Progress | None = None,
 ) -> Kept:
-    """The channels of the most important norm groups of every stream.
+    """The channels of the most important norm groups of every stream, in their order."""
+    ranked = ranked_channels(teacher, data, batch_size=batch_size, seed=seed, progress=progress)
+    return {stream: rows[:groups].flatten().sort().values for stream, rows in ranked.items()}
+
+
+def ranked_channels(
+    teacher: Teacher,
+    data: Data,
+    *,
+    batch_size: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> Kept:
+    """Stream -> its channels by norm group, (groups, channels), the most important group first.
 
     A group's importance is the Fisher information of leaving its channels out, one by one:
     sum over channels and over all places where the stream is written, of the mean over images of
     (sum over pixels of g * x)^2, g the gradient of the denoising loss (Theis et al., arXiv
     1801.05787; Molchanov et al., arXiv 1906.10771).
     """
-    of = trunk_groups(teacher.denoiser)
-    kept = {}
+    of, ranked = trunk_groups(teacher.denoiser), {}
     shown = progress or Progress()
     for stream, channels in _importance(teacher, data, batch_size, seed, shown).items():
-        by_group = channels.unflatten(0, (of, -1))
-        best = by_group.sum(1).argsort(descending=True, stable=True)[:groups].sort().values
-        kept[stream] = torch.arange(len(channels)).unflatten(0, (of, -1))[best].flatten()
-    return kept
+        order = channels.unflatten(0, (of, -1)).sum(1).argsort(descending=True, stable=True)
+        ranked[stream] = torch.arange(len(channels)).unflatten(0, (of, -1))[order]
+    return ranked
 
 
 @torch.enable_grad()

@@ -15,6 +15,7 @@ SCRIPTS = {
     "compare": ["--out", "{out}", "--equal-compute", "--name", "compare", *RIVALS],
     "rank": ["--out", "{out}"],
     "halving": ["--out", "{out}"],
+    "levels": ["--out", "{out}", "--levels", "4,4", "6,2"],
 }
 ROWS = {
     "par": ("rows", ["control", "student", "teacher"]),
@@ -26,6 +27,7 @@ ROWS = {
         "rows",
         ["the rule's own", "the rule's own, with halving's steps", "the winner"],
     ),
+    "levels": ("rows", ["4,4", "6,2"]),
 }
 """Under which key of its results a benchmark has which rows."""
 
