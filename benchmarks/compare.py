@@ -54,7 +54,7 @@ SEARCHED = {
 TAUGHT: Mapping[str, Any] = {"schedule": "none"}
 """The teacher's prediction is a target, as it is for DiffNAS. Its blocks are not: a rival's blocks
 have other widths or numbers of layers. DiffNAS has block losses in the first third of its steps;
-that they bring it nothing is measured in docs/results.md."""
+that they bring it nothing is measured in docs/choices.md."""
 
 
 @dataclass(frozen=True)

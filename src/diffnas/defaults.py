@@ -13,17 +13,17 @@ if TYPE_CHECKING:  # the command line's help does without torch
     from diffnas.families import Teacher
 
 STEPS_AT_1M = 13_000
-"""Retraining steps of a teacher of a million parameters (measured: docs/results.md)."""
+"""Retraining steps of a teacher of a million parameters (measured: docs/choices.md)."""
 
 RATES_AT_1M = {"adamw": 2e-3, "muon": 5e-3}
-"""Retraining's peak rate of a teacher of a million parameters or fewer (docs/results.md)."""
+"""Retraining's peak rate of a teacher of a million parameters or fewer (docs/choices.md)."""
 
 SUPERNET_SHARE = 1 / 32
-"""Supernet steps as a share of the retraining's: more did no better (docs/results.md)."""
+"""Supernet steps as a share of the retraining's: more did no better (docs/choices.md)."""
 
 WEIGHTS = {"task_weight": 1.0, "output_weight": 0.0}
 """Of what the data ask for and of the teacher's prediction: further steps without it serve better
-than fewer with it (docs/results.md)."""
+than fewer with it (docs/choices.md)."""
 
 WEIGHTS_OF_TEXTS = {"task_weight": 1.0, "output_weight": 0.25}
 """Where images can show but a little of what the teacher knows."""
