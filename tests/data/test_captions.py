@@ -46,6 +46,14 @@ def test_they_are_in_the_order_of_the_files(tmp_path):
     assert read(tmp_path, "a.png", "b.png") == ["one", "two"]
 
 
+@pytest.mark.parametrize(
+    ("on_disk", "written"), [("e\u0301.png", "\u00e9.png"), ("a/1.png", "b/../a/1.png")]
+)
+def test_a_path_written_in_another_way_is_that_path(tmp_path, on_disk, written):
+    write(tmp_path, line(written, "a cat"))
+    assert read(tmp_path, on_disk) == ["a cat"]
+
+
 def test_a_folder_within_is_named_by_the_table_or_has_its_own(tmp_path):
     write(tmp_path, line("a.png", "one"), line("x/b.png", "two"))
     write(tmp_path / "y" / "deep", line("c.png", "three"))

@@ -7,6 +7,8 @@ are relative to its folder.
 from __future__ import annotations
 
 import json
+import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,11 +33,11 @@ def read_captions(folder: Path, files: Sequence[Path], column: str | None) -> li
             f"data: no captions in {str(folder)!r}, but the model takes text; add a {FILE} with "
             f'lines such as {{"file_name": "{files[0].as_posix()}", "{name}": "..."}}'
         )
-    wanted, found = set(files), dict[Path, str]()
+    wanted, found = {_one_way(file): file for file in files}, dict[Path, str]()
     for table in tables:
         for number, row in _rows(folder / table):
-            file = table.parent / row["file_name"]
-            if file not in wanted:
+            file = wanted.get(_one_way(table.parent / row["file_name"]))
+            if file is None:
                 continue
             where = f"{folder / table}, line {number}"
             if not isinstance(row.get(name), str):
@@ -53,6 +55,14 @@ def read_captions(folder: Path, files: Sequence[Path], column: str | None) -> li
             f"e.g. {missing[0]}; add a line for each"
         )
     return [found[file] for file in files]
+
+
+def _one_way(file: Path) -> str:
+    """A path that may be written in several ways, in one: with ``..``, accents apart or not.
+
+    Apart they are in names from Apple's file systems, of one piece where people type them.
+    """
+    return unicodedata.normalize("NFC", os.path.normpath(file))
 
 
 def _rows(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
