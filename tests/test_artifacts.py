@@ -36,6 +36,15 @@ def test_nor_is_one_that_lacks_a_shard(folder: Path) -> None:
     assert not whole_pipeline(folder)
 
 
+@pytest.mark.parametrize(
+    "name", ["model_index.json", "unet/config.json", "scheduler/scheduler_config.json"]
+)
+def test_nor_is_one_with_an_empty_config(folder: Path, name: str) -> None:
+    assert (folder / name).is_file()
+    (folder / name).write_bytes(b"")
+    assert not whole_pipeline(folder)
+
+
 def test_one_that_may_not_be_read_is_not_taken_for_damaged(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,6 +102,9 @@ def whole_pipeline(folder: Path) -> bool:
     ]
     if models - {file.parent for file in weights} or not all(map(Path.exists, shards)):
         return False
+    # A machine that lost its power may have left them empty.
+    if None in map(read_json, (folder / "model_index.json", *folder.glob("*/*config.json"))):
+        return False
     try:
         for file in weights:
             check_readable(file)
