@@ -205,3 +205,13 @@ def test_a_tolerance_is_the_local_rules(rule: str, refused: bool) -> None:
     else:
         check_tolerance(budget, rule)
         check_tolerance(budget, DEFAULT_RULE)
+
+
+def test_a_log_whose_last_line_was_cut_short_loses_no_further_one(tmp_path: Path) -> None:
+    file = tmp_path / "log.jsonl"
+    file.write_text('{"step": 1}\n{"st')
+    for step in (2, 3):
+        with run._Log(file, Progress()) as log:
+            log.log(step=step)
+    first, _, *added = file.read_text().splitlines()
+    assert [json.loads(line)["step"] for line in (first, *added)] == [1, 2, 3]

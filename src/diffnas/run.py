@@ -1,6 +1,7 @@
 """The run folder: the whole way from a teacher to a student's report, to be left and taken up."""
 
 import json
+import os
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -318,11 +319,19 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _ends_a_line(file: Path) -> bool:
+    with file.open("rb") as stream:
+        stream.seek(max(0, stream.seek(0, os.SEEK_END) - 1))
+        return stream.read() in (b"", b"\n")
+
+
 class _Log(Progress):
     """Hands everything on, and writes the records for programs to ``log.jsonl``."""
 
     def __init__(self, file: Path, progress: Progress) -> None:
         self._stream = file.open("a", encoding="utf-8")
+        if not _ends_a_line(file):  # a full disk has cut it short: the next record has its own
+            self._stream.write("\n")
         self._progress = progress
 
     def __enter__(self) -> "_Log":
