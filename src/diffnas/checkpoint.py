@@ -98,7 +98,9 @@ def disk_full(path: Path) -> RunError:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    # Names of files may hold bytes that are no UTF-8, which no page may fail for.
+    data = text.encode("utf-8", "backslashreplace")
+    write_atomically(path, lambda temporary: temporary.write_bytes(data))
 
 
 def write_json(path: Path, values: Any) -> None:

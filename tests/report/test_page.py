@@ -1,6 +1,7 @@
 """The page: self-contained, tolerant of missing stages, and true to the files."""
 
 import json
+import os
 import re
 from html.parser import HTMLParser
 
@@ -170,6 +171,15 @@ def test_whatever_stands_in_the_files_is_text(tmp_path):
     text = page_of(run)
     assert "<img" not in text
     assert not [name for _, name, _ in Tags(text).attributes if name == "onerror"]
+
+
+def test_a_folder_whose_name_is_no_utf8_does_not_spoil_the_page(tmp_path):
+    run = make_run(tmp_path / "demo")
+    file = run / "students" / "macs-0.5" / "metrics.json"
+    content = json.loads(file.read_text())
+    content["protocol"]["reference"] = os.fsdecode(b"photos-\xe9")
+    file.write_text(json.dumps(content))
+    assert r"photos-\udce9" in page_of(run)
 
 
 def test_half_a_line_does_not_spoil_the_curves(tmp_path):
