@@ -4,10 +4,14 @@ from pathlib import Path
 
 from diffnas.cli import main
 
-SMALL = {
+FEW = {
     "space.resnet_widths": "[0.5]",
     "space.resnet_kernels": "[]",
     "space.conv_ranks": "[]",
+}
+"""Few options of each slot, where the preset has any to choose."""
+
+SMALL = {
     "supernet.steps": "4",
     "score.images": "16",
     "score.batch_size": "8",
@@ -31,7 +35,8 @@ def command(
     teacher: Path | str, out: Path, *flags: str, data: Path | str = "digits", **settings: str
 ) -> list[str]:
     """The words of that command, without the program's name."""
-    chosen = SMALL | {key.replace("__", "."): value for key, value in settings.items()}
+    few = {} if "--space" in flags else FEW
+    chosen = few | SMALL | {key.replace("__", "."): value for key, value in settings.items()}
     given = [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
     where = ["--data", str(data), "--out", str(out)]
     return ["compress", str(teacher), *where, "--batch-size", "8", *given, *flags]
