@@ -28,7 +28,7 @@ from points import point, row
 from protocol import COLUMNS, arguments, assignments, spread, value
 from rivals import OutOfReachError, cached, folded, pruned, stock
 from torch import nn
-from trained import ALONE, Bench, bench, trained_row
+from trained import ALONE, Bench, bench, beside_teacher, trained_row
 
 from diffnas import settings as all_settings
 from diffnas.artifacts import current_json
@@ -139,14 +139,7 @@ def rival(name: str, on: Bench, args: argparse.Namespace, progress: Progress) ->
         changes=each.changes,
         progress=progress,
     )
-    whole_macs, whole_params = on.costs(on.teacher.denoiser)
-    return {
-        "seed": seed,
-        "macs": round(found["macs"] / whole_macs, 4),
-        "params": round(found["params"] / whole_params, 4),
-        **{key: value(found[key]) for key in COLUMNS},
-        "steps": steps,
-    }
+    return {"seed": seed, **beside_teacher(on, found), "steps": steps}
 
 
 def untrained(name: str, on: Bench, args: argparse.Namespace, progress: Progress) -> Row:

@@ -1,6 +1,6 @@
 """A width for each level of a UNet beside one for all, at equal MACs.
 
-    python benchmarks/levels.py digits --data digits --macs 0.25 --steps 4000 --out runs/levels
+    python benchmarks/levels.py digits --data digits --levels 4,4 6,2 --out runs/levels
 
 Models are the teacher's with all streams, inner widths and heads of a level cut to the same share
 of norm groups, which may differ between levels, without any search: what differs is where the width
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import itertools
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -22,9 +21,9 @@ from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from protocol import COLUMNS, arguments, assignments, spread, value
-from rivals import folded, macs_of
+from rivals import folded
 from torch import nn
-from trained import Bench, bench, trained_row
+from trained import Bench, bench, beside_teacher, trained_row
 
 from diffnas import settings as all_settings
 from diffnas.checkpoint import write_json
@@ -34,13 +33,10 @@ from diffnas.fingerprint import fingerprint
 from diffnas.progress import Progress
 from diffnas.slots import attention, resnet
 from diffnas.student.modeling import apply_edits, layers_on_streams
-from diffnas.trunk import Kept, ranked_channels, widths
+from diffnas.trunk import Kept, cut_weights, ranked_channels, widths
 
 Levels = tuple[int, ...]
 """Norm groups that each level keeps, the highest resolution first."""
-
-NEAR = 0.93
-"""Share of the budget that a model costs at least."""
 
 
 def level(stream: str) -> int:
@@ -82,47 +78,24 @@ def cut(teacher: Teacher, ranked: Kept, levels: Levels) -> nn.Module:
 def cut_streams(denoiser: nn.Module, ports: Mapping[str, Ports], kept: Kept) -> nn.Module:
     """A copy with those channels of its streams; norms get groups of about the size they had."""
     new, old_widths = copy.deepcopy(denoiser), widths(denoiser, ports)
-    for module, path, layer, reads, writes in layers_on_streams(new):
-        mine = ports[path if path in ports else module]
-        rows, start = [], 0
-        for name in mine.reads:
-            rows.append(kept[name] + start)
-            start += old_widths[name]
-        read = torch.cat(rows) if rows else None
-        weight, bias = layer.weight, layer.bias
+    for on in layers_on_streams(new):
+        layer = on.layer
+        weight, bias = cut_weights(on, ports, kept, old_widths)
         if isinstance(layer, nn.GroupNorm):
-            weight, bias = weight[read], bias[read]
             size = layer.num_channels / layer.num_groups
             layer.num_channels = len(weight)
             most = max(1, round(len(weight) / size))
             layer.num_groups = max(n for n in range(1, most + 1) if len(weight) % n == 0)
+        elif isinstance(layer, nn.Conv2d):
+            layer.out_channels, layer.in_channels = weight.shape[:2]
         else:
-            if writes:
-                weight = weight[kept[str(mine.writes)]]
-                bias = None if bias is None else bias[kept[str(mine.writes)]]
-            if reads:
-                weight = weight[:, read]
-            sizes = ("out_channels", "in_channels")
-            names = sizes if isinstance(layer, nn.Conv2d) else ("out_features", "in_features")
-            for name, size in zip(names, weight.shape, strict=False):
-                setattr(layer, name, size)
+            layer.out_features, layer.in_features = weight.shape
         layer.weight = nn.Parameter(weight.clone())
         layer.bias = None if bias is None else nn.Parameter(bias.clone())
     for each in new.modules():
         if isinstance(each, Downsample2D | Upsample2D):
             each.channels, each.out_channels = each.conv.in_channels, each.conv.out_channels
     return new.eval()
-
-
-def of_a_cost(on: Bench, ranked: Kept, macs: float, of: int, levels: int) -> list[Levels]:
-    """All that cost at most the budget and hardly less."""
-    whole = macs_of(on.teacher, on.teacher.denoiser)
-    found = []
-    for each in itertools.product(range(1, of + 1), repeat=levels):
-        share = macs_of(on.teacher, cut(on.teacher, ranked, each)) / whole
-        if NEAR * macs <= share <= macs:
-            found.append(each)
-    return found
 
 
 def row(
@@ -138,26 +111,17 @@ def row(
         changes={"schedule": "none"},
         progress=progress,
     )
-    macs, params = on.costs(on.teacher.denoiser)
-    return {
-        "seed": seed,
-        "macs": round(found["macs"] / macs, 4),
-        "params": round(found["params"] / params, 4),
-        **{key: value(found[key]) for key in COLUMNS},
-    }
+    return {"seed": seed, **beside_teacher(on, found)}
 
 
 def main() -> None:
     parser = arguments(__doc__, "levels")
-    parser.add_argument("--macs", type=float, default=0.25)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--levels", nargs="*", default=[], help="4,4 6,2; all there are if none")
+    parser.add_argument("--levels", nargs="+", required=True, help="norm groups, such as 4,4 6,2")
     args = parser.parse_args()
     common = [*assignments(args), f"retrain.steps={2 if args.quick else args.steps}"]
     on = bench(args.teacher, args.data, all_settings.load(None, tuple(common)))
-    config: Any = on.teacher.denoiser.config
-    of, count = config.norm_num_groups, len(config.block_out_channels)
     tried = [tuple(map(int, each.split(","))) for each in args.levels]
     rows: dict[str, list[dict[str, Any]]] = {}
     with show_progress() as progress:
@@ -165,14 +129,12 @@ def main() -> None:
             under = on.under(all_settings.load(None, (*common, f"seed={seed}")))
             how = {"batch_size": under.settings.supernet.batch_size or 64, "seed": seed}
             ranked = ranked_channels(on.teacher, on.data, **how, progress=progress)
-            tried = tried or of_a_cost(under, ranked, args.macs, of, count)
-            for each in tried[:2] if args.quick else tried:
+            for each in tried:
                 found = row(each, under, ranked, args, progress)
                 rows.setdefault(",".join(map(str, each)), []).append(found)
     report = {
         "teacher_name": args.teacher,
         "data": args.data,
-        "macs": args.macs,
         "steps": args.steps,
         "settings": common,
         "rows": {

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from protocol import COLUMNS, value
 from torch import nn
 
 from diffnas.artifacts import current_json
@@ -127,3 +128,13 @@ def trained_row(
     }
     write_json(file, found)
     return found
+
+
+def beside_teacher(on: Bench, found: Mapping[str, Any]) -> dict[str, float]:
+    """Costs of a row as shares of the teacher's, and its quality: means over sampling seeds."""
+    macs, params = on.costs(on.teacher.denoiser)
+    return {
+        "macs": round(found["macs"] / macs, 4),
+        "params": round(found["params"] / params, 4),
+        **{key: value(found[key]) for key in COLUMNS},
+    }

@@ -10,7 +10,7 @@ from diffnas.errors import UserError
 from diffnas.families import unet2d_condition
 from diffnas.measure.cost import call_cost
 from diffnas.measure.meta import to_meta
-from diffnas.settings import SpaceSettings
+from diffnas.settings import UNREAD, SpaceSettings
 from diffnas.space import make_space, smallest_cost, thin
 from diffnas.student.modeling import apply_edits
 from diffnas.student.stock import stock_config
@@ -188,6 +188,35 @@ def test_every_architecture_of_the_stock_preset_of_a_model_of_texts_has_a_stock_
     middles = {2: 3, 1: 3, 0: 4}
     lower = sum(count * up[layers] * middles[depth] for (layers, depth), count in down.items())
     assert len(found) == architectures(space.blocks) == 2 * lower
+
+
+OTHERS = {
+    "resnet_widths": (0.5,),
+    "resnet_kernels": (5,),
+    "resnet_skip": False,
+    "attention_heads": (0.25,),
+    "feed_forward_widths": (0.75,),
+    "modulation_ranks": (0.5,),
+    "transformer_layers": (0.75,),
+    "transformer_skip": False,
+    "conv_ranks": (0.1,),
+    "conv_min_share": 0.0,
+    "multiple_of": 8,
+}
+"""Values that make another space where they are read."""
+
+
+@pytest.mark.parametrize("preset", UNREAD)
+def test_what_a_preset_is_said_not_to_read_changes_nothing_and_all_else_does(preset):
+    unet = tiny_condition_unet(layers_per_block=2, transformer_layers_per_block=4)
+    given = SpaceSettings(preset=preset)
+    space = make_space(unet, unet2d_condition.FAMILY, given)
+    for name in UNREAD[preset]:
+        changed = given.model_copy(update={name: OTHERS[name]})
+        assert make_space(unet, unet2d_condition.FAMILY, changed) == space, name
+    for name in {"transformer_layers", "transformer_skip"} - set(UNREAD[preset]):
+        changed = given.model_copy(update={name: OTHERS[name]})
+        assert make_space(unet, unet2d_condition.FAMILY, changed) != space, name
 
 
 def test_what_no_subnet_of_the_stock_preset_has_is_no_option():

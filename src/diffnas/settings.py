@@ -89,13 +89,15 @@ class DataSettings(Section):
         return self.model_dump(exclude={"crop", "prompts", "condition_dropout"})
 
 
-SIZES = (
+OF_FULL = (
     *("resnet_widths", "resnet_kernels", "resnet_skip", "attention_heads"),
     *("feed_forward_widths", "modulation_ranks", "conv_ranks", "conv_min_share"),
 )
+"""Settings of the space that the preset 'full' alone reads."""
+
 UNREAD = {
-    "paper": (*SIZES, "transformer_layers", "transformer_skip"),
-    "stock": (*SIZES, "multiple_of"),
+    "paper": (*OF_FULL, "transformer_layers", "transformer_skip"),
+    "stock": (*OF_FULL, "multiple_of"),
 }
 """Preset -> settings of the space that mean nothing under it."""
 
@@ -148,7 +150,7 @@ class SpaceSettings(Section):
 
     @field_validator("*", mode="after")
     @classmethod
-    def _read(cls, value: Any, info: ValidationInfo) -> Any:
+    def _no_unread(cls, value: Any, info: ValidationInfo) -> Any:
         """What a preset would pass over in silence was meant for another."""
         name, preset = str(info.field_name), info.data.get("preset")
         changed = value != cls.model_fields[name].default

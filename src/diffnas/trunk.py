@@ -21,7 +21,7 @@ from diffnas.families.batches import random_batch
 from diffnas.measure.meta import to_meta
 from diffnas.progress import Progress
 from diffnas.rng import generator
-from diffnas.student.modeling import layers_on_streams, narrow_trunk, trunk_groups
+from diffnas.student.modeling import OnStream, layers_on_streams, narrow_trunk, trunk_groups
 
 Kept = dict[str, Tensor]
 """Stream -> indices of the channels kept, in their order."""
@@ -127,26 +127,33 @@ def narrowed(denoiser: Any, ports: Mapping[str, Ports], kept: Kept) -> nn.Module
     of = trunk_groups(denoiser)
     stream, rows = next(iter(kept.items()))
     narrow_trunk(new, len(rows) * of // old_widths[stream], of)
-    for module, path, layer, reads, writes in layers_on_streams(new):
-        mine = ports[next(name for name in _upwards(module, path) if name in ports)]
-        read, start = [], 0
-        for name in mine.reads:
-            read.append(kept[name] + start)
-            start += old_widths[name]
-        old = denoiser.get_submodule(path)
-        weight, bias = old.weight, old.bias
-        if isinstance(layer, nn.GroupNorm):
-            weight, bias = weight[torch.cat(read)], bias[torch.cat(read)]
-        else:
-            if writes:
-                weight = weight[kept[str(mine.writes)]]
-                bias = bias if bias is None else bias[kept[str(mine.writes)]]
-            if reads:
-                weight = weight[:, torch.cat(read)]
-        layer.weight.copy_(weight)
+    for on in layers_on_streams(new):
+        old = on._replace(layer=denoiser.get_submodule(on.path))
+        weight, bias = cut_weights(old, ports, kept, old_widths)
+        on.layer.weight.copy_(weight)
         if bias is not None:
-            layer.bias.copy_(bias)
+            on.layer.bias.copy_(bias)
     return new.eval().requires_grad_(False)
+
+
+def cut_weights(
+    on: OnStream, ports: Mapping[str, Ports], kept: Kept, old_widths: Mapping[str, int]
+) -> tuple[Tensor, Tensor | None]:
+    """A layer's weight and bias with those channels of the streams that it reads and writes."""
+    mine = ports[next(name for name in _upwards(on.module, on.path) if name in ports)]
+    read, start = [], 0
+    for name in mine.reads:
+        read.append(kept[name] + start)
+        start += old_widths[name]
+    weight, bias = on.layer.weight, on.layer.bias
+    if isinstance(on.layer, nn.GroupNorm):
+        return weight[torch.cat(read)], bias[torch.cat(read)]
+    if on.writes:
+        weight = weight[kept[str(mine.writes)]]
+        bias = bias if bias is None else bias[kept[str(mine.writes)]]
+    if on.reads:
+        weight = weight[:, torch.cat(read)]
+    return weight, bias
 
 
 def _upwards(module: str, path: str) -> list[str]:
