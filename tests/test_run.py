@@ -15,6 +15,7 @@ from diffnas.budget import parse_budget
 from diffnas.data import load_data
 from diffnas.errors import UserError
 from diffnas.progress import Progress
+from diffnas.run_log import RunLog
 from diffnas.select import check_tolerance
 from diffnas.settings import DEFAULT_RULE, Settings, load
 from tests.models import tiny_dit, tiny_pipeline
@@ -211,7 +212,7 @@ def test_a_log_whose_last_line_was_cut_short_loses_no_further_one(tmp_path: Path
     file = tmp_path / "log.jsonl"
     file.write_text('{"step": 1}\n{"st')
     for step in (2, 3):
-        with run._Log(file, Progress()) as log:
+        with RunLog(file, Progress()) as log:
             log.log(step=step)
     first, _, *added = file.read_text().splitlines()
     assert [json.loads(line)["step"] for line in (first, *added)] == [1, 2, 3]

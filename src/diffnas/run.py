@@ -1,20 +1,15 @@
 """The run folder: the whole way from a teacher to a student's report, to be left and taken up."""
 
-import json
-import os
-import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from diffnas import judging, stages
 from diffnas.architecture import FORMAT, space_to_json
-from diffnas.artifacts import check_format, of_another_choice, read_json
+from diffnas.artifacts import of_another_choice, read_json
 from diffnas.budget import Budget
-from diffnas.checkpoint import write_json, write_text
+from diffnas.checkpoint import write_json
 from diffnas.data import load_data
 from diffnas.defaults import resolve_for
 from diffnas.device import resolve_device
@@ -32,8 +27,10 @@ from diffnas.own_samples import own_samples
 from diffnas.plan import check_budget, describe
 from diffnas.progress import Progress
 from diffnas.report import write_report
+from diffnas.run_folder import check_apart, check_same_teacher, note_settings
+from diffnas.run_log import RunLog
 from diffnas.select import check_rule, check_tolerance
-from diffnas.settings import Settings, saved_settings
+from diffnas.settings import Settings
 from diffnas.stages import Job
 from diffnas.student.saving import load
 from diffnas.trunk_width import space_for
@@ -123,7 +120,7 @@ def compress(
         )
     if until is not None and until not in STAGES:
         raise UserError(f"until {until!r}: no such stage; one of {', '.join(STAGES)}")
-    _check_apart(out, model, data)
+    check_apart(out, model, data)
     device = resolve_device(settings.device)
     progress = progress or Progress()
     teacher = load_teacher(
@@ -141,7 +138,7 @@ def compress(
     check_weighting(teacher.scheduler.config, settings.retrain.snr_gamma)
     check_samples(data, teacher.image_shape, settings.evaluate)
     of_this = of_teacher(teacher)
-    _check_same_teacher(out, teacher.source, of_this)
+    check_same_teacher(out, teacher.source, of_this)
     channels, height, width = teacher.image_shape
     enough = partial(check_sides, data, settings.evaluate)
     images = (
@@ -174,10 +171,10 @@ def compress(
     check_evaluation(teacher, images, resolved.evaluate)
     origin = fingerprint(of_this, of_data(images))
     out.mkdir(parents=True, exist_ok=True)
-    with _Log(out / "log.jsonl", progress) as log:
+    with RunLog(out / "log.jsonl", progress) as log:
         job = Job(out, teacher, origin, images, space, resolved, budget, log, whole.retrain.steps)
         run = Run(out, job.student.name)
-        _note_settings(out / "settings.yaml", _uncapped(resolved, whole), log)
+        note_settings(out / "settings.yaml", _uncapped(resolved, whole), log)
         plan = {
             "format": FORMAT,
             "model": {"source": teacher.source, "fingerprint": of_this, "data": data},
@@ -224,63 +221,6 @@ def _searched(job: Job, last: int) -> None:
     write_report(job.path)
 
 
-def _check_apart(out: Path, model: str, data: str) -> None:
-    """Raise UserError for a run folder whose files would join the data, or the model's own."""
-    where, images = out.resolve(), Path(data).expanduser()
-    named = str(data) in (OWN_SAMPLES, "digits")  # no folders, even if some are called so
-    if not named and images.is_dir():
-        images, kept = images.resolve(), (out / "data").resolve()
-        if where.is_relative_to(images):
-            raise UserError(
-                f"--out {out}: lies in --data {data}, whose images its pictures would join; name "
-                "another folder"
-            )
-        if kept.is_relative_to(images):
-            raise UserError(
-                f"--out {out}: what a run keeps of its images goes to {out / 'data'}, among those "
-                f"of --data {data}; give --out another folder"
-            )
-    folder = Path(model).expanduser()
-    if folder.is_dir() and where == folder.resolve():
-        raise UserError(f"--out {out}: is the model's own folder; name another")
-    if any((out / name).exists() for name in ("model_index.json", "config.json")):
-        raise UserError(f"--out {out}: is the folder of a model, or a part of one; name another")
-    for name in ("data", "students", "supernet"):
-        if (out / name).exists() and not (out / name).is_dir():
-            raise UserError(
-                f"--out {out}: {name}, which a run has as a folder, is a file there; name another "
-                "folder"
-            )
-
-
-def _check_same_teacher(out: Path, source: str, of_this: str) -> None:
-    """Raise UserError if the folder belongs to another teacher, a newer DiffNAS or no run."""
-    file = out / "plan.json"
-    plan = read_json(file) or {}  # a damaged one is written again
-    check_format(file, plan)
-    other = plan.get("model")
-    if not isinstance(other, dict) or "fingerprint" not in other:
-        _check_replaceable(out)
-        return
-    if other["fingerprint"] != of_this:
-        raise UserError(
-            f"--out {out}: a run of another teacher ({other.get('source')}, not {source}, or its "
-            "weights have changed); give another folder"
-        )
-
-
-def _check_replaceable(out: Path) -> None:
-    """Raise UserError if files that a run writes are there and no run's."""
-    if (out / "log.jsonl").exists():  # with which every run begins
-        return
-    for name in ("plan.json", "settings.yaml", "report.html"):
-        if (out / name).exists():
-            raise UserError(
-                f"--out {out}: has a {name} that is no run's and would be replaced; name another "
-                "folder"
-            )
-
-
 def _uncapped(capped: Settings, whole: Settings) -> Settings:
     """Settings that give the capped ones again, with the steps of those without ``max_steps``.
 
@@ -291,73 +231,3 @@ def _uncapped(capped: Settings, whole: Settings) -> Settings:
         for name in ("supernet", "retrain")
     }
     return capped.model_copy(update=parts)
-
-
-def _note_settings(file: Path, settings: Settings, progress: Progress) -> None:
-    """Write the settings; say which differ from those written before."""
-    values = settings.model_dump(mode="json")
-    if file.exists():
-        before = saved_settings(file)
-        old, new = _flat(before), _flat(values)
-        changed = [
-            f"{key} {old[key]} -> {value}"
-            for key, value in new.items()
-            if key in old and old[key] != value
-        ]
-        if changed:
-            progress.say(f"settings changed: {', '.join(changed)}")
-    write_text(file, yaml.safe_dump(values, sort_keys=False))
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _ends_a_line(file: Path) -> bool:
-    with file.open("rb") as stream:
-        stream.seek(max(0, stream.seek(0, os.SEEK_END) - 1))
-        return stream.read() in (b"", b"\n")
-
-
-class _Log(Progress):
-    """Hands everything on, and writes the records for programs to ``log.jsonl``."""
-
-    def __init__(self, file: Path, progress: Progress) -> None:
-        self._stream = file.open("a", encoding="utf-8")
-        if not _ends_a_line(file):  # a full disk has cut it short: the next record has its own
-            self._stream.write("\n")
-        self._progress = progress
-
-    def __enter__(self) -> "_Log":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stream.close()
-
-    def start(self, stage: str, total: int, done: int = 0) -> None:
-        """Hand on."""
-        self._progress.start(stage, total, done)
-
-    def update(self, done: int, **figures: float) -> None:
-        """Hand on."""
-        self._progress.update(done, **figures)
-
-    def stop(self) -> None:
-        """Hand on."""
-        self._progress.stop()
-
-    def say(self, line: str) -> None:
-        """Hand on, and keep."""
-        self._progress.say(line)
-        self.log(said=line)
-
-    def log(self, **record: Any) -> None:
-        """Append one line."""
-        self._stream.write(json.dumps({"time": round(time.time(), 3), **record}) + "\n")
-        self._stream.flush()
