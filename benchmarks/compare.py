@@ -44,6 +44,7 @@ from diffnas.settings import EvaluateSettings
 
 SEARCHED = {
     "diffnas": [],
+    "diffnas, no block losses": ["retrain.schedule=none"],
     "local": ["select.rule=local"],
     "block losses": ["score.by=block", "select.rule=local"],
     "random": ["select.rule=random"],
@@ -53,8 +54,8 @@ SEARCHED = {
 
 TAUGHT: Mapping[str, Any] = {"schedule": "none"}
 """The teacher's prediction is a target, as it is for DiffNAS. Its blocks are not: a rival's blocks
-have other widths or numbers of layers. DiffNAS has block losses in the first third of its steps;
-that they bring it nothing is measured in docs/choices.md."""
+have other widths or numbers of layers. DiffNAS has block losses in the first third of its steps; its row
+without them is retrained as the rivals are."""
 
 
 @dataclass(frozen=True)

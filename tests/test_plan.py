@@ -8,12 +8,11 @@ import torch
 from torch.nn import Conv2d, Linear
 
 from diffnas.budget import parse_budget
-from diffnas.defaults import resolve_for
 from diffnas.errors import UserError
 from diffnas.families import Teacher
 from diffnas.families.loading import load_skeleton
 from diffnas.figures import figure
-from diffnas.forecast.hours import asked_share, macs_per_second, stage_macs
+from diffnas.forecast.hours import asked_share, macs_per_second
 from diffnas.forecast.memory import stage_bytes
 from diffnas.measure.cost import call_cost
 from diffnas.parallel import workers_for
@@ -344,20 +343,6 @@ def test_blocks_that_are_searched_take_the_hours_of_their_evaluations(configs, s
 
     few, more, most = (hours(enumerate=1, evaluations=count) for count in (20, 30, 100_000))
     assert few < more < most
-    assert most == hours()  # never more than of all subnets
-
-
-def test_errors_at_the_output_take_passes_of_the_teacher_whatever_the_trunk(configs):
-    teacher = load_skeleton(str(configs))
-    space = make_space(teacher.denoiser, teacher.family, SpaceSettings(trunk=0.5))
-
-    def scores(**score):
-        settings = resolve_for(teacher, parse({"score": {"output_images": 10, **score}}))[0]
-        return stage_macs(teacher, space, parse_budget(macs=0.5), settings)["scores"]
-
-    passes = 3 * len(space.blocks)
-    more = scores(by="output", candidates=3) - scores(by="block")
-    assert more == pytest.approx(10 * passes * space.teacher.macs / 2)
 
 
 def test_what_no_slot_reaches_is_named_with_its_share(configs):

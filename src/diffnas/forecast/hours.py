@@ -3,8 +3,6 @@
 The rate is timed on one forward pass of noise, with random weights where none are loaded.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +12,7 @@ from diffnas.budget import Budget
 from diffnas.families import Teacher
 from diffnas.families.autoencoder import coding_macs
 from diffnas.forecast.activations import weight_bytes
+from diffnas.forecast.scoring import mean_macs, scoring_macs
 from diffnas.forecast.updates import PROBE_BYTES, update_macs, update_seconds
 from diffnas.latents import VERSIONS
 from diffnas.losses import beta
@@ -23,10 +22,10 @@ from diffnas.measure.meta import FusedKernels, to_meta
 from diffnas.optimizer import autocast
 from diffnas.parallel import single_threaded, workers_for
 from diffnas.retrain import parts_of_batch
-from diffnas.scoring import subnets_scored
-from diffnas.settings import RetrainSettings, ScoreSettings, Settings
+from diffnas.settings import RetrainSettings, Settings
 from diffnas.space import smallest_cost
 from diffnas.supernet_training import groups
+from diffnas.trunk import IMAGES
 
 BACKWARD = 2.0
 """A backward pass in forward passes: gradients of inputs and of weights."""
@@ -36,9 +35,6 @@ PROBE_MACS = 3e9
 
 STEPS = 1000
 """Of a schedule, at which it is looked."""
-
-SCORED_PREFIXES = 0.5
-"""Work of scoring a block by its tree of prefixes, as a share of evaluating each subnet whole."""
 
 
 def hours(
@@ -87,12 +83,13 @@ def stage_macs(
     assert settings.retrain.steps is not None
     assert settings.retrain.batch_size is not None
     whole = float(space.teacher.macs)
-    random = sum(_mean_macs(block) for block in space.blocks)
+    random = sum(mean_macs(block) for block in space.blocks)
     blocks = float(sum(block.cost.macs for block in space.blocks))
     smallest = float(smallest_cost(space).macs) - (space.base.macs - blocks)
     ends = (blocks + smallest) / 2 if settings.supernet.sandwich else 0.0
     share = student_share(space, budget)
     student = share * whole
+    trunk = 0.0 if space.trunk is None else IMAGES * (1 + BACKWARD) * whole
     parts = groups(space, settings.supernet.groups)
     again = 1 if settings.retrain.gradient_checkpointing else 0
     image_steps = (
@@ -100,13 +97,11 @@ def stage_macs(
     )
     image_steps *= teacher.calls(teacher.guidance(settings.evaluate.guidance))
     macs = {
-        "supernet": settings.supernet.steps
+        "supernet": trunk
+        + settings.supernet.steps
         * settings.supernet.batch_size
         * (len(parts) * whole + (1 + BACKWARD) * (random + ends)),
-        "scores": settings.score.images
-        * SCORED_PREFIXES
-        * sum(subnets_scored(block, settings.score) * _mean_macs(block) for block in space.blocks)
-        + _output_errors(space, settings.score),
+        "scores": scoring_macs(space, settings.score),
         "retrain": settings.retrain.steps
         * (
             settings.retrain.batch_size
@@ -152,14 +147,6 @@ def asked_share(settings: RetrainSettings) -> float:
         beta(settings.schedule, min(1.0, step / STEPS / settings.ramp)) for step in range(STEPS)
     )
     return sum(share < 1 for share in shares) / STEPS
-
-
-def _output_errors(space: Space, settings: ScoreSettings) -> float:
-    """MACs of the teacher's passes that measure them; on average half of the blocks are known."""
-    if settings.by == "block":
-        return 0.0
-    passes = sum(min(block.size, settings.candidates) for block in space.blocks)
-    return settings.output_images * float(space.teacher.macs) * passes / 2
 
 
 def macs_per_second(
@@ -221,15 +208,6 @@ def _probe(teacher: Teacher, space: Space) -> tuple[nn.Module, Call, int]:
     ]
     chosen = min(long, key=lambda name: macs[name])
     return teacher.denoiser.get_submodule(chosen), calls[chosen], macs[chosen]
-
-
-def _mean_macs(block: Any) -> float:
-    """Of a uniformly random subnet of a block."""
-    total = float(block.cost.macs)
-    for slot in block.slots:
-        mean = sum(option.cost.macs for option in slot.options) / len(slot.options)
-        total += mean - slot.options[0].cost.macs
-    return total
 
 
 def _random_weights(denoiser: nn.Module, random: torch.Generator) -> nn.Module:
