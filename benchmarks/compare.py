@@ -54,8 +54,8 @@ SEARCHED = {
 
 TAUGHT: Mapping[str, Any] = {"schedule": "none"}
 """The teacher's prediction is a target, as it is for DiffNAS. Its blocks are not: a rival's blocks
-have other widths or numbers of layers. DiffNAS has block losses in the first third of its steps; its row
-without them is retrained as the rivals are."""
+have other widths or numbers of layers. DiffNAS has block losses in the first third of its steps; in
+its row without them it is retrained as the rivals are."""
 
 
 @dataclass(frozen=True)

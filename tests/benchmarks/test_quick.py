@@ -90,6 +90,12 @@ def test_memory_of_each_stage_is_foretold_and_measured(tmp_path):
     assert all(cell["measured"] > 0 for cell in row.values())
 
 
+def test_what_saves_memory_saves_it_in_every_training(tmp_path):
+    run("memory_large", "--results", tmp_path, "--models", "ddpm-cifar10-32")
+    row = json.loads((tmp_path / "memory_large.json").read_text())["rows"]["ddpm-cifar10-32"]
+    assert all(0 < row["saving"][stage] < row["defaults"][stage] for stage in row["saving"])
+
+
 def test_models_of_a_gpus_size_are_measured_row_by_row(tmp_path):
     given = ["--results", tmp_path, "--quick"]
     run("gpu", *given, "--models", "sdxl", "dit", "--rows", "step", "memory", "eager")
