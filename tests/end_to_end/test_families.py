@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
 
 from diffnas.cli import main
 from tests.end_to_end.pictures import captioned
@@ -36,7 +36,7 @@ ELSEWHERE = """
 import sys
 sys.modules["diffnas"] = None
 import numpy as np
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
 pipeline = DiffusionPipeline.from_pretrained(sys.argv[1], trust_remote_code=True)
 pipeline.set_progress_bar_config(disable=True)
 images = pipeline({call}, num_inference_steps=3, output_type="np").images
@@ -140,6 +140,18 @@ def test_a_model_of_flows_becomes_smaller(tmp_path):
     data = captioned(tmp_path / "images")
     student = made(tiny_sd3(), tmp_path, "--macs", "0.6", data=data)
     assert samples_elsewhere(student, '["a disc", "none"]') == "StableDiffusion3Pipeline"
+
+
+def test_a_model_of_flows_saved_with_its_solver_is_taken_again(tmp_path):
+    pipeline = tiny_sd3()
+    pipeline.scheduler = DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+    )
+    pipeline.save_pretrained(tmp_path / "teacher")
+    grid = ["sample", str(tmp_path / "teacher"), "--out", str(tmp_path / "grid.png")]
+    assert main([*grid, "--prompt", "a disc", "--count", "2", "--steps", "2"]) == 0
+    search = {**FEW, "data": captioned(tmp_path / "images")}
+    assert compress(tmp_path / "teacher", tmp_path / "run", "--until", "supernet", **search) == 0
 
 
 def test_a_model_with_distilled_guidance_becomes_smaller(tmp_path):
