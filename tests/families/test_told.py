@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import PixArtAlphaPipeline
 
 from diffnas.blocks import tensors
 from diffnas.families import Teacher, flux2, pixart
@@ -13,7 +12,7 @@ from diffnas.families.conditions import GUIDANCE
 from diffnas.rng import generator
 from tests.engine import tiny_data
 from tests.families.kinds import CPU, KINDS, OF_TEXTS, teacher, told
-from tests.models import tiny_pixart
+from tests.models import tiny_pixart_alpha
 
 NOT_GUIDED = ["texts, few steps", "texts, consistency"]
 """Though their family can be."""
@@ -46,8 +45,7 @@ def test_captions_have_the_form_of_a_condition(kind):
 
 
 def test_captions_of_pixart_alpha_have_the_form_of_its_own_condition():
-    made = tiny_pixart(use_additional_conditions=True)
-    pipeline = PixArtAlphaPipeline(**made.components)
+    pipeline = tiny_pixart_alpha()
     model = Teacher("alpha", pipeline, pipeline.transformer, pixart.FAMILY)
     found = model.told(["a cat", "two dogs"])
     assert {name: each.shape for name, each in found.items()} == told(model, 2)

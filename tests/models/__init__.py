@@ -1,6 +1,13 @@
 """Small pipelines of the real classes, made on the spot."""
 
-from tests.models.dits import tiny_dit, tiny_flux, tiny_flux2, tiny_pixart, tiny_sd3
+from tests.models.dits import (
+    tiny_dit,
+    tiny_flux,
+    tiny_flux2,
+    tiny_pixart,
+    tiny_pixart_alpha,
+    tiny_sd3,
+)
 from tests.models.latent import (
     SD_NOISE,
     tiny_condition_unet,
@@ -34,6 +41,7 @@ __all__ = [
     "tiny_lcm",
     "tiny_pipeline",
     "tiny_pixart",
+    "tiny_pixart_alpha",
     "tiny_qwen",
     "tiny_refiner",
     "tiny_sd3",
