@@ -1,14 +1,13 @@
 """Whole runs on the kinds of pipelines that are told what to show, and their students elsewhere."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
 
 from diffnas.cli import main
+from tests.end_to_end.elsewhere import samples_elsewhere
 from tests.end_to_end.pictures import captioned
 from tests.end_to_end.runs import compress
 from tests.models import (
@@ -16,11 +15,14 @@ from tests.models import (
     tiny_flux,
     tiny_flux2,
     tiny_inpainting,
+    tiny_lcm,
     tiny_pixart,
+    tiny_pixart_alpha,
     tiny_refiner,
     tiny_sd3,
     tiny_stable_diffusion,
     tiny_xl,
+    tiny_xl_inpainting,
 )
 
 FEW = {
@@ -32,20 +34,6 @@ FEW = {
 }
 """Enough images on each side for the 97 patch features."""
 
-ELSEWHERE = """
-import sys
-sys.modules["diffnas"] = None
-import numpy as np
-from diffusers import DiffusionPipeline
-pipeline = DiffusionPipeline.from_pretrained(sys.argv[1], trust_remote_code=True)
-pipeline.set_progress_bar_config(disable=True)
-images = pipeline({call}, num_inference_steps=3, output_type="np").images
-assert images.shape == (2, 16, 16, 3), images.shape
-assert np.isfinite(images).all()
-print(type(pipeline).__name__)
-"""
-"""A clean process without DiffNAS: the student samples by its pipeline's own call."""
-
 
 def made(pipeline, folder: Path, *flags: str, data: Path | str, **settings: str) -> Path:
     """The only student's pipeline folder of a whole run."""
@@ -54,15 +42,6 @@ def made(pipeline, folder: Path, *flags: str, data: Path | str, **settings: str)
     assert compress(folder / "teacher", folder / "run", *flags, data=data, **chosen) == 0
     (student,) = (folder / "run" / "students").iterdir()
     return student
-
-
-def samples_elsewhere(student: Path, call: str) -> str:
-    """The class of the pipeline that sampled."""
-    code = ELSEWHERE.replace("{call}", call)
-    words = [sys.executable, "-c", code, str(student / "pipeline")]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()[-1]
 
 
 @pytest.mark.parametrize(
@@ -100,10 +79,11 @@ HOLE = (
 """A call with grey images of which the diagonal is to be made."""
 
 
-def test_a_model_that_fills_holes_becomes_smaller(tmp_path):
+@pytest.mark.parametrize("pipeline", [tiny_inpainting, tiny_xl_inpainting])
+def test_a_model_that_fills_holes_becomes_smaller(pipeline, tmp_path):
     data = captioned(tmp_path / "images")
-    student = made(tiny_inpainting(), tmp_path, "--macs", "0.6", data=data)
-    assert samples_elsewhere(student, HOLE) == "StableDiffusionInpaintPipeline"
+    student = made(teacher := pipeline(), tmp_path, "--macs", "0.6", data=data)
+    assert samples_elsewhere(student, HOLE) == type(teacher).__name__
     metrics = json.loads((student / "metrics.json").read_text())
     assert metrics["student"]["macs"] <= 0.6 * metrics["teacher"]["macs"]
     assert "in held-out images" in metrics["protocol"]["holes"]
@@ -131,9 +111,18 @@ def test_a_student_of_the_stock_space_brings_no_code(tmp_path):
 
 def test_a_transformer_of_texts_becomes_smaller(tmp_path):
     data = captioned(tmp_path / "images")
-    student = made(tiny_pixart(), tmp_path, "--macs", "0.6", data=data)
+    student = made(tiny_pixart(num_layers=2), tmp_path, "--macs", "0.6", data=data)
     call = '["a disc", "none"], use_resolution_binning=False'
     assert samples_elsewhere(student, call) == "PixArtSigmaPipeline"
+
+
+def test_a_transformer_that_is_told_the_size_becomes_smaller(tmp_path):
+    data = captioned(tmp_path / "images")
+    student = made(tiny_pixart_alpha(num_layers=2), tmp_path, "--macs", "0.6", data=data)
+    # Its pipeline tells the size only where this one is in the config.
+    large = "pipeline.transformer.register_to_config(sample_size=128)"
+    call = '["a disc"] * 2, height=16, width=16, use_resolution_binning=False'
+    assert samples_elsewhere(student, call, first=large) == "PixArtAlphaPipeline"
 
 
 def test_a_model_of_flows_becomes_smaller(tmp_path):
@@ -142,13 +131,36 @@ def test_a_model_of_flows_becomes_smaller(tmp_path):
     assert samples_elsewhere(student, '["a disc", "none"]') == "StableDiffusion3Pipeline"
 
 
-def test_a_model_with_distilled_guidance_becomes_smaller(tmp_path):
+def test_a_model_of_flows_saved_with_its_solver_is_taken_again(tmp_path):
+    pipeline = tiny_sd3()
+    pipeline.scheduler = DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+    )
+    pipeline.save_pretrained(tmp_path / "teacher")
+    grid = ["sample", str(tmp_path / "teacher"), "--out", str(tmp_path / "grid.png")]
+    assert main([*grid, "--prompt", "a disc", "--count", "2", "--steps", "2"]) == 0
+    search = {**FEW, "data": captioned(tmp_path / "images")}
+    assert compress(tmp_path / "teacher", tmp_path / "run", "--until", "supernet", **search) == 0
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "guidance", "sampler"),
+    [
+        (tiny_flux, 3.5, "dpmsolver"),
+        (lambda: tiny_flux(distilled=False, num_layers=1, num_single_layers=1), None, "own"),
+        (tiny_lcm, 8.5, "own"),
+    ],
+    ids=["flux dev", "flux schnell", "latent consistency"],
+)
+def test_a_distilled_model_becomes_smaller(pipeline, guidance, sampler, tmp_path):
     data = captioned(tmp_path / "images")
-    student = made(tiny_flux(), tmp_path, "--macs", "0.6", data=data)
-    assert samples_elsewhere(student, '["a disc"] * 2, height=16, width=16') == "FluxPipeline"
+    settings = {"data": data, "evaluate__sampler": sampler}
+    student = made(teacher := pipeline(), tmp_path, "--macs", "0.6", **settings)
+    call = '["a disc"] * 2, height=16, width=16'
+    assert samples_elsewhere(student, call) == type(teacher).__name__
     metrics = json.loads((student / "metrics.json").read_text())
     assert metrics["student"]["macs"] <= 0.6 * metrics["teacher"]["macs"]
-    assert metrics["protocol"]["guidance"] == 3.5
+    assert metrics["protocol"].get("guidance") == guidance
     retraining = json.loads((student / "student.json").read_text())["settings"]["retrain"]
     assert (retraining["task_weight"], retraining["output_weight"]) == (0, 1)
 

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EDMEulerScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 from diffnas.errors import UserError
@@ -15,11 +22,19 @@ from diffnas.families.noise import (
     told_timesteps,
     unsupported_noise,
 )
+from diffnas.families.samplers import fresh_scheduler
 from diffnas.families.sampling import check_sampler, sample_images
 from tests.models import tiny_flux
 
 CPU = torch.device("cpu")
 FLOW = FlowMatchEulerDiscreteScheduler(shift=3.0)
+SET_TO_FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+SOLVERS = [DPMSolverMultistepScheduler, UniPCMultistepScheduler]
+FLOWS = [FLOW, *(solver(**SET_TO_FLOW, flow_shift=3.0) for solver in SOLVERS)]
+
+
+def name(scheduler):
+    return type(scheduler).__name__
 
 
 def test_a_flow_is_a_straight_line_from_image_to_noise():
@@ -41,16 +56,57 @@ def test_a_flow_is_told_the_timesteps_that_its_scheduler_has():
     torch.testing.assert_close(told_timesteps(FLOW.config, torch.arange(1000)), every)
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_solver_that_is_set_to_a_flow_has_the_noise_of_its_shift(solver, tmp_path):
+    solver.from_config(FLOW.config, **SET_TO_FLOW, flow_shift=5.0).save_pretrained(tmp_path)
+    config = solver.from_pretrained(tmp_path).config
+    assert unsupported_noise(config) is None
+    every = FlowMatchEulerDiscreteScheduler(shift=5.0).timesteps.flip(0)
+    torch.testing.assert_close(told_timesteps(config, torch.arange(1000)), every)
+
+
+@pytest.mark.parametrize("scheduler", FLOWS, ids=name)
 @pytest.mark.parametrize("sampler", ["own", "euler", "dpmsolver"])
-def test_samplers_of_a_flow_follow_it_to_the_image(sampler):
+def test_samplers_of_a_flow_follow_it_to_the_image(sampler, scheduler):
     def prepare(indices):
         # The flow of images that are all 0.5: noise - image, from where the noisy image is.
         return lambda noisy, time: (noisy - 0.5) / (time / 1000)
 
     images = sample_images(
-        FLOW, prepare, (1, 4, 4), 2, seed=0, sampler=sampler, steps=5, batch_size=2, device=CPU
+        scheduler, prepare, (1, 4, 4), 2, seed=0, sampler=sampler, steps=5, batch_size=2, device=CPU
     )
     assert np.abs(images.astype(int) - 191).max() <= 1
+
+
+@pytest.mark.parametrize("sampler", ["euler", "dpmsolver"])
+def test_samplers_have_the_shift_of_a_solver_that_is_set_to_a_flow(sampler):
+    first, *others = (fresh_scheduler(each, sampler, 4, CPU).sigmas for each in FLOWS)
+    for each in others:
+        torch.testing.assert_close(each, first)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "words"),
+    [
+        (EDMEulerScheduler(), "no beta schedule, nor is it a flow that is supported; if"),
+        (FlowMatchHeunDiscreteScheduler(), "FlowMatchEulerDiscreteScheduler, save its pipeline"),
+        (DPMSolverMultistepScheduler(use_flow_sigmas=True), "True and prediction_type 'epsilon';"),
+        (
+            UniPCMultistepScheduler(prediction_type="flow_prediction"),
+            "use_flow_sigmas False and prediction_type 'flow_prediction'; save",
+        ),
+        (
+            UniPCMultistepScheduler(**SET_TO_FLOW, use_dynamic_shifting=True),
+            "use_dynamic_shifting, which is supported of FLUX with FlowMatchEuler",
+        ),
+        (
+            DPMSolverMultistepScheduler(**SET_TO_FLOW, use_karras_sigmas=True),
+            "use_karras_sigmas, which is not supported of a flow; save",
+        ),
+    ],
+)
+def test_other_flows_are_refused_with_a_way_out(scheduler, words):
+    assert words in unsupported_noise(flux.FAMILY.scheduler(None, scheduler).config)
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm"])

@@ -1,7 +1,12 @@
 import diffusers
 import pytest
 import torch
-from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 
 from diffnas.errors import UserError
 from diffnas.families.noise import BETA_SCHEDULES, alphas_cumprod
@@ -60,6 +65,12 @@ def test_steps_start_where_the_pipeline_has_them_start(sampler):
 
     made = fresh_scheduler(FlowMatchEulerDiscreteScheduler(), sampler, 3, CPU, halves)
     assert made.timesteps.tolist() == [1000, 500, 250]
+
+
+def test_a_pipelines_solver_of_a_flow_chooses_where_steps_start():
+    solver = UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction")
+    made, plain = (fresh_scheduler(solver, "own", 3, CPU, each) for each in (lambda _: [1.0], None))
+    assert torch.equal(made.timesteps, plain.timesteps)
 
 
 def test_solvers_of_a_second_order_choose_where_steps_start():

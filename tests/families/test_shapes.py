@@ -13,7 +13,7 @@ from diffnas.families.batches import random_batch
 from diffnas.latents import with_latents
 from tests.engine import teacher_of
 from tests.families.kinds import KINDS, teacher
-from tests.models import tiny_pipeline, tiny_pixart
+from tests.models import tiny_pipeline, tiny_pixart_alpha
 
 TAKEN = [kind for kind, (_, family) in KINDS.items() if family.sides is not None]
 SQUARE = [kind for kind in KINDS if kind not in TAKEN]
@@ -104,7 +104,7 @@ def test_a_model_that_is_told_the_size_is_told_that_of_the_bucket(kind, entry, e
 
 
 def test_pixart_is_told_height_and_width_and_their_ratio():
-    pipeline = tiny_pixart(use_additional_conditions=True)
+    pipeline = tiny_pixart_alpha()
     model = Teacher("pixart", pipeline, pipeline.transformer, pixart.FAMILY)
     height, width = model.shapes()[-1]
     batch = random_batch(model, shaped(model, (height, width)), 2, torch.Generator())

@@ -5,16 +5,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import PixArtAlphaPipeline
 
 from diffnas.blocks import tensors
 from diffnas.families import Teacher, flux2, pixart
+from diffnas.families.conditions import GUIDANCE
 from diffnas.rng import generator
 from tests.engine import tiny_data
 from tests.families.kinds import CPU, KINDS, OF_TEXTS, teacher, told
-from tests.models import tiny_pixart
+from tests.models import tiny_pixart_alpha
 
-NOT_GUIDED = ["texts, few steps"]
+NOT_GUIDED = ["texts, few steps", "texts, consistency"]
 """Though their family can be."""
 
 TOLD = [
@@ -45,8 +45,7 @@ def test_captions_have_the_form_of_a_condition(kind):
 
 
 def test_captions_of_pixart_alpha_have_the_form_of_its_own_condition():
-    made = tiny_pixart(use_additional_conditions=True)
-    pipeline = PixArtAlphaPipeline(**made.components)
+    pipeline = tiny_pixart_alpha()
     model = Teacher("alpha", pipeline, pipeline.transformer, pixart.FAMILY)
     found = model.told(["a cat", "two dogs"])
     assert {name: each.shape for name, each in found.items()} == told(model, 2)
@@ -79,7 +78,8 @@ def test_guided_samples_are_those_of_the_pipelines_own_call(kind):
         nothing=model.nothing(),
         guidance=4.0,
     )
-    noise = [torch.randn(shape, generator=generator(5, "sample", index)) for index in range(2)]
+    randoms = [generator(5, "sample", index) for index in range(2)]
+    noise = [torch.randn(shape, generator=each) for each in randoms]
     model.pipeline.set_progress_bar_config(disable=True)
     told = model.family.example_condition(model.denoiser, 2, CPU)
     start, *_ = model.family.inputs(
@@ -97,10 +97,19 @@ def test_guided_samples_are_those_of_the_pipelines_own_call(kind):
         num_inference_steps=steps,
         guidance_scale=4.0,
         output_type="np",
+        generator=randoms,
         **given,
     ).images
     made = samples.transpose(0, 2, 3, 1).astype(float)
     assert np.abs(made - 255 * own).max() <= 1.0
+
+
+def test_a_consistency_model_is_told_its_pipelines_guidance_in_one_call():
+    model = teacher("texts, consistency")
+    assert (
+        model.told(["a cat", "two dogs"])[GUIDANCE].tolist() == [model.guidance()] * 2 == [8.5] * 2
+    )
+    assert (model.calls(8.5), model.guidable, model.distilled) == (1, False, True)
 
 
 def test_captions_are_cleaned_as_in_the_pipelines_own_call(monkeypatch):

@@ -1,11 +1,19 @@
 """Small pipelines of the real classes, made on the spot."""
 
-from tests.models.dits import tiny_dit, tiny_flux, tiny_flux2, tiny_pixart, tiny_sd3
+from tests.models.dits import (
+    tiny_dit,
+    tiny_flux,
+    tiny_flux2,
+    tiny_pixart,
+    tiny_pixart_alpha,
+    tiny_sd3,
+)
 from tests.models.latent import (
     SD_NOISE,
     tiny_condition_unet,
     tiny_inpainting,
     tiny_latent_pipeline,
+    tiny_lcm,
     tiny_refiner,
     tiny_stable_diffusion,
     tiny_xl,
@@ -30,8 +38,10 @@ __all__ = [
     "tiny_flux2",
     "tiny_inpainting",
     "tiny_latent_pipeline",
+    "tiny_lcm",
     "tiny_pipeline",
     "tiny_pixart",
+    "tiny_pixart_alpha",
     "tiny_qwen",
     "tiny_refiner",
     "tiny_sd3",

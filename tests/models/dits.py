@@ -14,6 +14,7 @@ from diffusers import (
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    PixArtAlphaPipeline,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
     SD3Transformer2DModel,
@@ -67,6 +68,17 @@ def tiny_pixart(**overrides: Any) -> PixArtSigmaPipeline:
         transformer=PixArtTransformer2DModel(**{**config, **overrides}).eval(),
         scheduler=DPMSolverMultistepScheduler(),
     )
+
+
+def tiny_pixart_alpha(**overrides: Any) -> PixArtAlphaPipeline:
+    """Told the size of the image, for which its width must be divisible by three."""
+    config: dict[str, Any] = {
+        "use_additional_conditions": True,
+        "num_attention_heads": 3,
+        "cross_attention_dim": 24,
+    }
+    made = tiny_pixart(**{**config, **overrides})
+    return PixArtAlphaPipeline(**made.components)
 
 
 def tiny_sd3(**overrides: Any) -> StableDiffusion3Pipeline:

@@ -6,6 +6,8 @@ import torch
 from diffusers import (
     DDIMScheduler,
     EulerDiscreteScheduler,
+    LatentConsistencyModelPipeline,
+    LCMScheduler,
     LDMPipeline,
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
@@ -73,6 +75,14 @@ def tiny_stable_diffusion(
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+def tiny_lcm(**overrides: Any) -> Any:
+    """A latent consistency model: told the scale of the guidance that is distilled into it."""
+    told = {"time_cond_proj_dim": 16, **overrides}
+    pipeline = tiny_stable_diffusion(kind=LatentConsistencyModelPipeline, **told)
+    pipeline.register_modules(scheduler=LCMScheduler(beta_schedule="scaled_linear"))
+    return pipeline
 
 
 def tiny_inpainting(prediction: str = "epsilon", **overrides: Any) -> Any:

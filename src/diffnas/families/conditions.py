@@ -4,6 +4,7 @@ A condition is rows of tensors by name, from which a family's ``inputs`` makes w
 takes. Some rows are not told but shown, of an image with a hole; those are never left out.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -71,6 +72,15 @@ def of_captions(
     if data.embeddings is not None:
         return tensors_of(data.embeddings.rows, data.embeddings.of[rows])
     return encode([data.captions[row] for row in rows])
+
+
+def own_guidance(pipeline: Any) -> float:
+    """The scale of a pipeline that is asked for none; 1, no guidance, where it takes none."""
+    # A skeleton's pipeline only knows of which class it would be.
+    kind = getattr(pipeline, "kind", type(pipeline))
+    scale = inspect.signature(kind.__call__).parameters.get("guidance_scale")
+    # In diffusers less than 1 is no guidance.
+    return 1.0 if scale is None else max(1.0, float(scale.default))
 
 
 def through(encode: Encode) -> dict[str, Any]:

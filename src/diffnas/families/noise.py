@@ -21,20 +21,34 @@ COMMON_SCHEDULES = BETA_SCHEDULES[:3]
 """Those that all of diffusers' samplers know; the others are known to DDPM's alone."""
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+FLOW = "flow_prediction"
+"""What solvers that also know diffusions call the prediction of a flow."""
+
+OTHER_STEPS = (
+    "use_karras_sigmas",
+    "use_exponential_sigmas",
+    "use_beta_sigmas",
+    "use_lu_lambdas",
+)
+"""With these such solvers leave a flow's steps aside."""
 
 
 def unsupported_noise(config: Mapping[str, Any]) -> str | None:
     """Say why a scheduler's config cannot be trained with; None if it can."""
     name = config.get("_class_name") or "the scheduler"
     if is_flow(config):
-        for setting in ("use_dynamic_shifting", "invert_sigmas"):
-            if config.get(setting):
-                return f"{name} has {setting}, which is not supported"
-        return None
-    if "beta_schedule" not in config or config.get("use_flow_sigmas"):
+        return _unsupported_flow(config, name)
+    if "beta_schedule" not in config:
         return (
-            f"{name} has no beta schedule; a DDPM-like scheduler is needed, or "
-            "FlowMatchEulerDiscreteScheduler"
+            f"{name} has no beta schedule, nor is it a flow that is supported; if the model can be "
+            "sampled with a DDPM-like scheduler, or of flows FlowMatchEulerDiscreteScheduler, save "
+            "its pipeline with that"
+        )
+    if config.get("use_flow_sigmas") or prediction_type(config) == FLOW:
+        return (
+            f"{name} has use_flow_sigmas {bool(config.get('use_flow_sigmas'))} and prediction_type "
+            f"'{prediction_type(config)}'; save the pipeline with True and '{FLOW}' for a flow, "
+            "with neither for a diffusion"
         )
     if config.get("trained_betas") is None and config["beta_schedule"] not in BETA_SCHEDULES:
         known = ", ".join(BETA_SCHEDULES)
@@ -50,14 +64,47 @@ def unsupported_noise(config: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _unsupported_flow(config: Mapping[str, Any], name: str) -> str | None:
+    if config.get("use_dynamic_shifting"):
+        return (
+            f"{name} has use_dynamic_shifting, which is supported of FLUX with "
+            "FlowMatchEulerDiscreteScheduler alone; save the pipeline with that, or a fixed shift"
+        )
+    for setting in ("invert_sigmas", *(OTHER_STEPS if of_diffusions(config) else ())):
+        if config.get(setting):
+            return (
+                f"{name} has {setting}, which is not supported of a flow; save the pipeline with a "
+                "scheduler without it"
+            )
+    return None
+
+
 def is_flow(config: Mapping[str, Any]) -> bool:
-    """Whether it is the config of diffusers' ``FlowMatchEulerDiscreteScheduler``."""
-    return "beta_schedule" not in config and {"shift", "base_shift"} <= set(config)
+    """Whether it is the config of diffusers' ``FlowMatchEulerDiscreteScheduler``.
+
+    Or of a solver of diffusions, such as DPM-Solver or UniPC, that is set to a flow.
+    """
+    if of_diffusions(config):
+        return bool(config.get("use_flow_sigmas")) and prediction_type(config) == FLOW
+    return {"shift", "base_shift"} <= set(config)
+
+
+def of_diffusions(config: Mapping[str, Any]) -> bool:
+    """Whether it is the config of a scheduler of diffusions, though it may be set to a flow."""
+    return "beta_schedule" in config
 
 
 def follows_size(config: Mapping[str, Any]) -> bool:
     """Whether it is the config of a flow whose shift follows the image's size."""
-    return is_flow(config) and bool(config.get("use_dynamic_shifting"))
+    # Solvers leave out what the shift follows.
+    return (
+        is_flow(config) and not of_diffusions(config) and bool(config.get("use_dynamic_shifting"))
+    )
+
+
+def flow_shift(config: Mapping[str, Any]) -> float:
+    """The fixed shift of a flow."""
+    return float(config.get("flow_shift", 1.0) if of_diffusions(config) else config["shift"])
 
 
 def at_size(config: Mapping[str, Any], mu: float) -> Mapping[str, Any]:
@@ -72,7 +119,7 @@ def at_size(config: Mapping[str, Any], mu: float) -> Mapping[str, Any]:
 def flow_sigmas(config: Mapping[str, Any], timesteps: Tensor) -> Tensor:
     """s(t) for integer timesteps, float32: k * u / (1 + (k - 1) * u), k the config's shift."""
     share = (timesteps + 1).float() / train_timesteps(config)
-    shift = float(config["shift"])
+    shift = flow_shift(config)
     return shift * share / (1 + (shift - 1) * share)
 
 

@@ -14,7 +14,14 @@ from diffusers import (
 )
 
 from diffnas.errors import UserError
-from diffnas.families.noise import is_flow, spelt_out, train_timesteps
+from diffnas.families.noise import (
+    FLOW,
+    flow_shift,
+    is_flow,
+    of_diffusions,
+    spelt_out,
+    train_timesteps,
+)
 
 Levels = Callable[[int], list[float]]
 """Number of steps -> the share of noise that each starts at, from 1 down, before any shift."""
@@ -63,14 +70,14 @@ def _mean_alone(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _flow_scheduler(config: Mapping[str, Any], sampler: str) -> Any:
     """Of a straight flow; the solver's second order is that of DPM-Solver++."""
+    steps = {"num_train_timesteps": train_timesteps(config)}
+    shift = flow_shift(config)
     if sampler == "euler":
-        return FlowMatchEulerDiscreteScheduler.from_config(config)
+        settings = steps if of_diffusions(config) else config
+        return FlowMatchEulerDiscreteScheduler.from_config(settings, shift=shift)
     if sampler == "dpmsolver":
         return DPMSolverMultistepScheduler(
-            num_train_timesteps=train_timesteps(config),
-            prediction_type="flow_prediction",
-            use_flow_sigmas=True,
-            flow_shift=config["shift"],
+            **steps, prediction_type=FLOW, use_flow_sigmas=True, flow_shift=shift
         )
     raise UserError(
         f"evaluate.sampler = {sampler}: not for a model of flows; choose dpmsolver, euler or own"
@@ -100,7 +107,9 @@ def fresh_scheduler(
             fresh = make_scheduler(scheduler.config, sampler, steps)
             kind = type(fresh)
         takes_levels = "sigmas" in inspect.signature(fresh.set_timesteps).parameters
-        chosen = {"sigmas": levels(steps)} if levels is not None and takes_levels else {}
+        # Diffusers' pipelines leave the levels to solvers that are set to a flow.
+        chooses = not takes_levels or fresh.config.get("use_flow_sigmas")
+        chosen = {} if levels is None or chooses else {"sigmas": levels(steps)}
         fresh.set_timesteps(steps, device=device, **chosen)
     except UNFIT as error:
         raise refusal(kind, sampler, steps, error) from error

@@ -1,6 +1,5 @@
 """A loaded pipeline at work: what it is told and shown, what it encodes, what it samples."""
 
-import inspect
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -176,11 +175,7 @@ class Teacher:
                     "stands for none, or is not to be told it, so it cannot be guided; leave it out"
                 )
             return 1.0
-        # A skeleton's pipeline only knows of which class it would be.
-        kind = getattr(self.pipeline, "kind", type(self.pipeline))
-        own = inspect.signature(kind.__call__).parameters.get("guidance_scale")
-        # In diffusers less than 1 is no guidance.
-        return asked if asked is not None else max(1.0, float(own.default)) if own else 1.0
+        return conditions.own_guidance(self.pipeline) if asked is None else asked
 
     def calls(self, guidance: float) -> int:
         """How often the denoiser is asked in a step: where it is guided, without condition too."""

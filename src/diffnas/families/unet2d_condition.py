@@ -1,16 +1,18 @@
 """Pipelines of texts around ``UNet2DConditionModel``: Stable Diffusion 1, 2, XL and its refiner.
 
 Those that fill holes in images (inpainting) take a mask and the masked image as further channels.
+Latent consistency models (Luo et al., arXiv 2310.04378) are told the scale of their guidance.
 """
 
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor
 
 from diffnas.families import Family, unet2d
-from diffnas.families.conditions import MASK, MASKED, Condition, through
+from diffnas.families.conditions import GUIDANCE, MASK, MASKED, Condition, own_guidance, through
 from diffnas.student.modeling import DiffNASUNet2DConditionModel
 
 TOKENS = 77
@@ -45,7 +47,6 @@ PLAIN = {
     "encoder_hid_dim_type": None,
     "time_embedding_type": "positional",
     "timestep_post_act": None,
-    "time_cond_proj_dim": None,
     "conv_in_kernel": 3,
     "conv_out_kernel": 3,
     "dual_cross_attention": False,
@@ -103,6 +104,8 @@ def example_condition(denoiser: Any, batch_size: int, device: torch.device) -> C
     if config.addition_embed_type == "text_time":
         ids = _time_ids_of(config)
         sizes |= {"text_embeds": (_pooled(config, ids),), "time_ids": (ids,)}
+    if config.time_cond_proj_dim is not None:
+        sizes[GUIDANCE] = ()
     _, *size = unet2d.sample_shape(denoiser)
     sizes |= {name: (channels, *size) for name, channels in _shown(config).items()}
     return {name: torch.zeros(batch_size, *size, device=device) for name, size in sizes.items()}
@@ -149,6 +152,10 @@ def inputs(denoiser: Any, noisy: Tensor, timesteps: Tensor, condition: Condition
     shown = [condition[name] for name in (MASK, MASKED) if name in condition]
     sample = torch.cat([noisy, *shown], 1) if shown else noisy
     given = {"sample": sample, "timestep": timesteps, TEXTS: condition[TEXTS]}
+    if (scale := condition.get(GUIDANCE)) is not None:
+        # As ``get_guidance_scale_embedding`` of diffusers' pipelines.
+        width = denoiser.config.time_cond_proj_dim
+        given["timestep_cond"] = get_timestep_embedding(1000 * (scale - 1), width)
     added = {name: condition[name] for name in ADDED if name in condition}
     return {**given, "added_cond_kwargs": added} if added else given
 
@@ -160,10 +167,18 @@ def encoded(pipeline: Any, texts: list[str], negative: bool) -> Condition:
         prompt=texts, device=device, num_images_per_prompt=1, do_classifier_free_guidance=negative
     )
     told, *pooled = given[1::2] if negative else given[::2]
-    if not pooled:
-        return {TEXTS: told}
-    ids = _time_ids(pipeline, negative).to(told).expand(len(texts), -1)
-    return {TEXTS: told, "text_embeds": pooled[0], "time_ids": ids}
+    found = {TEXTS: told}
+    if pooled:
+        ids = _time_ids(pipeline, negative).to(told).expand(len(texts), -1)
+        found |= {"text_embeds": pooled[0], "time_ids": ids}
+    if tells_guidance(pipeline):
+        found[GUIDANCE] = torch.full((len(texts),), own_guidance(pipeline), device=device)
+    return found
+
+
+def tells_guidance(pipeline: Any) -> bool:
+    """Whether guidance is distilled into its denoiser, which is told the scale."""
+    return pipeline.unet.config.time_cond_proj_dim is not None
 
 
 def _time_ids(pipeline: Any, negative: bool) -> Tensor:
@@ -203,5 +218,6 @@ FAMILY = Family(
         *("safety_checker", "feature_extractor", "image_encoder"),
     ),
     encoders=encoders,
+    distilled=tells_guidance,
     **through(encoded),
 )
