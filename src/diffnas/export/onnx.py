@@ -51,8 +51,9 @@ def _squeeze(tensor: Any, dim: int) -> Any:
     """``tensor.squeeze(dim)``, which ONNX refuses, and PyTorch ignores, of a longer axis."""
     from onnxscript import opset18
 
+    axes: Any = [dim]
     one = tensor.shape[dim] == 1  # a free batch size never is: it stays an axis
-    return opset18.Squeeze(tensor, [dim]) if one else opset18.Identity(tensor)
+    return opset18.Squeeze(tensor, axes) if one else opset18.Identity(tensor)
 
 
 def load(file: Path) -> Any:
