@@ -1,7 +1,7 @@
 """Small pipelines of every family, over which tests say what all of them promise."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ from tests.models import (
 
 CPU = torch.device("cpu")
 
-KINDS: dict[str, tuple[Callable[[], Any], Family]] = {
+KINDS: dict[str, tuple[Callable[..., Any], Family]] = {
     "pixels": (tiny_pipeline, unet2d.FAMILY),
     "texts": (tiny_stable_diffusion, unet2d_condition.FAMILY),
     "texts, two encoders": (tiny_xl, unet2d_condition.FAMILY),
@@ -47,9 +47,9 @@ KINDS: dict[str, tuple[Callable[[], Any], Family]] = {
     "texts, transformer": (tiny_pixart, pixart.FAMILY),
     "texts, transformer of two streams": (tiny_sd3, sd3.FAMILY),
     "texts, distilled guidance": (tiny_flux, flux.FAMILY),
-    "texts, no guidance": (lambda: tiny_flux(distilled=False), flux.FAMILY),
+    "texts, no guidance": (partial(tiny_flux, distilled=False), flux.FAMILY),
     "texts, shared modulation": (tiny_flux2, flux2.FAMILY),
-    "texts, few steps": (lambda: tiny_flux2(distilled=True), flux2.FAMILY),
+    "texts, few steps": (partial(tiny_flux2, distilled=True), flux2.FAMILY),
 }
 
 OF_TEXTS = [kind for kind, (_, family) in KINDS.items() if family.takes_texts]
@@ -58,9 +58,10 @@ WITH_STREAMS = [kind for kind, (_, family) in KINDS.items() if family.streams is
 
 
 @cache
-def teacher(kind: str) -> Teacher:
+def teacher(kind: str, **overrides: Any) -> Teacher:
+    """Of that kind; ``overrides`` of its denoiser's config."""
     make, family = KINDS[kind]
-    pipeline = make()
+    pipeline = make(**overrides)
     denoiser = getattr(pipeline, family.component).eval().requires_grad_(False)
     scramble(denoiser)
     return Teacher(kind, pipeline, denoiser, family)

@@ -25,6 +25,8 @@ class Graph(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """What the network gives."""
+        for each in inputs:  # else each has a batch size of its own where the graph is traced
+            torch._check(each.shape[0] == inputs[0].shape[0])
         return self.result(**dict(zip(self.example, inputs, strict=True)))
 
     def random_inputs(self, batch_size: int) -> dict[str, Tensor]:

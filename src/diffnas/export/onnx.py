@@ -33,6 +33,7 @@ def write(graph: Graph, file: Path) -> None:
             input_names=list(graph.example),
             output_names=[graph.output],
             dynamic_shapes=(tuple(batch for _ in graph.example),),
+            custom_translation_table={torch.ops.aten.squeeze.dim: _squeeze},
             dynamo=True,
             verbose=False,
         )
@@ -44,6 +45,15 @@ def write(graph: Graph, file: Path) -> None:
     assert program is not None
     weights = sum(each.numel() * each.element_size() for each in graph.parameters())
     program.save(file, external_data=weights > LARGE)
+
+
+def _squeeze(tensor: Any, dim: int) -> Any:
+    """``tensor.squeeze(dim)``, which ONNX refuses, and PyTorch ignores, of a longer axis."""
+    from onnxscript import opset18
+
+    axes: Any = [dim]
+    one = tensor.shape[dim] == 1  # a free batch size never is: it stays an axis
+    return opset18.Squeeze(tensor, axes) if one else opset18.Identity(tensor)
 
 
 def load(file: Path) -> Any:
