@@ -25,6 +25,7 @@ from diffnas.student.modeling import (
 from diffnas.student.saving import save_pipeline
 from tests.engine import on_a_gpu
 from tests.models import tiny_condition_unet, tiny_flux, tiny_stable_diffusion
+from tests.student.calls import are_eight_bits, images, nearly
 
 EDITS = {
     "mid_block.attentions.0": {"kind": "skip"},
@@ -42,13 +43,6 @@ def student(edits: Any = EDITS) -> Any:
     unet = DiffNASUNet2DConditionModel.from_config(config, edits=edits).eval()
     pipeline.register_modules(unet=unet)
     return pipeline
-
-
-def images(pipeline: Any) -> Any:
-    pipeline.set_progress_bar_config(disable=True)
-    random = torch.Generator().manual_seed(0)
-    call = {"num_inference_steps": 2, "output_type": "np", "generator": random}
-    return pipeline("a disc", **call).images
 
 
 def save_adapter(pipeline: Any, folder: Any) -> None:
@@ -171,17 +165,6 @@ def test_what_waits_on_the_cpu_makes_the_images_of_a_gpu(way):
     getattr(pipeline, way)()
     assert abs(images(pipeline) - wanted).max() < 1e-4
     assert all(weight.device.type != "cuda" for weight in pipeline.unet.parameters())
-
-
-def nearly(made: Any, wanted: Any) -> bool:
-    """Whether images differ, but by less than a hundredth of their range."""
-    assert wanted.std() > 0.1
-    return bool(0 < abs(made - wanted).max() < 0.01)
-
-
-def are_eight_bits(unet: Any) -> bool:
-    layers = [layer for layer in unet.modules() if isinstance(layer, torch.nn.Linear)]
-    return bool(layers) and all(layer.weight.qdata.dtype == torch.int8 for layer in layers)
 
 
 def test_weights_in_eight_bits_sample_nearly_the_same():
