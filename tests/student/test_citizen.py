@@ -1,6 +1,11 @@
 """What people do with pipelines in diffusers, done to students."""
 
+import os
+import shutil
+import sys
+import sysconfig
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,10 +26,11 @@ from diffnas.student.modeling import (
     MODULE_NAME,
     DiffNASFluxTransformer2DModel,
     DiffNASUNet2DConditionModel,
+    DiffNASUNet2DModel,
 )
 from diffnas.student.saving import save_pipeline
 from tests.engine import on_a_gpu
-from tests.models import tiny_condition_unet, tiny_flux, tiny_stable_diffusion
+from tests.models import tiny_condition_unet, tiny_flux, tiny_stable_diffusion, tiny_unet
 from tests.student.calls import are_eight_bits, images, nearly
 
 EDITS = {
@@ -143,6 +149,30 @@ def test_it_can_be_compiled():
     compiled = torch.compile(unet, backend="eager")
     inputs = (torch.randn(1, 4, 8, 8), torch.tensor(3), torch.randn(1, 77, 32))
     assert torch.equal(compiled(*inputs).sample, unet(*inputs).sample)
+
+
+COMPILER = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+HEADERS = Path(sysconfig.get_path("include")) / "Python.h"
+
+
+@pytest.mark.skipif(
+    shutil.which(COMPILER) is None or not HEADERS.exists(),
+    reason="no C++ compiler, or no headers of Python: inductor has nothing to compile with",
+)
+@torch.no_grad()
+def test_inductor_compiles_it_as_one_graph():
+    # As few layers as there can be: nearly all of the time is the compiler's.
+    level = {"block_out_channels": (8,), "norm_num_groups": 2, "add_attention": False}
+    kinds = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+    others = ("mid_block.resnets.0", "mid_block.resnets.1", "up_blocks.0.resnets.0")
+    edits = {
+        "down_blocks.0.resnets.0": {"kind": "resnet", "width": 4, "groups": 1, "kernel": 3},
+        **{path: {"kind": "skip"} for path in (*others, "up_blocks.0.resnets.1")},
+    }
+    unet = DiffNASUNet2DModel.from_config(tiny_unet(**level, **kinds).config, edits=edits).eval()
+    compiled = torch.compile(unet, fullgraph=True, options={"compile_threads": 1})
+    inputs = (torch.randn(1, 1, 8, 8), torch.tensor(3))
+    torch.testing.assert_close(compiled(*inputs).sample, unet(*inputs).sample)
 
 
 def test_parts_that_wait_their_turn_elsewhere_make_the_same_images():
