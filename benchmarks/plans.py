@@ -6,7 +6,9 @@
 weights; of LDM-ImageNet, which no pipeline of diffusers runs, the denoiser's alone. Each is planned
 in a process of its own: seconds from start to end, with the timing of one forward pass in them, and
 the peak of its memory. Parameters and MACs stand beside an independent count, torch-pruning's,
-which leaves out the products inside attention. Writes benchmarks/results/plans.json, where rows of
+which leaves out the products inside attention. The largest architecture of a space is the teacher,
+or the sum of every slot's dearest option: with a narrower trunk less than the teacher, with options
+wider than its own more. Writes benchmarks/results/plans.json, where rows of
 models that were not asked for stay, and prints the table.
 """
 
@@ -29,6 +31,9 @@ from diffnas.checkpoint import write_json
 from diffnas.families.loading import load_skeleton
 
 CONFIGS = Path(__file__).parent / "configs"
+QUICK = ("ddpm-cifar10-32", "dit-xl-2-256")
+"""The smallest UNet, and the transformer of the shortest plan."""
+
 MARKS = {"seconds": 60.0, "gib": 4.0, "difference": 0.005}
 """What was asked for, at most."""
 
@@ -60,14 +65,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=known, default=known, metavar="MODEL")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--quick", action="store_true", help="the smallest model alone")
+    parser.add_argument("--quick", action="store_true", help="the cheapest two alone")
     args = parser.parse_args()
     file = args.results / "plans.json"
     rows = json.loads(file.read_text())["rows"] if file.exists() else {}
-    for name in ["ddpm-cifar10-32"] if args.quick else args.models:
+    for name in QUICK if args.quick else args.models:
         plan, seconds, gib = planned(CONFIGS / name)
         macs, params = counted(CONFIGS / name)
-        teacher, smallest = plan["teacher"], plan["smallest"]
+        teacher, smallest, largest = plan["teacher"], plan["smallest"], plan["largest"]
         rows[name] = row = {
             "params": teacher["params"],
             "macs": teacher["macs"],
@@ -76,6 +81,9 @@ def main() -> None:
             "macs_difference": teacher["macs_without_attention"] / macs - 1,
             "smallest_macs": smallest["macs"] / teacher["macs"],
             "smallest_params": smallest["params"] / teacher["params"],
+            "largest_macs": largest["macs"] / teacher["macs"],
+            "largest_params": largest["params"] / teacher["params"],
+            "largest_is": "the teacher" if largest == teacher else "the dearest options",
             "subnets": plan["subnets"],
             "trunk": plan["settings"]["space"]["trunk"],
             "seconds": round(seconds, 1),
@@ -85,7 +93,8 @@ def main() -> None:
             f"{name}: {row['params'] / 1e6:.2f} M, {row['macs'] / 1e9:.2f} G MACs "
             f"({row['macs_without_attention'] / 1e9:.2f} without attention, "
             f"{row['macs_difference']:+.2%} of torch-pruning's), smallest "
-            f"{row['smallest_macs']:.3f}, {row['subnets']:.1e} architectures, "
+            f"{row['smallest_macs']:.3f}, largest {row['largest_macs']:.3f} "
+            f"({row['largest_is']}), {row['subnets']:.1e} architectures, "
             f"{row['seconds']} s, {row['gib']} GiB"
         )
     write_json(file, {"marks": MARKS, "rows": dict(sorted(rows.items()))})

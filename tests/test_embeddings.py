@@ -85,6 +85,28 @@ def test_a_second_call_reads_them(tmp_path):
     np.testing.assert_array_equal(again.rows["grid"], first.rows["grid"])
 
 
+def test_what_was_interrupted_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("diffnas.embeddings.PART", 2)
+    monkeypatch.setattr("diffnas.data.filled.SECONDS", 0.0)
+    data = captioned("0.0625", "0.125", "0.25", "0.5", "0.75")
+    teacher, heard = listening()
+
+    def stopped(pipeline, texts):
+        if "0.25" in texts:
+            raise KeyboardInterrupt
+        return teacher.family.captions(pipeline, texts)
+
+    half = replace(teacher, family=replace(teacher.family, captions=stopped))
+    with pytest.raises(KeyboardInterrupt):
+        with_embeddings(half, data, tmp_path)
+    assert heard == ["0.0625", "0.125"]
+    heard.clear()
+    known = with_embeddings(teacher, data, tmp_path)
+    assert heard == ["0.25", "0.5", "0.75"]
+    told = teacher.condition(known, np.arange(5))["value"].flatten()
+    assert told.tolist() == [0.0625, 0.125, 0.25, 0.5, 0.75]
+
+
 def test_other_captions_are_encoded_anew(tmp_path):
     teacher, heard = listening()
     with_embeddings(teacher, captioned("0.5", "0.25"), tmp_path)

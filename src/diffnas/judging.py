@@ -9,14 +9,14 @@ from safetensors import safe_open
 
 from diffnas.architecture import FORMAT
 from diffnas.artifacts import current_json
-from diffnas.checkpoint import write_atomically, write_json
+from diffnas.checkpoint import write_atomically, write_json, write_text
 from diffnas.device import device_name
 from diffnas.families import Teacher
 from diffnas.fingerprint import fingerprint
 from diffnas.measure.evaluate import cost_rows, draw, quality_row
 from diffnas.measure.grid import side_by_side
 from diffnas.measure.protocol import judged_by, protocol, told
-from diffnas.stages import Job
+from diffnas.stages import Job, card
 from diffnas.student.saving import load_component
 
 SHOWN = 32
@@ -24,7 +24,7 @@ SHOWN = 32
 
 
 def metrics(job: Job, student_from: str) -> dict[str, Any]:
-    """The content of ``metrics.json``; ``samples.png`` beside it."""
+    """The content of ``metrics.json``; ``samples.png`` beside it, the figures in the model card."""
     settings = job.settings.evaluate
     judged = judged_by(job.teacher, settings)
     made_from = fingerprint(student_from, judged, device_name(job.teacher.device))
@@ -50,8 +50,17 @@ def metrics(job: Job, student_from: str) -> dict[str, Any]:
         for side in (job.teacher, small)
     )
     write_atomically(picture, lambda path: side_by_side(left, right).save(path, format="PNG"))
+    chosen, made = (_read(job.student / f"{name}.json") for name in ("architecture", "student"))
+    # Before the file that says that all is done, and never again: people add to their cards.
+    write_text(job.student / "pipeline" / "README.md", card(job, denoiser, chosen, made, content))
     write_json(file, content)
     _checkpoint(file).unlink(missing_ok=True)
+    return content
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """What an earlier stage left there."""
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return content
 
 
@@ -67,8 +76,7 @@ def _seconds(job: Job) -> dict[str, float]:
     for stage, file in states.items():
         with safe_open(file, framework="pt") as state:
             found[stage] = float(state.metadata()["seconds"])
-    note = json.loads((job.student / "student.json").read_text(encoding="utf-8"))
-    return {**found, "retrain": note["seconds"]}
+    return {**found, "retrain": _read(job.student / "student.json")["seconds"]}
 
 
 def _teacher_quality(job: Job) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from diffnas.families import Teacher
 from diffnas.families.teaching import teaching
 from diffnas.fingerprint import fingerprint
 from diffnas.limits import option_metrics, within_latency
-from diffnas.model_card import model_card
+from diffnas.model_card import about, model_card
 from diffnas.names import public_name
 from diffnas.progress import Progress
 from diffnas.retrain import fresh_weights, retrain
@@ -278,8 +278,6 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
         )
     note.unlink(missing_ok=True)  # of whatever student was there
     model = as_stock(model, stock_class(job.teacher.denoiser))
-    card = model_card(chosen, own_class=isinstance(model, EditedModel))
-    save_pipeline(_pipeline(job.teacher, model), folder, card)
     content = {
         "format": FORMAT,
         "fingerprint": made_from,
@@ -294,11 +292,27 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
         },
         "whole_steps": job.whole_steps,
     }
+    save_pipeline(_pipeline(job.teacher, model), folder, card(job, model, chosen, content))
     write_json(note, content)
     checkpoint.unlink(missing_ok=True)
     with suppress(OSError):  # it may hold something else
         checkpoint.parent.rmdir()
     return made_from
+
+
+def card(
+    job: Job,
+    model: Any,
+    chosen: Mapping[str, Any],
+    made: Mapping[str, Any],
+    metrics: Mapping[str, Any] | None = None,
+) -> str:
+    """The model card of that student, by the contents of its files."""
+    where = device_name(job.teacher.device)
+    own_class = isinstance(model, EditedModel)
+    return model_card(
+        about(job.teacher, job.data.name, where, own_class=own_class), chosen, made, metrics
+    )
 
 
 def _initial(job: Job, net: Supernet, chosen: Mapping[str, Any]) -> Any:

@@ -76,6 +76,36 @@ def test_what_may_be_handed_on_holds_no_path_of_this_machine(finished, teacher):
     assert "trust_remote_code=True" in card
 
 
+def card(run):
+    return run / "students" / NAME / "pipeline" / "README.md"
+
+
+def test_the_model_card_has_what_was_measured(finished):
+    text = card(finished).read_text()
+    assert "| Fréchet distance, held-out images |" in text
+    assert "72 for each sampling seed (0), sampler dpmsolver, 2 steps" in text
+    assert "359 held-out and 1438 seen images of `digits`" in text
+    assert "not measured yet" not in text
+
+
+def test_before_it_is_measured_the_model_card_says_so(run, teacher):
+    flags = ("--macs", "0.6", "--until", "student")
+    assert compress(teacher, run, *flags, retrain__steps="6") == 0
+    assert "not measured yet" in card(run).read_text()
+
+
+def test_another_evaluation_writes_the_model_card_anew(run, teacher):
+    assert compress(teacher, run, "--macs", "0.6", evaluate__sampler_steps="3") == 0
+    assert "sampler dpmsolver, 3 steps" in card(run).read_text()
+
+
+def test_what_somebody_added_to_the_model_card_stays_in_a_finished_run(run, teacher):
+    mine = card(run).read_text() + "Thanks to all.\n"
+    card(run).write_text(mine)
+    assert compress(teacher, run, "--macs", "0.6") == 0
+    assert card(run).read_text() == mine
+
+
 def test_metrics_hold_protocol_and_both_sides(finished):
     metrics = json.loads((finished / "students" / NAME / "metrics.json").read_text())
     assert {"sampler", "steps", "samples", "seeds", "features"} <= metrics["protocol"].keys()

@@ -1,6 +1,11 @@
 """What people do with pipelines in diffusers, done to students."""
 
+import os
+import shutil
+import sys
+import sysconfig
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,10 +26,12 @@ from diffnas.student.modeling import (
     MODULE_NAME,
     DiffNASFluxTransformer2DModel,
     DiffNASUNet2DConditionModel,
+    DiffNASUNet2DModel,
 )
 from diffnas.student.saving import save_pipeline
 from tests.engine import on_a_gpu
-from tests.models import tiny_condition_unet, tiny_flux, tiny_stable_diffusion
+from tests.models import tiny_condition_unet, tiny_flux, tiny_stable_diffusion, tiny_unet
+from tests.student.calls import are_eight_bits, images, nearly
 
 EDITS = {
     "mid_block.attentions.0": {"kind": "skip"},
@@ -42,13 +49,6 @@ def student(edits: Any = EDITS) -> Any:
     unet = DiffNASUNet2DConditionModel.from_config(config, edits=edits).eval()
     pipeline.register_modules(unet=unet)
     return pipeline
-
-
-def images(pipeline: Any) -> Any:
-    pipeline.set_progress_bar_config(disable=True)
-    random = torch.Generator().manual_seed(0)
-    call = {"num_inference_steps": 2, "output_type": "np", "generator": random}
-    return pipeline("a disc", **call).images
 
 
 def save_adapter(pipeline: Any, folder: Any) -> None:
@@ -151,6 +151,30 @@ def test_it_can_be_compiled():
     assert torch.equal(compiled(*inputs).sample, unet(*inputs).sample)
 
 
+COMPILER = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+HEADERS = Path(sysconfig.get_path("include")) / "Python.h"
+
+
+@pytest.mark.skipif(
+    shutil.which(COMPILER) is None or not HEADERS.exists(),
+    reason="no C++ compiler, or no headers of Python: inductor has nothing to compile with",
+)
+@torch.no_grad()
+def test_inductor_compiles_it_as_one_graph():
+    # As few layers as there can be: nearly all of the time is the compiler's.
+    level = {"block_out_channels": (8,), "norm_num_groups": 2, "add_attention": False}
+    kinds = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+    others = ("mid_block.resnets.0", "mid_block.resnets.1", "up_blocks.0.resnets.0")
+    edits = {
+        "down_blocks.0.resnets.0": {"kind": "resnet", "width": 4, "groups": 1, "kernel": 3},
+        **{path: {"kind": "skip"} for path in (*others, "up_blocks.0.resnets.1")},
+    }
+    unet = DiffNASUNet2DModel.from_config(tiny_unet(**level, **kinds).config, edits=edits).eval()
+    compiled = torch.compile(unet, fullgraph=True, options={"compile_threads": 1})
+    inputs = (torch.randn(1, 1, 8, 8), torch.tensor(3))
+    torch.testing.assert_close(compiled(*inputs).sample, unet(*inputs).sample)
+
+
 def test_parts_that_wait_their_turn_elsewhere_make_the_same_images():
     wanted, pipeline = images(student()), student()
     pipeline.enable_model_cpu_offload(device="cpu")
@@ -171,17 +195,6 @@ def test_what_waits_on_the_cpu_makes_the_images_of_a_gpu(way):
     getattr(pipeline, way)()
     assert abs(images(pipeline) - wanted).max() < 1e-4
     assert all(weight.device.type != "cuda" for weight in pipeline.unet.parameters())
-
-
-def nearly(made: Any, wanted: Any) -> bool:
-    """Whether images differ, but by less than a hundredth of their range."""
-    assert wanted.std() > 0.1
-    return bool(0 < abs(made - wanted).max() < 0.01)
-
-
-def are_eight_bits(unet: Any) -> bool:
-    layers = [layer for layer in unet.modules() if isinstance(layer, torch.nn.Linear)]
-    return bool(layers) and all(layer.weight.qdata.dtype == torch.int8 for layer in layers)
 
 
 def test_weights_in_eight_bits_sample_nearly_the_same():
