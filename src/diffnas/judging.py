@@ -13,10 +13,11 @@ from diffnas.checkpoint import write_atomically, write_json, write_text
 from diffnas.device import device_name
 from diffnas.families import Teacher
 from diffnas.fingerprint import fingerprint
+from diffnas.making import card
 from diffnas.measure.evaluate import cost_rows, draw, quality_row
 from diffnas.measure.grid import side_by_side
 from diffnas.measure.protocol import judged_by, protocol, told
-from diffnas.stages import Job, card
+from diffnas.stages import Job
 from diffnas.student.saving import load_component
 
 SHOWN = 32

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from diffnas import judging, stages
+from diffnas import judging, making, stages
 from diffnas.architecture import FORMAT, space_to_json
 from diffnas.artifacts import of_another_choice, read_json
 from diffnas.budget import Budget
@@ -212,7 +212,7 @@ def _searched(job: Job, last: int) -> None:
     chosen = stages.architecture(job, *scores, *judged)
     if last < 4:
         return
-    student_from = stages.student(job, net, made_from, chosen)
+    student_from = making.student(job, net, made_from, chosen)
     if last < 5:
         return
     judging.metrics(job, student_from)

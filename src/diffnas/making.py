@@ -1,0 +1,126 @@
+"""The stage that makes the student: built, retrained, saved as a pipeline with its model card."""
+
+import inspect
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from diffnas import what_counts
+from diffnas.architecture import FORMAT, Architecture, Cost
+from diffnas.artifacts import current_json, whole_pipeline
+from diffnas.checkpoint import write_json
+from diffnas.device import device_name
+from diffnas.families import Teacher
+from diffnas.families.teaching import teaching
+from diffnas.fingerprint import fingerprint
+from diffnas.model_card import about, model_card
+from diffnas.retrain import fresh_weights, retrain
+from diffnas.stages import Job
+from diffnas.student.modeling import EditedModel
+from diffnas.student.saving import save_pipeline
+from diffnas.student.stock import as_model, as_stock, stock_class
+from diffnas.supernet import Supernet
+
+
+def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, Any]) -> str:
+    """Build and retrain the student, save it as a pipeline folder; its fingerprint.
+
+    The supernet's weights are let go once the student has its own.
+    """
+    settings = job.settings
+    how = what_counts.of_retraining(settings.retrain)
+    made_from = fingerprint(supernet_from, chosen["edits"], how, settings.seed)
+    folder, note = job.student / "pipeline", job.student / "student.json"
+    finished = current_json(note, made_from, job.progress.say)
+    if finished is not None:
+        if whole_pipeline(folder):
+            return made_from
+        job.progress.say(f"{folder}: damaged; it is made again")
+    for stale in ("metrics.json", "samples.png"):
+        (job.student / stale).unlink(missing_ok=True)
+    model = _initial(job, net, chosen)
+    net.blocks.clear()  # room for the training: the student has what it needs of them
+    checkpoint = job.student / "checkpoints" / "retrain.safetensors"
+    with teaching(job.teacher, settings.teacher_precision):
+        seconds = retrain(
+            model,
+            job.teacher,
+            job.data,
+            settings.retrain,
+            seed=settings.seed,
+            precision=settings.precision,
+            trunk=net.trunk,
+            checkpoint=checkpoint,
+            fingerprint=made_from,
+            progress=job.progress,
+            log={"student": job.student.name},
+        )
+    note.unlink(missing_ok=True)  # of whatever student was there
+    model = as_stock(model, stock_class(job.teacher.denoiser))
+    content = {
+        "format": FORMAT,
+        "fingerprint": made_from,
+        "edits": chosen["edits"],  # architecture.json may get another choice, not made yet
+        "seconds": round(seconds, 1),
+        # The run's settings.yaml is of its last command, which may have made another student.
+        "settings": {
+            "seed": settings.seed,
+            "precision": settings.precision,
+            "teacher_precision": settings.teacher_precision,
+            "retrain": settings.retrain.model_dump(mode="json"),
+        },
+        "whole_steps": job.whole_steps,
+    }
+    save_pipeline(_pipeline(job.teacher, model), folder, card(job, model, chosen, content))
+    write_json(note, content)
+    checkpoint.unlink(missing_ok=True)
+    with suppress(OSError):  # it may hold something else
+        checkpoint.parent.rmdir()
+    return made_from
+
+
+def card(
+    job: Job,
+    model: Any,
+    chosen: Mapping[str, Any],
+    made: Mapping[str, Any],
+    metrics: Mapping[str, Any] | None = None,
+) -> str:
+    """The model card of that student, by the contents of its files."""
+    where = device_name(job.teacher.device)
+    own_class = isinstance(model, EditedModel)
+    return model_card(
+        about(job.teacher, job.data.name, where, own_class=own_class), chosen, made, metrics
+    )
+
+
+def _initial(job: Job, net: Supernet, chosen: Mapping[str, Any]) -> Any:
+    """The student before retraining, with the supernet's weights or fresh ones.
+
+    Its blocks are compared with the teacher's, which a stock class's may not be: of a level that
+    lost a layer they hand on one tensor less.
+    """
+    teacher: Any = job.teacher.denoiser
+    built = net.build(Architecture(chosen["blocks"])).state_dict()
+    model = as_model(teacher.config, chosen["edits"], built, stock_class(teacher), edited=True)
+    if job.settings.retrain.init == "fresh":
+        fresh_weights(model, job.settings.seed)
+    expected = Cost(**chosen["cost"]).params
+    actual = sum(parameter.numel() for parameter in model.parameters())
+    assert actual == expected, f"{actual} parameters built, {expected} foretold"
+    return model
+
+
+def _pipeline(teacher: Teacher, denoiser: Any) -> Any:
+    """The teacher's pipeline with another denoiser; all other components are its own."""
+    kind, components = type(teacher.pipeline), teacher.pipeline.components
+    taken = inspect.signature(kind.__init__).parameters
+    values = {
+        name: value
+        for name, value in teacher.pipeline.config.items()
+        if name in taken and name not in components
+    }
+    pipeline = kind(**{**components, teacher.family.component: denoiser}, **values)
+    # Some take a value, the names of classes for example, and forget it when they are saved.
+    pipeline.register_to_config(**values)
+    return pipeline
