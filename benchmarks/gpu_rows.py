@@ -77,8 +77,9 @@ def random_teacher(name: str, args: argparse.Namespace) -> Teacher:
     with torch.device(args.device):
         kind: Any = type(known.denoiser)
         denoiser = kind.from_config({**config, **(TINY[name] if args.quick else {})})
-    pipeline = SimpleNamespace(scheduler=known.pipeline.scheduler)
     denoiser = denoiser.to(args.device).eval().requires_grad_(False)
+    parts = {"scheduler": known.pipeline.scheduler, known.family.component: denoiser}
+    pipeline = SimpleNamespace(**parts)
     return Teacher(name, pipeline, denoiser, known.family)
 
 

@@ -208,7 +208,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("preset", UNREAD)
 def test_what_a_preset_is_said_not_to_read_changes_nothing_and_all_else_does(preset):
-    unet = tiny_condition_unet(layers_per_block=2, transformer_layers_per_block=4)
+    unet = tiny_condition_unet(transformer_layers_per_block=4)
     given = SpaceSettings(preset=preset)
     space = make_space(unet, unet2d_condition.FAMILY, given)
     for name in UNREAD[preset]:

@@ -60,15 +60,11 @@ def test_a_rival_that_cannot_reach_the_budget_is_left_out_of_the_table(tmp_path)
 
 def test_published_models_are_planned_from_their_configs(tmp_path):
     run("plans", "--results", tmp_path, "--quick")
-    rows = json.loads((tmp_path / "plans.json").read_text())["rows"]
-    assert sorted(rows) == ["ddpm-cifar10-32", "dit-xl-2-256"]
-    for row in rows.values():
-        assert row["params_difference"] == 0
-        assert abs(row["macs_difference"]) < 0.005
-        assert 0 < row["smallest_macs"] < row["largest_macs"] <= 1
-    # A transformer keeps its streams, a UNet of half the MACs has narrower ones.
-    assert rows["dit-xl-2-256"]["largest_is"] == "the teacher"
-    assert rows["ddpm-cifar10-32"]["largest_is"] == "the dearest options"
+    (row,) = json.loads((tmp_path / "plans.json").read_text())["rows"].values()
+    assert row["params_difference"] == 0
+    assert abs(row["macs_difference"]) < 0.005
+    assert 0 < row["smallest_macs"] < row["largest_macs"] < 1
+    assert row["largest_is"] == "the dearest options"  # of narrower streams, for half the MACs
 
 
 def test_students_made_by_hand_are_of_their_published_sizes(tmp_path):

@@ -15,7 +15,6 @@ from tests.models import (
     tiny_flux,
     tiny_flux2,
     tiny_inpainting,
-    tiny_lcm,
     tiny_pixart,
     tiny_pixart_alpha,
     tiny_refiner,
@@ -79,11 +78,10 @@ HOLE = (
 """A call with grey images of which the diagonal is to be made."""
 
 
-@pytest.mark.parametrize("pipeline", [tiny_inpainting, tiny_xl_inpainting])
-def test_a_model_that_fills_holes_becomes_smaller(pipeline, tmp_path):
+def test_a_model_that_fills_holes_becomes_smaller(tmp_path):
     data = captioned(tmp_path / "images")
-    student = made(teacher := pipeline(), tmp_path, "--macs", "0.6", data=data)
-    assert samples_elsewhere(student, HOLE) == type(teacher).__name__
+    student = made(tiny_xl_inpainting(), tmp_path, "--macs", "0.6", data=data)
+    assert samples_elsewhere(student, HOLE) == "StableDiffusionXLInpaintPipeline"
     metrics = json.loads((student / "metrics.json").read_text())
     assert metrics["student"]["macs"] <= 0.6 * metrics["teacher"]["macs"]
     assert "in held-out images" in metrics["protocol"]["holes"]
@@ -148,9 +146,8 @@ def test_a_model_of_flows_saved_with_its_solver_is_taken_again(tmp_path):
     [
         (tiny_flux, 3.5, "dpmsolver"),
         (lambda: tiny_flux(distilled=False, num_layers=1, num_single_layers=1), None, "own"),
-        (tiny_lcm, 8.5, "own"),
     ],
-    ids=["flux dev", "flux schnell", "latent consistency"],
+    ids=["flux dev", "flux schnell"],
 )
 def test_a_distilled_model_becomes_smaller(pipeline, guidance, sampler, tmp_path):
     data = captioned(tmp_path / "images")
