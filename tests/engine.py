@@ -19,11 +19,8 @@ from diffnas.supernet import Supernet
 from diffnas.trunk import widths
 from tests.models import tiny_inpainting, tiny_pipeline
 
-on_a_gpu = pytest.mark.skipif(
-    not torch.cuda.is_available(),
-    reason="no CUDA device: a GPU's memory, its clock and offloading from it are nowhere else",
-)
-"""Where there is one these tests run; nothing stands in for what they are about."""
+NO_GPU = "no CUDA device: a GPU's memory, its clock and offloading from it are nowhere else"
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason=NO_GPU)
 
 SMALL_SPACE = SpaceSettings(resnet_widths=(0.5,), attention_heads=(0.5, 0.0), conv_min_share=0.0)
 

@@ -1,4 +1,4 @@
-"""What people do with pipelines in diffusers, done to students."""
+"""What people do with pipelines in diffusers, done to students of a UNet and of a transformer."""
 
 import os
 import shutil
@@ -25,17 +25,21 @@ from torchao.quantization import Int8WeightOnlyConfig, quantize_
 from diffnas.student.modeling import (
     MODULE_NAME,
     DiffNASFluxTransformer2DModel,
+    DiffNASSD3Transformer2DModel,
     DiffNASUNet2DConditionModel,
     DiffNASUNet2DModel,
 )
 from diffnas.student.saving import save_pipeline
 from tests.engine import on_a_gpu
-from tests.models import tiny_condition_unet, tiny_flux, tiny_stable_diffusion, tiny_unet
-from tests.student.calls import are_eight_bits, images, nearly
+from tests.models import tiny_condition_unet, tiny_flux, tiny_sd3, tiny_stable_diffusion, tiny_unet
 
 EDITS = {
     "mid_block.attentions.0": {"kind": "skip"},
     "down_blocks.1.attentions.0": {"kind": "transformer", "heads": 2, "width": 32},
+}
+EDITS_OF_LAYERS = {
+    "transformer_blocks.0": {"kind": "joint", "heads": 1, "width": 32, "modulation": 2},
+    "transformer_blocks.1": {"kind": "skip"},
 }
 NARROW = {"kind": "resnet", "width": 8, "groups": 2, "kernel": 3}
 ADAPTER = LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights="gaussian")
@@ -51,26 +55,71 @@ def student(edits: Any = EDITS) -> Any:
     return pipeline
 
 
-def save_adapter(pipeline: Any, folder: Any) -> None:
-    pipeline.unet.add_adapter(ADAPTER)
-    layers = get_peft_model_state_dict(pipeline.unet)
+def transformer_student(edits: Any = EDITS_OF_LAYERS) -> Any:
+    """Stable Diffusion 3 with that student of its transformer."""
+    pipeline = tiny_sd3()
+    torch.manual_seed(0)
+    config = pipeline.transformer.config
+    transformer = DiffNASSD3Transformer2DModel.from_config(config, edits=edits).eval()
+    pipeline.register_modules(transformer=transformer)
+    return pipeline
+
+
+def images(pipeline: Any) -> Any:
+    """Of one caption, always the same."""
+    pipeline.set_progress_bar_config(disable=True)
+    random = torch.Generator().manual_seed(0)
+    call = {"num_inference_steps": 2, "output_type": "np", "generator": random}
+    return pipeline("a disc", **call).images
+
+
+def nearly(made: Any, wanted: Any) -> bool:
+    """Whether images differ, but by less than a hundredth of their range."""
+    assert wanted.std() > 0.1
+    return bool(0 < abs(made - wanted).max() < 0.01)
+
+
+def are_eight_bits(model: Any) -> bool:
+    """Whether all of its linear layers are."""
+    layers = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
+    return bool(layers) and all(layer.weight.qdata.dtype == torch.int8 for layer in layers)
+
+
+of_either = pytest.mark.parametrize(
+    ("student", "part"), [(student, "unet"), (transformer_student, "transformer")]
+)
+
+
+def save_adapter(pipeline: Any, part: str, folder: Any) -> None:
+    model = getattr(pipeline, part)
+    model.add_adapter(ADAPTER)
+    layers = get_peft_model_state_dict(model)
     for name in [name for name in layers if "lora_B" in name]:
         layers[name] = torch.randn_like(layers[name])  # as made, they change nothing
-    type(pipeline).save_lora_weights(folder, unet_lora_layers=layers)
+    type(pipeline).save_lora_weights(folder, **{f"{part}_lora_layers": layers})
 
 
-def test_an_adapter_trained_on_a_student_loads_into_it(tmp_path):
-    save_adapter(student(), tmp_path)
+@of_either
+def test_an_adapter_trained_on_a_student_loads_into_it(student, part, tmp_path):
+    save_adapter(student(), part, tmp_path)
     plain, adapted = student(), student()
     adapted.load_lora_weights(tmp_path)
     assert abs(images(adapted) - images(plain)).max() > 0
 
 
-@pytest.mark.parametrize("path", EDITS)
-def test_an_adapter_of_layers_that_a_student_lacks_is_refused(tmp_path, path):
-    save_adapter(tiny_stable_diffusion(), tmp_path)
+@pytest.mark.parametrize(
+    ("teacher", "student", "part", "edits"),
+    [
+        *((tiny_stable_diffusion, student, "unet", each) for each in EDITS.items()),
+        *((tiny_sd3, transformer_student, "transformer", e) for e in EDITS_OF_LAYERS.items()),
+    ],
+)
+def test_an_adapter_of_layers_that_a_student_lacks_is_refused(
+    teacher, student, part, edits, tmp_path
+):
+    save_adapter(teacher(), part, tmp_path)
     with pytest.raises(ValueError, match=r"of another architecture.*train it on the student"):
-        student({path: EDITS[path]}).load_lora_weights(tmp_path)
+        student(dict([edits])).load_lora_weights(tmp_path)
 
 
 def in_form(form: str) -> dict[str, torch.Tensor]:
@@ -119,7 +168,7 @@ def test_it_is_refused_without_a_prefix():
 
 
 def test_an_adapter_of_layers_that_a_student_kept_loads(tmp_path):
-    save_adapter(tiny_stable_diffusion(), tmp_path)
+    save_adapter(tiny_stable_diffusion(), "unet", tmp_path)
     student({"mid_block.resnets.0": NARROW}).load_lora_weights(tmp_path)
 
 
@@ -143,22 +192,35 @@ def test_another_scheduler_can_take_its_place():
     assert images(pipeline).shape == (1, 16, 16, 3)
 
 
+CALL = {"sample": (1, 4, 8, 8), "timestep": (), "encoder_hidden_states": (1, 77, 32)}
+CALL_OF_LAYERS = {
+    "hidden_states": (1, 4, 8, 8),
+    "timestep": (1,),
+    "encoder_hidden_states": (1, 5, 64),
+    "pooled_projections": (1, 64),
+}
+
+
+@pytest.mark.parametrize(
+    ("student", "part", "call"),
+    [(student, "unet", CALL), (transformer_student, "transformer", CALL_OF_LAYERS)],
+)
 @torch.no_grad()
-def test_it_can_be_compiled():
-    unet = student().unet
-    compiled = torch.compile(unet, backend="eager")
-    inputs = (torch.randn(1, 4, 8, 8), torch.tensor(3), torch.randn(1, 77, 32))
-    assert torch.equal(compiled(*inputs).sample, unet(*inputs).sample)
+def test_it_can_be_compiled(student, part, call):
+    model = getattr(student(), part)
+    compiled = torch.compile(model, backend="eager")
+    inputs = {name: torch.randn(size).abs() for name, size in call.items()}
+    assert torch.equal(compiled(**inputs).sample, model(**inputs).sample)
 
 
 COMPILER = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
 HEADERS = Path(sysconfig.get_path("include")) / "Python.h"
 
 
-@pytest.mark.skipif(
-    shutil.which(COMPILER) is None or not HEADERS.exists(),
-    reason="no C++ compiler, or no headers of Python: inductor has nothing to compile with",
-)
+COMPILES = shutil.which(COMPILER) is not None and HEADERS.exists()
+
+
+@pytest.mark.skipif(not COMPILES, reason="inductor needs a C++ compiler and Python's headers")
 @torch.no_grad()
 def test_inductor_compiles_it_as_one_graph():
     # As few layers as there can be: nearly all of the time is the compiler's.
@@ -175,7 +237,8 @@ def test_inductor_compiles_it_as_one_graph():
     torch.testing.assert_close(compiled(*inputs).sample, unet(*inputs).sample)
 
 
-def test_parts_that_wait_their_turn_elsewhere_make_the_same_images():
+@of_either
+def test_parts_that_wait_their_turn_elsewhere_make_the_same_images(student, part):
     wanted, pipeline = images(student()), student()
     pipeline.enable_model_cpu_offload(device="cpu")
     assert abs(images(pipeline) - wanted).max() == 0
@@ -197,11 +260,12 @@ def test_what_waits_on_the_cpu_makes_the_images_of_a_gpu(way):
     assert all(weight.device.type != "cuda" for weight in pipeline.unet.parameters())
 
 
-def test_weights_in_eight_bits_sample_nearly_the_same():
+@of_either
+def test_weights_in_eight_bits_sample_nearly_the_same(student, part):
     pipeline = student()
-    wanted = images(pipeline)
-    quantize_(pipeline.unet, Int8WeightOnlyConfig())
-    assert are_eight_bits(pipeline.unet)
+    wanted, model = images(pipeline), getattr(pipeline, part)
+    quantize_(model, Int8WeightOnlyConfig())
+    assert are_eight_bits(model)
     assert nearly(images(pipeline), wanted)
 
 

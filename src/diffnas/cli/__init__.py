@@ -73,9 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILURE
     except (KeyboardInterrupt, typer.Abort):
         return _fail(*explain(KeyboardInterrupt()))
-    # Of any kind, as the caller is a shell, which has no use for a traceback: a fault of ours ends
-    # in one line too, which asks for a report. --debug raises it.
-    except Exception as error:
+    except Exception as error:  # a shell has no use for a traceback, of whatever kind
+        # A fault of ours ends in one line too, which asks for a report.
         if debug:
             raise
         return _fail(*explain(error))

@@ -191,9 +191,8 @@ def _laid_to(name: str, what: str) -> Iterator[None]:
     """Name the package's rule in whatever error its code raises."""
     try:
         yield
-    # Of any kind: what a stranger's code raises cannot be known, and uncaught it would be taken
-    # for a fault of ours, which a user is asked to report. The error itself goes along as cause.
-    except Exception as error:
+    except Exception as error:  # what a stranger's code raises cannot be known
+        # Uncaught it would be taken for a fault of ours, which a user is asked to report.
         reason = f"{type(error).__name__}: {first_sentence(error)}"
         raise UserError(f"--rule {name}: {what} ({reason}); its package is at fault") from error
 
