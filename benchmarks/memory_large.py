@@ -24,9 +24,7 @@ from diffnas.forecast.memory import stage_bytes
 from diffnas.settings import load
 from diffnas.trunk_width import space_for
 
-PLAIN = ("data.augment=flip",)  # so that latents are encoded once
 SAVING = (
-    *PLAIN,
     *("precision=bf16", "teacher_precision=bf16", "supernet.groups=8"),
     *(f"{stage}.batch_size=1" for stage in ("supernet", "score", "retrain", "evaluate")),
     "retrain.gradient_checkpointing=true",
@@ -53,7 +51,7 @@ def main() -> None:
     for name in args.models:
         rows[name] = {
             how: gibibytes(CONFIGS / name, settings)
-            for how, settings in (("defaults", PLAIN), ("saving", SAVING))
+            for how, settings in (("defaults", ()), ("saving", SAVING))
         }
         for how, stages in rows[name].items():
             print(f"{name}, {how}: " + ", ".join(f"{k} {v} GiB" for k, v in stages.items()))

@@ -49,6 +49,23 @@ def test_a_benchmark_runs_from_start_to_its_table(name, tmp_path):
     assert sorted(json.loads(table.read_text())[key]) == rows
 
 
+def test_the_smallest_at_par_is_shown_with_all_that_were_tried(tmp_path, monkeypatch):
+    def verdict(metrics):
+        share = metrics["student"]["macs"] / metrics["teacher"]["macs"]
+        return {"student": share, "teacher": 1.0, "error": 0.0, "par": share > 0.4}
+
+    monkeypatch.setattr("diffnas.smallest.verdict", verdict)
+    given = ["--out", tmp_path / "run", "--results", tmp_path, "--quick"]
+    run("smallest", *given, "--set", "retrain.steps=2")
+    rows = json.loads((tmp_path / "smallest.json").read_text())["rows"]
+    assert {share: row["par"] for share, row in rows.items()} == {
+        "0.5": True,
+        "0.35": False,
+        "0.42": True,
+    }
+    assert all(row["macs"] <= float(share) for share, row in rows.items())
+
+
 def test_a_rival_that_cannot_reach_the_budget_is_left_out_of_the_table(tmp_path):
     given = ["--out", tmp_path, "--results", tmp_path, "--quick", "--name", "compare"]
     run("compare", *given, "--macs", "0.1", "--rows", "fewer steps", "deep-cache")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import diffnas
 from diffnas.cli import main
 
 FEW = {
@@ -20,6 +21,7 @@ SMALL = {
     "evaluate.sampler_steps": "2",
 }
 
+NAME = "macs-0.6"
 SEARCH = "trunk-3"
 """Where supernet and scores are: budgets of about half leave streams three of four norm groups."""
 
@@ -40,3 +42,8 @@ def command(
     given = [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
     where = ["--data", str(data), "--out", str(out)]
     return ["compress", str(teacher), *where, "--batch-size", "8", *given, *flags]
+
+
+def weights(run, name=NAME):
+    pipeline = diffnas.load(run / "students" / name / "pipeline")
+    return pipeline.unet.state_dict()

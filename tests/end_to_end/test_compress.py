@@ -1,44 +1,22 @@
-"""``diffnas compress`` as a user gives it: what a run leaves, and how it is taken up again."""
+"""``diffnas compress`` as a user gives it: what a run leaves."""
 
 import json
 import shutil
 
-import pytest
 import torch
 from diffusers import DDPMPipeline, DiffusionPipeline
-from safetensors.torch import load_file
 
 import diffnas
 from diffnas.cli import main
 from diffnas.families.sampling import sample_images
-from diffnas.retrain import Retraining
-from diffnas.supernet_training import BlockTraining
-from tests.end_to_end.runs import SEARCH, compress
-from tests.engine import assert_same
+from tests.end_to_end.runs import NAME, SEARCH, compress, weights
 from tests.models import tiny_pipeline
 
-NAME = "macs-0.6"
 SEARCHED = (f"{SEARCH}/supernet/supernet.safetensors", f"{SEARCH}/scores.safetensors")
 
 
 def times(run, *names):
     return {name: (run / name).stat().st_mtime_ns for name in names}
-
-
-def weights(run, name=NAME):
-    pipeline = diffnas.load(run / "students" / name / "pipeline")
-    return pipeline.unet.state_dict()
-
-
-def architecture(run, name=NAME):
-    return json.loads((run / "students" / name / "architecture.json").read_text())["blocks"]
-
-
-def assert_same_student(run, other):
-    assert architecture(run) == architecture(other)
-    ours, theirs = weights(run), weights(other)
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
 def test_a_run_leaves_the_documented_files(finished):
@@ -226,97 +204,6 @@ def test_a_teacher_in_half_precision_makes_another_student_and_is_judged_as_load
     assert metrics["teacher"]["memory_bytes"] > 4 * metrics["teacher"]["params"]
 
 
-@pytest.mark.parametrize("stage", ["supernet", "retrain"])
-def test_an_interrupted_training_goes_on_to_the_same_student(
-    stage, teacher, finished, tmp_path, monkeypatch, capsys
-):
-    out = tmp_path / "run"
-    interrupt_at(monkeypatch, stage, 2)
-    assert compress(teacher, out, "--macs", "0.6") == 130
-    assert "the same command" in capsys.readouterr().err
-    monkeypatch.undo()
-    assert compress(teacher, out, "--macs", "0.6") == 0
-    assert_same_student(out, finished)
-
-
-def test_a_training_goes_on_from_its_checkpoint(teacher, finished, tmp_path, monkeypatch, capsys):
-    out = tmp_path / "run"
-    monkeypatch.setattr("diffnas.training.SAVE_EVERY", 0.0)
-    interrupt_at(monkeypatch, "retrain", 2)
-    assert compress(teacher, out, "--macs", "0.6") == 130
-    monkeypatch.undo()
-    (out / "log.jsonl").unlink()
-    assert compress(teacher, out, "--macs", "0.6") == 0
-    assert_same_student(out, finished)
-
-
-def test_a_supernet_begun_in_groups_of_blocks_may_be_ended_without(
-    teacher, finished, tmp_path, monkeypatch
-):
-    out = tmp_path / "run"
-    monkeypatch.setattr("diffnas.training.SAVE_EVERY", 0.0)
-    interrupt_at(monkeypatch, "supernet", 2)
-    assert compress(teacher, out, "--macs", "0.6", "--set", "supernet.groups=2") == 130
-    monkeypatch.undo()
-    assert compress(teacher, out, "--macs", "0.6", "--until", "supernet") == 0
-    ours, theirs = (
-        load_file(run / f"{SEARCH}/supernet/supernet.safetensors") for run in (out, finished)
-    )
-    assert_same(ours, theirs)
-
-
-def test_until_stops_after_a_stage_and_the_run_goes_on(teacher, tmp_path, finished):
-    out = tmp_path / "run"
-    made = {
-        "supernet": f"{SEARCH}/supernet/supernet.safetensors",
-        "scores": f"{SEARCH}/scores.safetensors",
-        "architecture": f"students/{NAME}/architecture.json",
-        "student": f"students/{NAME}/pipeline",
-        "metrics": f"students/{NAME}/metrics.json",
-    }
-    for count, stage in enumerate(made, 1):
-        assert compress(teacher, out, "--macs", "0.6", "--until", stage) == 0
-        assert [(out / path).exists() for path in made.values()] == [True] * count + [False] * (
-            len(made) - count
-        )
-        assert not (out / "report.html").exists()
-    assert compress(teacher, out, "--macs", "0.6") == 0
-    assert_same_student(out, finished)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        f"{SEARCH}/trunk.safetensors",
-        f"{SEARCH}/supernet/supernet.safetensors",
-        f"{SEARCH}/scores.safetensors",
-        f"students/{NAME}/architecture.json",
-        f"students/{NAME}/metrics.json",
-    ],
-)
-def test_a_damaged_file_is_named_and_made_again(name, run, teacher, finished, capsys):
-    (run / name).write_bytes((run / name).read_bytes()[:40])
-    assert compress(teacher, run, "--macs", "0.6") == 0
-    assert f"{run / name}: damaged" in capsys.readouterr().err.replace("\n", "")
-    assert_same_student(run, finished)
-
-
-def test_a_student_whose_weights_are_cut_short_is_made_again(run, teacher, finished, capsys):
-    weights_file = next((run / "students" / NAME / "pipeline" / "unet").glob("*.safetensors"))
-    weights_file.write_bytes(weights_file.read_bytes()[:500])
-    assert compress(teacher, run, "--macs", "0.6") == 0
-    assert "pipeline: damaged" in capsys.readouterr().err.replace("\n", "")
-    assert_same_student(run, finished)
-
-
-@pytest.mark.parametrize("text", ["word", "a: [", "\udcff"])
-def test_a_damaged_note_of_settings_or_plan_does_not_stop_the_run(text, run, teacher):
-    for name in ("settings.yaml", "plan.json"):
-        (run / name).write_bytes(text.encode("utf-8", "surrogateescape"))
-    assert compress(teacher, run, "--macs", "0.6") == 0
-    assert json.loads((run / "plan.json").read_text())["format"] == 1
-
-
 def test_a_new_student_is_not_shown_with_an_old_ones_metrics(run, teacher, capsys):
     flags = ("--macs", "0.6", "--until", "student")
     assert compress(teacher, run, *flags, retrain__steps="6") == 0
@@ -404,16 +291,3 @@ def test_the_python_front_does_the_same(teacher, run):
     )
     assert made.name == NAME
     assert isinstance(made.students[NAME].pipeline(), DDPMPipeline)
-
-
-def interrupt_at(monkeypatch, stage, step):
-    """Ctrl-C in the middle of a training: right after a step's update."""
-    kind = {"supernet": BlockTraining, "retrain": Retraining}[stage]
-    whole = kind.step
-
-    def interrupted(self, index):
-        if index == step:
-            raise KeyboardInterrupt
-        return whole(self, index)
-
-    monkeypatch.setattr(kind, "step", interrupted)
