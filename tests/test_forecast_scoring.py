@@ -3,6 +3,7 @@
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
+from diffnas.architecture import BlockSpace, Cost, Option, SlotSpace, Space
 from diffnas.effects import output_errors
 from diffnas.forecast.scoring import scoring_macs
 from diffnas.parallel import single_threaded
@@ -58,6 +59,21 @@ def test_scores_compute_what_is_foretold(net):
     macs, _ = counted(lambda: output_errors(net, tiny_data(), table, SETTINGS))
     more = scoring_macs(net.space, with_errors(SETTINGS)) - foretold
     assert more == pytest.approx(macs, rel=0.03)
+
+
+def test_of_certain_subnets_a_shared_beginning_is_computed_once():
+    def slot(path, *macs):
+        options = (Option(str(each), None, Cost(0, each, each)) for each in macs)
+        return SlotSpace(path, "any", tuple(options))
+
+    slots = slot("first", 100, 10), slot("second", 7, 3)
+    only = ((0, 0), (0, 1), (1, 1))
+    block = BlockSpace("block", Cost(0, 109, 109), slots, only=only)
+    whole = Cost(0, 1000, 1000)
+    macs = scoring_macs(Space(whole, (block,), whole), SETTINGS) / SETTINGS.images
+    # The teacher; what lies between slots, for each subnet; two of the first's nodes, three of the
+    # second's.
+    assert macs == 1000 + 3 * (109 - 107) + (100 + 10) + (7 + 3 + 3)
 
 
 def test_of_a_searched_block_no_less_is_foretold_than_is_computed():
