@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -177,8 +178,11 @@ def measured(model: str, stage: str, device: str, *, quick: bool) -> int:
     if torch.device(device).type == "cuda":
         run(model, stage, device, quick=quick)
         return torch.cuda.max_memory_allocated(device)
-    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**16)
-    first_operators()
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_MMAP_THRESHOLD, 2**16)
+    run(model, stage, device, quick=True)  # libraries' code is mapped on its first call
+    gc.collect()
+    libc.malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
     before = resident("RssAnon")
     run(model, stage, device, quick=quick)
@@ -188,13 +192,6 @@ def measured(model: str, stage: str, device: str, *, quick: bool) -> int:
 def run(model: str, stage: str, device: str, *, quick: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         STAGES[stage](work(model, device, Path(folder), quick=quick))
-
-
-def first_operators() -> None:
-    """Let libraries load what they load on their first call."""
-    layer = nn.Sequential(nn.Conv2d(8, 8, 3), nn.GroupNorm(2, 8), nn.SiLU())
-    layer(torch.zeros(1, 8, 8, 8)).sum().backward()
-    torch.optim.AdamW(layer.parameters(), fused=True).step()
 
 
 def resident(which: str) -> int:
