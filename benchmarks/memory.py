@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from memory_models import MODELS
-from memory_stages import STAGES, foretold, measured
+from memory_stages import STAGES, foretold, measured, searched
 from timing import RESULTS, machine
 
 from diffnas.checkpoint import write_json
@@ -42,6 +42,8 @@ def alone(work: Callable[..., Any], *given: Any, **further: Any) -> Any:
 
 def row(model: str, stages: list[str], device: str, *, quick: bool) -> dict[str, Any]:
     """Stages of a model, foretold and measured, in bytes."""
+    for small in {True, quick} if stages else ():
+        searched(model, quick=small)  # once: all processes begin as copies of this one
     expected = alone(foretold, model, device, quick=quick) if stages else {}
     found = {}
     for stage in [stage for stage in stages if stage in expected]:

@@ -7,6 +7,7 @@ import gc
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +68,11 @@ class Work:
         return Supernet(self.teacher, self.space, self.trunk())
 
 
-def work(model: str, device: str, folder: Path, *, quick: bool) -> Work:
-    """A model on the device, random images, few subnets."""
+@cache
+def searched(model: str, *, quick: bool) -> tuple[Space, Settings]:
+    """A model's space, few subnets of it, and settings without gaps."""
     chosen = MODELS[model]
-    torch.manual_seed(0)
     teacher = (chosen.small if quick else chosen.make)()
-    for part in vars(teacher.pipeline).values():
-        if isinstance(part, nn.Module):
-            part.eval().requires_grad_(False)
-    teacher.denoiser.to(device)
     size = 4 if quick else chosen.batch_size
     settings = parse(
         {
@@ -90,8 +87,19 @@ def work(model: str, device: str, folder: Path, *, quick: bool) -> Work:
     settings, space, _ = space_for(
         settings, teacher.denoiser, teacher.family, parse_budget(macs=0.5)
     )
-    resolved, _ = resolve_for(teacher, settings)
-    return Work(teacher, noise(teacher), space, resolved, folder)
+    return space, resolve_for(teacher, settings)[0]
+
+
+def work(model: str, device: str, folder: Path, *, quick: bool) -> Work:
+    """A model on the device, and random images."""
+    chosen = MODELS[model]
+    torch.manual_seed(0)
+    teacher = (chosen.small if quick else chosen.make)()
+    for part in vars(teacher.pipeline).values():
+        if isinstance(part, nn.Module):
+            part.eval().requires_grad_(False)
+    teacher.denoiser.to(device)
+    return Work(teacher, noise(teacher), *searched(model, quick=quick), folder)
 
 
 def images(this: Work) -> Data:

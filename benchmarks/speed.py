@@ -1,8 +1,11 @@
 """What sharing costs: a supernet step and a score table over the least they could take; and Muon.
 
     python benchmarks/speed.py
+    python benchmarks/speed.py --teachers cifar --parts step scores --batch-size 8 --subnets 64 \
+        --threads 1 --name speed_cifar
 
-Two teachers: the built-in digits, and a UNet of 16 x 16 colour images with random weights.
+Teachers: the built-in digits, and two with random weights: a UNet of 16 x 16 colour images, and
+the form of google/ddpm-cifar10-32, whose layers are as large as those of models that people use.
 
 Supernet step: the teacher's captured forward, and forward, loss and backward of all blocks' subnets
 through shared weights. Its floor: the teacher's plain forward, and the same subnets on the same
@@ -24,6 +27,7 @@ Mark: 1.10 over the floors. Writes benchmarks/results/NAME.json.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +37,11 @@ from speed_scores import score_row
 from speed_step import step_row
 from timing import RESULTS, machine, span
 from train_patches import small_unet
-from untrained import as_teacher, noise
+from untrained import as_teacher, cifar_unet, noise
 
 from diffnas.checkpoint import write_json
 from diffnas.data import load_data
+from diffnas.families import Teacher
 from diffnas.families.loading import load_teacher
 from diffnas.parallel import single_threaded, workers_for
 from diffnas.settings import SpaceSettings
@@ -44,6 +49,12 @@ from diffnas.space import make_space
 from diffnas.supernet import Supernet
 
 MARK = 1.10
+
+TEACHERS: dict[str, Callable[[], Teacher]] = {
+    "digits": lambda: load_teacher("digits"),
+    "colour": lambda: as_teacher(small_unet()),
+    "cifar": lambda: as_teacher(cifar_unet()),
+}
 
 
 def main() -> None:
@@ -54,11 +65,12 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=24, help="subnets of a block evaluated whole")
     parser.add_argument("--subnets", type=int, default=4096, help="of a block, at most")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--teachers", nargs="+", default=["digits", "colour"])
+    parser.add_argument("--teachers", nargs="+", choices=list(TEACHERS))
     parser.add_argument("--parts", nargs="+", default=["step", "scores", "retrain"])
     parser.add_argument("--quick", action="store_true", help="tiny: to see that it runs")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--name", default="speed", help="of the table there")
+    parser.set_defaults(teachers=["digits", "colour"])
     args = parser.parse_args()
     if args.quick:
         args.batch_size, args.steps, args.repeats, args.sample, args.subnets = 8, 2, 2, 4, 64
@@ -67,9 +79,8 @@ def main() -> None:
         "about": {**machine("cpu"), "batch_size": args.batch_size, "mark": MARK}
     }
     for name in args.teachers:
-        digits = name == "digits"
-        teacher = load_teacher("digits") if digits else as_teacher(small_unet())
-        data = load_data("digits", size=(8, 8), channels=1) if digits else noise(teacher)
+        teacher = TEACHERS[name]()
+        data = noise(teacher) if name != "digits" else load_data("digits", size=(8, 8), channels=1)
         space = make_space(
             teacher.denoiser, teacher.family, SpaceSettings(max_subnets=args.subnets)
         )
