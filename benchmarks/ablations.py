@@ -35,6 +35,7 @@ ABLATIONS = {
     "block loss over Var(y)": ["supernet.block_loss=output"],
     "plain block loss": ["supernet.block_loss=plain"],
     "supernet of 250 steps": ["supernet.steps=250"],
+    "supernet of 1000 steps": ["supernet.steps=1000"],
     "supernet of 4000 steps": ["supernet.steps=4000"],
     # The space.
     "wide streams": ["space.trunk=1"],
