@@ -4,7 +4,15 @@ from itertools import product
 
 import pytest
 
-from diffnas.architecture import SUMS, Architecture, Scores, Space, subnet_at
+from diffnas.architecture import (
+    SUMS,
+    Architecture,
+    BlockSpace,
+    Cost,
+    Scores,
+    Space,
+    subnet_at,
+)
 from diffnas.budget import parse_budget
 from diffnas.errors import UserError
 from diffnas.plan import check_budget
@@ -63,3 +71,9 @@ def test_limits_out_of_reach_together_are_refused_before_anything_is_trained():
     pattern = r"^--macs 0.6: the smallest reachable beside --params 0.6 is 1.15 .*; raise one"
     with pytest.raises(UserError, match=pattern):
         check_budget(teacher, space, parse_budget(macs=0.6, params=0.6))
+
+
+def test_where_no_slot_is_searched_there_is_but_the_teacher():
+    blocks = (BlockSpace("a", Cost(3, 5, 5), ()), BlockSpace("b", Cost(4, 6, 6), ()))
+    space = Space(Cost(8, 20, 20), blocks, base=Cost(8, 20, 20))
+    assert least(space, "macs", {"macs": 10, "params": 4}) == 20

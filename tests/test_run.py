@@ -137,6 +137,21 @@ def test_the_settings_of_a_run_that_was_cut_short_cut_another_as_short(
     assert first.whole_steps == 9 if steps else first.whole_steps > 4
 
 
+def test_the_settings_of_a_run_that_was_cut_short_are_without_the_cap_the_whole_ones(
+    compress: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digits = load_data("digits", size=(8, 8), channels=1)
+    jobs: list[Any] = []
+    monkeypatch.setattr(run, "load_data", lambda *_, **__: digits)
+    monkeypatch.setattr(run, "_stages", lambda job, _: jobs.append(job))
+    compress()
+    compress(settings=load(None, ("max_steps=4",)))
+    compress(settings=load(tmp_path / "run" / "settings.yaml", ("max_steps=null",)))
+    whole, short, again = (job.settings.retrain for job in jobs)
+    assert short.ema_decay < whole.ema_decay
+    assert again == whole
+
+
 def test_a_student_of_guided_own_samples_follows_its_teacher_alone(tmp_path: Path) -> None:
     tiny_dit().save_pretrained(tmp_path / "teacher")
     few = {"data.limit": 500, "evaluate.sampler_steps": 1, "evaluate.samples": 128}

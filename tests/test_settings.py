@@ -78,6 +78,18 @@ def test_a_whole_number_is_read_as_people_write_it(text, value):
     assert load(None, (f"seed={text}",)).seed == value
 
 
+def test_so_it_is_in_lists_and_files(write):
+    assert load(None, ("evaluate.seeds=[010]",)).evaluate.seeds == (10,)
+    assert load(write("retrain:\n  steps: 010\n")).retrain.steps == 10
+
+
+@pytest.mark.parametrize(
+    "assignment", ["evaluate.seeds=[yes, no]", "space.resnet_widths=[yes]", "seed=2021-13-45"]
+)
+def test_nor_is_what_it_takes_for_a_truth_or_a_date(assignment):
+    assert f"setting '{assignment.partition('=')[0]}' = " in refusal(None, (assignment,))
+
+
 @pytest.mark.parametrize("text", ["1:30", "0x10", "yes", "true"])
 def test_what_only_yaml_takes_for_a_number_is_none(text):
     assert "setting 'seed' = " in refusal(None, (f"seed={text}",))
@@ -194,6 +206,24 @@ def test_a_broken_file_is_named_with_the_line(write):
     assert refusal(file) == f"--settings {file}: not valid YAML at line 3"
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "name"),
+    [
+        ("retrain:\n  steps: 7\nseed: 3\nretrain:\n  batch_size: 2\n", 4, "retrain"),
+        ("retrain:\n  steps: 5\n  steps: 9\n", 3, "steps"),
+    ],
+)
+def test_what_a_file_says_twice_is_refused(write, text, line, name):
+    file = write(text)
+    told = f"--settings {file}: not valid YAML at line {line}: {name} is there twice"
+    assert refusal(file) == told
+
+
+@pytest.mark.parametrize("text", ["retrain: &a {b: *a}", "a: " + 3000 * "[", "seed: " + 5000 * "9"])
+def test_a_file_without_an_end_is_refused(write, text):
+    assert "not valid YAML" in refusal(write(text))
+
+
 def test_a_file_that_is_not_text_is_refused(tmp_path):
     file = tmp_path / "photo.png"
     file.write_bytes(b"\x89PNG\xff")
@@ -232,6 +262,10 @@ def test_the_only_member_of_a_list_may_be_given_as_it_is():
     assert settings.space.include == ("mid_block.*",)
     assert settings.space.resnet_widths == (0.5,)
     assert settings.evaluate.seeds == (3,)
+
+
+def test_an_empty_section_of_a_file_is_none(write):
+    assert load(write("retrain:\n  # steps: 7\nseed: 3\n")) == parse({"seed": 3})
 
 
 def test_an_assignment_into_an_empty_section_fills_it(write):

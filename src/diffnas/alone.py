@@ -5,7 +5,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -17,7 +17,8 @@ from diffnas.errors import UserError
 def alone_in(out: Path) -> Iterator[None]:
     """While active, no other process of this user and machine works in the folder.
 
-    The system lets go of it however the process ends.
+    The system lets go of it however the process ends. A folder that is there is also held itself,
+    against processes whose temporary files are elsewhere.
 
     Raises:
         UserError: one does.
@@ -31,20 +32,51 @@ def alone_in(out: Path) -> Iterator[None]:
     try:
         held = lock.acquire()
     except Timeout:
-        raise UserError(
-            f"--out {out}: another diffnas is at work in it; wait for it, or give another folder"
-        ) from None
-    with held:
+        raise _busy(out) from None
+    with held, _held(out):
         yield
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """Hold the folder itself, if it is there and its file system knows of locks."""
+    if os.name != "posix" or not out.is_dir():
+        yield
+        return
+    import fcntl  # noqa: PLC0415  not every system has it
+
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise _busy(out) from None
+        yield
+    finally:
+        os.close(folder)
+
+
+def _busy(out: Path) -> UserError:
+    return UserError(
+        f"--out {out}: another diffnas is at work in it; wait for it, or give another folder"
+    )
 
 
 def check_folder(flag: str, folder: Path) -> None:
     """Refuse, before hours of work, a folder that cannot be written; makes nothing.
 
     Raises:
-        UserError: it is a file, or it or its nearest existing parent is not writable.
+        UserError: it is a file, or it or its nearest existing parent is not writable, or its name
+            is none that safetensors could open.
     """
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{flag} {folder}: its name is not UTF-8; name another folder") from None
     existing = folder
+    if folder.is_symlink() and not folder.exists():
+        raise UserError(f"{flag} {folder}: is a link to {folder.readlink()}, which is not there")
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
     if not existing.is_dir():

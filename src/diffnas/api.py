@@ -7,6 +7,7 @@ from typing import Any
 from diffnas import run as runs
 from diffnas.alone import alone_in, check_folder
 from diffnas.budget import Written, check_alone, parse_budget
+from diffnas.errors import UserError
 from diffnas.names import folder_name
 from diffnas.progress import Progress
 from diffnas.run import Run
@@ -50,6 +51,9 @@ def compress(
         UserError: a value that cannot be used, or a budget out of reach.
         RunError: training diverged or the disk is full; the last good checkpoint is kept.
     """
+    for name, source in {"model": model, "data": data, "out": out}.items():
+        if source == "":
+            raise UserError(f"{name} '': is empty; name a folder")
     limits = {"macs": macs, "params": params, "latency": latency, "memory": memory}
     if smallest:
         check_alone("smallest", {**limits, "tolerance": tolerance, "until": until})
@@ -57,7 +61,7 @@ def compress(
         chosen = parse(settings or {})
     else:
         chosen = load_settings(Path(settings))
-    folder = Path("runs") / folder_name(str(model)) if out is None else Path(out).expanduser()
+    folder = Path("runs") / folder_name(str(model)) if out is None else _home(Path(out))
     given: dict[str, Any] = {
         "data": _named(data),
         "out": folder,
@@ -77,4 +81,12 @@ def compress(
 
 def _named(source: str | Path) -> str:
     """A path is a folder, also if it is called 'digits' or 'teacher'."""
-    return str(source.expanduser().absolute()) if isinstance(source, Path) else source
+    return str(_home(source).absolute()) if isinstance(source, Path) else source
+
+
+def _home(path: Path) -> Path:
+    """With the home that a ``~`` stands for."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: {error}") from None

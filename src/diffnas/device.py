@@ -47,7 +47,7 @@ def check_device_name(name: str) -> None:
     Raises:
         UserError: ``name`` is none of :data:`KINDS`, nor ``cuda:N``.
     """
-    if name in KINDS or re.fullmatch(r"cuda:\d+", name):
+    if name in KINDS or re.fullmatch(r"cuda:(0|[1-9]\d{0,2})", name):
         return
     raise UserError(f"--device {name}: unknown; one of {', '.join(KINDS)}, cuda:N")
 

@@ -30,6 +30,8 @@ def least(space: Space, metric: str, limits: Mapping[str, float]) -> float:
 def _solved(space: Space, metric: str, limits: Mapping[str, float]) -> float | None:
     """The least share of that metric; None where the limits cannot be met."""
     choices = [_shares(space, costs) for costs in _choices(space)]
+    if not choices:  # no slot is searched: there is but the teacher
+        return None
     fixed = _shares(space, [space.base])[0] - sum(costs[0] for costs in choices)
     costs = np.concatenate(choices)
     held = [

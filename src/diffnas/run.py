@@ -174,7 +174,7 @@ def compress(
     with RunLog(out / "log.jsonl", progress) as log:
         job = Job(out, teacher, origin, images, space, resolved, budget, log, whole.retrain.steps)
         run = Run(out, job.student.name)
-        note_settings(out / "settings.yaml", _uncapped(resolved, whole), log)
+        note_settings(out / "settings.yaml", _uncapped(resolved, whole, settings), log)
         plan = {
             "format": FORMAT,
             "model": {"source": teacher.source, "fingerprint": of_this, "data": data},
@@ -221,13 +221,16 @@ def _searched(job: Job, last: int) -> None:
     write_report(job.path)
 
 
-def _uncapped(capped: Settings, whole: Settings) -> Settings:
+def _uncapped(capped: Settings, whole: Settings, given: Settings) -> Settings:
     """Settings that give the capped ones again, with the steps of those without ``max_steps``.
 
-    A run that is given them can tell that it is cut short.
+    A run that is given them can tell that it is cut short, and without ``max_steps`` it is the
+    whole one: what follows from the steps is not noted, unless it was ``given``.
     """
+    supernet = {"steps": whole.supernet.steps}
+    retrain = {"steps": whole.retrain.steps, "ema_decay": given.retrain.ema_decay}
     parts = {
-        name: getattr(capped, name).model_copy(update={"steps": getattr(whole, name).steps})
-        for name in ("supernet", "retrain")
+        "supernet": capped.supernet.model_copy(update=supernet),
+        "retrain": capped.retrain.model_copy(update=retrain),
     }
     return capped.model_copy(update=parts)

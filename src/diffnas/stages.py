@@ -90,7 +90,9 @@ def trunk(job: Job) -> Trunk | None:
 def supernet(job: Job) -> tuple[Supernet, str]:
     """The trained supernet and its fingerprint."""
     settings, narrow = job.settings, trunk(job)
-    kept = [] if narrow is None else [{n: rows.tolist() for n, rows in narrow.kept.items()}]
+    kept: list[Any] = [] if narrow is None else [{n: r.tolist() for n, r in narrow.kept.items()}]
+    # Such modules were once trained with their block.
+    again = ("outside", *outside) if (outside := job.teacher.family.outside) else ()
     made_from = fingerprint(
         job.origin,
         space_to_json(job.space),
@@ -98,6 +100,7 @@ def supernet(job: Job) -> tuple[Supernet, str]:
         settings.seed,
         *what_counts.of_precision(settings),
         *kept,
+        *again,
     )
     net = Supernet(job.teacher, job.space, narrow)
     folder = job.search / "supernet"

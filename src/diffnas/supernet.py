@@ -51,6 +51,12 @@ class BlockSupernet(nn.Module):
         """What the block gives, through the active options."""
         return self.block(*args, **kwargs)
 
+    def freeze(self, path: str) -> None:
+        """Train nothing of the plain block's module at ``path``, if it has one there."""
+        for name, value in self.weights(self.space.teacher).items():
+            if name.startswith(f"{path}."):
+                value.requires_grad_(False)
+
     def weights(self, subnet: Subnet) -> dict[str, Tensor]:
         """The weights of the plain block of that subnet, by name."""
         slots = self.slots
@@ -80,6 +86,9 @@ class Supernet:
             block.name: BlockSupernet(self.base.get_submodule(block.name), block)
             for block in space.blocks
         }
+        for path in teacher.family.outside:
+            for name, block in self.blocks.items():
+                block.freeze(path.removeprefix(f"{name}."))
 
     def calls(self, names: Sequence[str], inputs: Mapping[str, Any]) -> dict[str, Call]:
         """What the teacher's blocks are given and give, as far as the trunk keeps it."""

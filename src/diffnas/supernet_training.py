@@ -95,7 +95,7 @@ class BlockTraining:
         self.optimizers = {
             name: Optimizer(parameters, settings.weight_decay, precision)
             for name in names
-            if (parameters := list(supernet.blocks[name].parameters()))
+            if (parameters := [p for p in supernet.blocks[name].parameters() if p.requires_grad])
         }
         self.workers = workers_for(self.device, supernet.space.teacher.macs * self.pace.batch_size)
         self.ahead: dict[int, Lesson] = {}

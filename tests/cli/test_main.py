@@ -1,6 +1,7 @@
 """Exit statuses, and what stdout and stderr are for."""
 
 import errno
+import io
 import json
 import logging
 import os
@@ -115,6 +116,15 @@ def test_help_fits_the_terminal_and_cuts_nothing(capsys, monkeypatch, verb, widt
     assert max(len(line) for line in text.splitlines()) <= int(width)
     assert "…" not in text
     assert all(name in text for name in (VERBS if not verb else ()))
+
+
+def test_what_an_output_has_no_letters_for_is_not_lost(monkeypatch, tmp_path):
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", stdout)
+    run = make_run(tmp_path / "größe")
+    assert main(["report", str(run)]) == 0
+    stdout.flush()
+    assert b"gr\\xf6\\xdfe" in stdout.buffer.getvalue()
 
 
 def test_json_has_null_where_there_is_no_number(capsys):

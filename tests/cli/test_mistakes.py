@@ -158,6 +158,8 @@ def test_of_the_home_of_a_user_who_is_not_there(capsys, tmp_path, monkeypatch, c
 def test_of_a_device_that_is_absent(capsys, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    for name in ("cuda:01", "cuda:9999"):
+        assert f"--device {name}: unknown" in mistake(capsys, f"{COMPRESS} --device {name}")
     for name in ("cuda", "cuda:1"):
         told = mistake(capsys, f"{COMPRESS} --device {name}")
         assert f"--device {name}: no CUDA device is present; use cpu or auto" in told
@@ -221,6 +223,14 @@ def test_of_a_denoiser_alone(capsys, tmp_path, monkeypatch, verb):
 
 def test_of_a_folder_that_is_no_run(capsys, tmp_path):
     assert "no run folder" in mistake(capsys, f"report {tmp_path}")
+
+
+@pytest.mark.parametrize("name", ["settings.yaml", "plan.json"])
+def test_of_a_folder_with_files_of_the_same_names(capsys, tmp_path, name):
+    (tmp_path / name).write_text('{"space": 5}')
+    (tmp_path / "report.html").write_text("mine")
+    assert "are no run's; name another" in mistake(capsys, f"report {tmp_path}")
+    assert (tmp_path / "report.html").read_text() == "mine"
 
 
 def test_leaves_nothing_behind(capsys, tmp_path):

@@ -1,5 +1,6 @@
 """What every family promises: its students are what the search trained."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 from diffnas import slots
 from diffnas.architecture import Architecture, joined
 from diffnas.blocks import capture
-from diffnas.families import Teacher
+from diffnas.effects import PatchedTeacher
+from diffnas.families import Batch, Teacher
 from diffnas.measure.meta import to_meta
 from diffnas.settings import SpaceSettings
 from diffnas.space import make_space
@@ -65,6 +67,33 @@ def test_a_student_is_its_supernets_subnet(kind, tmp_path):
     expected = model.family.prediction(built(**inputs), size)
     torch.testing.assert_close(model.family.prediction(again(**inputs), size), expected)
     assert sum(p.numel() for p in again.parameters()) == chosen_cost(space, chosen)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "kind", {family.name: kind for kind, (_, family) in KINDS.items()}.values()
+)
+def test_an_error_at_the_output_is_that_of_the_model_with_the_block_in_its_place(kind):
+    model = teacher(kind)
+    few = {"resnet_widths": (), "attention_heads": (0.5,), "feed_forward_widths": (0.5,)}
+    space = make_space(model.denoiser, model.family, SpaceSettings(**few, conv_ranks=()))
+    net, inputs, random = Supernet(model, space), inputs_of(model), torch.Generator().manual_seed(0)
+    target = torch.zeros(2, *model.family.sample_shape(model.denoiser))
+    batch = Batch(inputs, target)
+    wanted = model.family.prediction(model.denoiser(**inputs), batch.size)
+    for block in space.blocks:
+        # As training would leave it.
+        for weight in net.blocks[block.name].parameters():
+            if weight.requires_grad:
+                weight.add_(0.1 * torch.randn(weight.shape, generator=random))
+        whole = copy.deepcopy(model.denoiser)
+        weights = net.blocks[block.name].weights(block.teacher)
+        whole.get_submodule(block.name).load_state_dict(weights)
+        made = model.family.prediction(whole(**inputs), batch.size)
+        expected = batch.distance(made[:, : target.shape[1]], wanted[:, : target.shape[1]])
+        own = np.zeros((1, len(block.slots)), dtype=np.int16)
+        (found,) = PatchedTeacher(net).errors(block, own, [batch], None)
+        assert found == pytest.approx(float(expected), rel=1e-4), block.name
 
 
 @torch.no_grad()

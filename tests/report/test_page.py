@@ -92,8 +92,9 @@ def test_a_run_that_stopped_anywhere_has_a_page(tmp_path, until):
     assert ("its quality is not measured yet" in words) == (until == "student")
 
 
-def test_a_bare_settings_file_is_run_enough(tmp_path):
+def test_settings_and_a_log_are_run_enough(tmp_path):
     (tmp_path / "settings.yaml").write_text("seed: 3\n")
+    (tmp_path / "log.jsonl").touch()
     assert "seed: 3" in Tags(page_of(tmp_path)).words
 
 

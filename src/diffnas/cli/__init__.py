@@ -1,5 +1,6 @@
 """The command line: a file per verb, which parses, calls and prints."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -59,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = [argument for argument in given if argument != "--debug"]
     if not debug:
         hush()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A result that took hours is not lost to a character that a terminal does not know.
+        sys.stdout.reconfigure(errors="backslashreplace")
     if (empty := _empty(given)) is not None:
         return _fail(f"{empty}: is empty; give a value, or leave it out", MISTAKE)
     try:

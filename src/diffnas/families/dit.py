@@ -65,5 +65,6 @@ FAMILY = Family(
     inputs=inputs,
     # The head takes its embedding of timestep and class.
     needed=("transformer_blocks.0",),
+    outside=("transformer_blocks.0.norm1.emb",),
     nothing=nothing,
 )

@@ -105,7 +105,9 @@ class Family:
     ``prediction``: (the denoiser's output, (H, W) of what it was given) -> the predicted tensor;
     channels beyond the target's are a learned variance.
     ``beside``: further components that its pipelines may have, and that are kept as they are.
-    ``needed``: modules that are used from outside of them, and so cannot be left out.
+    ``needed``: blocks with a module that is used from outside of them, and so cannot be left out.
+    ``outside``: those modules. In a supernet they stay the teacher's, as no block loss sees what
+    else they do.
     ``captions``: (pipeline, captions) -> their condition, if conditions are texts.
     ``encoders``: denoiser -> the components that captions go through; others may be missing.
     ``nothing``: pipeline -> the condition (1, ...) that stands for none, if there is one: with it
@@ -138,6 +140,7 @@ class Family:
     class_count: Callable[[nn.Module], int | None] = lambda _: None
     beside: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
     captions: Callable[[Any, list[str]], Condition] | None = None
     encoders: Callable[[nn.Module], tuple[str, ...]] = lambda _: ("text_encoder", "tokenizer")
     nothing: Callable[[Any], Condition] | None = None

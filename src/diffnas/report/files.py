@@ -10,6 +10,7 @@ import yaml
 
 from diffnas.architecture import Floats
 from diffnas.errors import UserError
+from diffnas.settings import text as yaml_text
 
 Json = dict[str, Any]
 
@@ -68,7 +69,12 @@ def read_run(run: Path) -> RunFiles:
             f"name the --out of a 'diffnas compress'"
         )
     plan = _read_json(run / "plan.json")
-    trunk = (plan.get("space") or {}).get("trunk")
+    model, space = (
+        part if isinstance(part := plan.get(k), dict) else {} for k in ("model", "space")
+    )
+    if not (run / "log.jsonl").exists() and "fingerprint" not in model:
+        raise UserError(f"RUN {run}: its plan.json and settings.yaml are no run's; name another")
+    trunk = space.get("trunk")
     supernet, retrain = _curves(run / "log.jsonl", trunk)
     scores, scored = _read_scores(run / f"trunk-{trunk[0]}" if trunk else run)
     folders = sorted(path.parent for path in run.glob("students/*/architecture.json"))
@@ -116,7 +122,7 @@ def _read_yaml(path: Path) -> Json:
     if not path.exists():
         return {}
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml_text.read(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
         raise _broken(path) from None
     return values if isinstance(values, dict) else {}

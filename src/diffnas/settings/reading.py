@@ -1,17 +1,25 @@
 """Settings as people write them: nested values, dotted names, YAML, ``section.key=value``."""
 
 import difflib
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from yaml.constructor import ConstructorError
 
 from diffnas.errors import UserError
+from diffnas.settings import text as yaml_text
 from diffnas.settings.section import Section
 from diffnas.settings.sections import Settings
+
+SECTIONS = {
+    name: field.annotation
+    for name, field in Settings.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+}
+"""The groups of settings, by name."""
 
 
 def parse(values: Mapping[str, Any]) -> Settings:
@@ -44,14 +52,12 @@ def load(path: Path | None = None, assignments: tuple[str, ...] = ()) -> Setting
                 f"--set {assignment}: not of the form KEY=VALUE; e.g. supernet.steps=500"
             )
         try:
-            value = yaml.safe_load(text)
+            value = yaml_text.read(text)
         except yaml.YAMLError:
             quotes = """; what begins with * needs quotes of its own: KEY='"*"'"""
             raise UserError(
                 f"--set {assignment}: the value is not valid YAML{quotes if '*' in text else ''}"
             ) from None
-        if type(value) is int:  # as people mean it: in YAML 010 is 8 and 1:30 is 90
-            value = int(text) if re.fullmatch(r"[-+]?\d+", text.strip()) else text
         try:
             _put(values, key, value)
         except UserError as error:
@@ -60,10 +66,11 @@ def load(path: Path | None = None, assignments: tuple[str, ...] = ()) -> Setting
 
 
 def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by section, of which some may have dotted names."""
+    """Values by section, of which some may have dotted names; an empty section is none."""
     nested: dict[str, Any] = {}
     for name, value in values.items():
-        _put(nested, str(name), value)
+        if value is not None or str(name) not in SECTIONS:
+            _put(nested, str(name), value)
     return nested
 
 
@@ -73,9 +80,7 @@ def _put(values: dict[str, Any], name: str, value: Any) -> None:
     if not dot and not isinstance(value, Mapping):
         values[section] = value
         return
-    if values.get(section) is None:  # a section of a file that is empty
-        values[section] = {}
-    inner = values[section]
+    inner = values.setdefault(section, {})
     if not isinstance(inner, dict):
         raise UserError(f"{section} is a value, not a section")
     for key, each in {rest: value}.items() if dot else value.items():
@@ -84,13 +89,15 @@ def _put(values: dict[str, Any], name: str, value: Any) -> None:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
+        values = yaml_text.read(path.expanduser().read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"--settings {path}: {error.strerror}; name a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark is not None else ""
-        raise UserError(f"--settings {path}: not valid YAML{where}") from None
+        twice = getattr(error, "problem", None) if type(error) is ConstructorError else None
+        what = f": {twice}" if twice else ""
+        raise UserError(f"--settings {path}: not valid YAML{where}{what}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -140,19 +147,16 @@ def _one_line(error: ValidationError) -> str:
 def known_names() -> list[str]:
     """Every setting's dotted name."""
     names = []
-    for key, field in Settings.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, Section):
-            names += [f"{key}.{inner}" for inner in kind.model_fields]
-        else:
-            names.append(key)
+    for key in Settings.model_fields:
+        section = SECTIONS.get(key)
+        names += [key] if section is None else [f"{key}.{inner}" for inner in section.model_fields]
     return names
 
 
 def saved_settings(file: Path) -> dict[str, Any]:
     """A run's own note of its settings; none if it is not there or damaged."""
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = yaml_text.read(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, yaml.YAMLError, UnicodeDecodeError):
         return {}
     return values if isinstance(values, dict) else {}

@@ -30,6 +30,7 @@ class Section(BaseModel):
     def _no_truths(cls, value: Any, info: ValidationInfo) -> Any:
         """``yes`` is true in YAML, and true is 1 in Python: no number was meant."""
         kind = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and bool not in (kind, *get_args(kind)):
+        given = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(each, bool) for each in given) and bool not in (kind, *get_args(kind)):
             raise ValueError("must be no true or false")
         return value
