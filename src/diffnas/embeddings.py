@@ -12,7 +12,7 @@ from diffnas.data import Data, Embeddings
 from diffnas.data.filled import filled, rows_done
 from diffnas.errors import UserError
 from diffnas.families import Teacher
-from diffnas.families.conditions import Condition
+from diffnas.families.conditions import GUIDANCE, Condition, own_guidance
 from diffnas.families.resting import awake
 from diffnas.fingerprint import fingerprint, of_texts
 from diffnas.progress import Progress
@@ -49,7 +49,9 @@ def with_embeddings(
     texts, of = np.unique(_objects(data), return_inverse=True)
     nothing = teacher.nothing()
     example = teacher.told([texts[0]]) if nothing is None else nothing
-    file, made_from = folder / "captions.npy", fingerprint(of_texts(teacher), list(texts))
+    scale = [own_guidance(teacher.pipeline)] if GUIDANCE in example else []
+    file = folder / "captions.npy"
+    made_from = fingerprint(of_texts(teacher), list(texts), *scale)
     shape = (len(texts), sum(each[0].numel() for each in example.values()))
 
     def stored(kind: type[np.floating[Any]]) -> npt.NDArray[Any]:

@@ -1,5 +1,6 @@
 """FLUX.1: packed latents, their size, and guidance that is told."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import FluxPipeline
+from diffusers import FluxImg2ImgPipeline, FluxInpaintPipeline, FluxPipeline
 
 from diffnas.errors import UserError
 from diffnas.families import Teacher
@@ -108,9 +109,14 @@ def test_the_pipelines_scheduler_stays_as_it_is():
     assert teacher().pipeline.scheduler.config.use_dynamic_shifting is True
 
 
-def test_training_is_told_the_pipelines_own_guidance():
-    told = teacher().told(["a cat", "two dogs"])
-    assert told[GUIDANCE].tolist() == [teacher().guidance()] * 2 == [3.5] * 2
+@pytest.mark.parametrize(
+    ("kind", "scale"),
+    [(FluxPipeline, 3.5), (FluxImg2ImgPipeline, 7.0), (FluxInpaintPipeline, 7.0)],
+)
+def test_training_is_told_the_pipelines_own_guidance(kind, scale):
+    model = replace(teacher(), pipeline=kind(**teacher().pipeline.components))
+    told = model.told(["a cat", "two dogs"])
+    assert told[GUIDANCE].tolist() == [model.guidance()] * 2 == [scale] * 2
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])

@@ -15,8 +15,10 @@ from diffnas.refusing import refusing
 from tests.families.folders import WEIGHTS, edit_json, flatten, refused
 from tests.models import (
     tiny_condition_unet,
+    tiny_flux,
     tiny_latent_pipeline,
     tiny_pipeline,
+    tiny_sd3,
     tiny_stable_diffusion,
     tiny_xl,
 )
@@ -299,11 +301,12 @@ def test_a_model_of_texts_without_text_encoder_is_refused(tmp_path: Path, load: 
 
 
 @pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+@pytest.mark.parametrize("make", [tiny_xl, tiny_sd3, tiny_flux])
 def test_a_model_of_two_text_encoders_without_one_of_them_is_refused(
-    tmp_path: Path, load: Any
+    tmp_path: Path, make: Any, load: Any
 ) -> None:
     for name in ("text_encoder", "text_encoder_2"):
-        pipeline = tiny_xl()
+        pipeline = make()
         pipeline.register_modules(**{name: None})
         pipeline.save_pretrained(tmp_path / name)
         assert f"it has no {name}," in refused(tmp_path / name, load)

@@ -2,6 +2,7 @@ import diffusers
 import pytest
 import torch
 from diffusers import (
+    DDIMScheduler,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
@@ -34,6 +35,23 @@ def test_every_sampler_takes_the_noise_that_was_trained_with(
     scheduler = DDPMScheduler(beta_schedule=beta_schedule)
     made = fresh_scheduler(scheduler, sampler, 5, CPU)
     torch.testing.assert_close(made.alphas_cumprod, alphas_cumprod(scheduler.config))
+
+
+@pytest.mark.parametrize("schedule", ["linear", "squaredcos_cap_v2"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_as_many_steps_as_are_asked_for_end_within_the_schedule(sampler, schedule) -> None:
+    for timesteps, steps in ((1000, 20), (1000, 61), (1000, 223), (100, 29), (100, 97), (3, 3)):
+        scheduler = DDIMScheduler(
+            timesteps, beta_schedule=schedule, timestep_spacing="trailing", clip_sample=False
+        )
+        made = fresh_scheduler(scheduler, sampler, steps, CPU)
+        assert len(made.timesteps) == steps
+        assert made.timesteps.min() >= 0
+        assert len(getattr(made, "sigmas", range(steps + 1))) == steps + 1
+
+
+def test_a_strongly_shifted_flow_takes_many_steps() -> None:
+    check_sampler(FlowMatchEulerDiscreteScheduler(shift=9.0), "dpmsolver", 126, CPU)
 
 
 def test_a_sampler_that_cannot_take_the_steps_is_refused_in_a_line() -> None:

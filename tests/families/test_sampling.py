@@ -65,6 +65,14 @@ def test_an_ideal_denoiser_gives_the_data(
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpmsolver", "euler", "ddpm"])
+def test_it_does_so_where_diffusers_would_take_a_step_too_many(sampler: str) -> None:
+    scheduler = DDPMScheduler()
+    images = draw(scheduler, ideal(scheduler.config), sampler=sampler, steps=61) / 127.5 - 1
+    assert images.mean() == pytest.approx(MEAN, abs=0.02)
+    assert images.std() == pytest.approx(SPREAD, rel=0.15)  # ddpm's is less with so few steps
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpmsolver", "euler", "ddpm"])
 def test_zero_terminal_snr_is_sampled(sampler: str) -> None:
     scheduler = DDIMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True)
     images = draw(scheduler, ideal(scheduler.config), sampler=sampler, steps=250) / 127.5 - 1

@@ -13,7 +13,7 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
 from diffnas.families import Family
-from diffnas.families.conditions import GUIDANCE, Condition, through
+from diffnas.families.conditions import GUIDANCE, Condition, own_guidance, through
 from diffnas.families.family import Size
 from diffnas.student.modeling import DiffNASFluxTransformer2DModel
 
@@ -22,9 +22,6 @@ SIZE = 128
 
 TOKENS = 512
 """Of T5's states, padded."""
-
-SCALE = 3.5
-"""Guidance that its pipelines tell the denoiser unless asked for another."""
 
 TEXTS, POOLED = "encoder_hidden_states", "pooled_projections"
 
@@ -126,7 +123,7 @@ def encoded(pipeline: Any, texts: list[str], _: bool) -> Condition:
     told, pooled, _ids = pipeline.encode_prompt(texts, device=device)
     found = {TEXTS: told, POOLED: pooled}
     if pipeline.transformer.config.guidance_embeds:
-        found[GUIDANCE] = torch.full((len(texts),), SCALE, device=device)
+        found[GUIDANCE] = torch.full((len(texts),), own_guidance(pipeline), device=device)
     return found
 
 
@@ -151,6 +148,7 @@ FAMILY = Family(
         *("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"),
         *("image_encoder", "feature_extractor"),
     ),
+    encoders=lambda _: ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"),
     captions=through(encoded)["captions"],  # there is no negative prompt
     shared=("txt_ids", "img_ids"),
     pipelines=("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline"),

@@ -111,9 +111,26 @@ def fresh_scheduler(
         chooses = not takes_levels or fresh.config.get("use_flow_sigmas")
         chosen = {} if levels is None or chooses else {"sigmas": levels(steps)}
         fresh.set_timesteps(steps, device=device, **chosen)
+        _within_schedule(fresh, steps)
     except UNFIT as error:
         raise refusal(kind, sampler, steps, error) from error
     return fresh
+
+
+def _within_schedule(scheduler: Any, steps: int) -> None:
+    """No step below timestep 0, where there is nothing to denoise.
+
+    Of some numbers of steps, such as 61 of 1000 timesteps, diffusers' trailing ones are one too
+    many by rounding, the last at -1, which to an array of noise levels is the noisiest.
+    """
+    times = scheduler.timesteps
+    if times.min() >= 0:
+        return
+    if len(times) == steps + 1:
+        times = times[:steps]
+        if hasattr(scheduler, "sigmas"):  # with the one that it ends at
+            scheduler.sigmas = torch.cat([scheduler.sigmas[:steps], scheduler.sigmas[-1:]])
+    scheduler.timesteps = times.clamp_min(0)
 
 
 def _dpmsolver(config: Mapping[str, Any]) -> dict[str, Any]:

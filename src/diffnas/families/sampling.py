@@ -108,6 +108,8 @@ def _denoise(
     scale = getattr(scheduler, "scale_model_input", lambda given, _: given)
     takes_generator = "generator" in inspect.signature(scheduler.step).parameters
     extra = {"generator": generators} if takes_generator else {}
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(0)  # of two equal timesteps it would begin at the second
     for timestep in scheduler.timesteps:
         prediction = predict(scale(images, timestep), _whole(timestep))
         images = scheduler.step(prediction, timestep, images, **extra).prev_sample

@@ -58,5 +58,6 @@ FAMILY = Family(
         *("tokenizer", "tokenizer_2", "tokenizer_3"),
         *("image_encoder", "feature_extractor"),
     ),
+    encoders=lambda _: ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"),
     **through(encoded),
 )
