@@ -66,6 +66,16 @@ def test_the_smallest_at_par_is_shown_with_all_that_were_tried(tmp_path, monkeyp
     assert all(row["macs"] <= float(share) for share, row in rows.items())
 
 
+def test_what_was_left_out_of_the_search_can_be_tried_again(tmp_path):
+    given = ["--out", tmp_path / "run", "--results", tmp_path, "--quick"]
+    run("variants", *given, "--variants", "fisher", "fed")
+    losses = set()
+    for name in ("fisher", "fed"):
+        (row,) = json.loads((tmp_path / f"variants_{name}.json").read_text())["recipes"].values()
+        losses.add(row["denoising_loss"]["mean"])
+    assert len(losses) == 2
+
+
 def test_a_rival_that_cannot_reach_the_budget_is_left_out_of_the_table(tmp_path):
     given = ["--out", tmp_path, "--results", tmp_path, "--quick", "--name", "compare"]
     run("compare", *given, "--macs", "0.1", "--rows", "fewer steps", "deep-cache")

@@ -141,21 +141,21 @@ def _replace(layer: nn.Module, name: str, value: Tensor) -> None:
     setattr(layer.get_submodule(parent), own, nn.Parameter(value))
 
 
+def importance(layer: ResnetBlock2D) -> Tensor:
+    """Of its inner channels (C,): |norm2.weight| * ||conv2's weights that read it||.
+
+    It is what a channel adds to the output, its activation having unit variance after the norm.
+    """
+    return layer.norm2.weight.abs() * layer.conv2.weight.square().sum(dim=(0, 2, 3)).sqrt()
+
+
 @torch.no_grad()
 def _ordered(layer: ResnetBlock2D) -> ResnetBlock2D:
-    """The same function with its inner norm groups sorted, most important first.
-
-    A channel's importance is |norm2.weight| * ||conv2's weights that read it||: what it adds to the
-    output, its activation having unit variance after the norm.
-    """
+    """The same function with its inner norm groups sorted, most important first."""
     new = copy.deepcopy(layer)
-    groups = layer.norm2.num_groups
-    reads = layer.conv2.weight.square().sum(dim=(0, 2, 3)).sqrt()
-    importance = (layer.norm2.weight.abs() * reads).unflatten(0, (groups, -1)).sum(1)
-    channels = torch.arange(layer.norm2.num_channels, device=reads.device).unflatten(
-        0, (groups, -1)
-    )
-    order = channels[importance.argsort(descending=True, stable=True)].flatten()
+    by_group = importance(layer).unflatten(0, (layer.norm2.num_groups, -1))
+    channels = torch.arange(by_group.numel(), device=by_group.device).view_as(by_group)
+    order = channels[by_group.sum(1).argsort(descending=True, stable=True)].flatten()
     for name in ("conv1.weight", "conv1.bias", "norm2.weight", "norm2.bias"):
         _reorder(new.get_parameter(name), order)
     if layer.time_emb_proj is not None:
