@@ -201,7 +201,7 @@ def test_of_a_run_folder_that_cannot_be_written(capsys, tmp_path, monkeypatch, c
     real = os.access
     monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path and real(path, mode))
     told = mistake(capsys, f"{command} --out {tmp_path}/run")
-    assert f"{tmp_path} is not writable; choose another folder" in told
+    assert f"{tmp_path} cannot be read and written; choose another folder" in told
 
 
 def test_of_a_grid_that_is_a_folder(capsys, tmp_path):
