@@ -82,4 +82,6 @@ def check_folder(flag: str, folder: Path) -> None:
     if not existing.is_dir():
         raise UserError(f"{flag} {folder}: {existing} is a file; name a folder")
     if not os.access(existing, os.R_OK | os.W_OK | os.X_OK):
-        raise UserError(f"{flag} {folder}: {existing} cannot be read and written; choose another folder")
+        raise UserError(
+            f"{flag} {folder}: {existing} cannot be read and written; choose another folder"
+        )
