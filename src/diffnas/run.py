@@ -225,10 +225,12 @@ def _uncapped(capped: Settings, whole: Settings, given: Settings) -> Settings:
     """Settings that give the capped ones again, with the steps of those without ``max_steps``.
 
     A run that is given them can tell that it is cut short, and without ``max_steps`` it is the
-    whole one: what follows from the steps is not noted, unless it was ``given``.
+    whole one: what followed from the fewer steps is left open, unless it was ``given``.
     """
-    supernet = {"steps": whole.supernet.steps}
-    retrain = {"steps": whole.retrain.steps, "ema_decay": given.retrain.ema_decay}
+    supernet: dict[str, Any] = {"steps": whole.supernet.steps}
+    retrain: dict[str, Any] = {"steps": whole.retrain.steps}
+    if capped.retrain.steps != whole.retrain.steps:
+        retrain["ema_decay"] = given.retrain.ema_decay
     parts = {
         "supernet": capped.supernet.model_copy(update=supernet),
         "retrain": capped.retrain.model_copy(update=retrain),
