@@ -23,11 +23,13 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from protocol import assignments
 from recipes import compare, parser_of
-from torch import Tensor, nn
+from torch import Tensor
 from trained import Bench, bench
 
 from diffnas import settings as all_settings
+from diffnas.architecture import Space
 from diffnas.blocks import Call, freeze, recorded
+from diffnas.families import Teacher
 from diffnas.families.batches import random_batch
 from diffnas.rng import generator
 from diffnas.slots import attention, resnet
@@ -38,38 +40,36 @@ from diffnas.trunk import Trunk
 BATCH, BATCHES = 64, 16
 
 
-def readers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Paths of the layers, and what in each reads the channels that are sorted."""
-    for path, module in model.named_modules():
-        if isinstance(module, ResnetBlock2D):
-            yield path, module.conv2
-        elif isinstance(module, Attention):
-            yield path, module.to_out[0]
+READERS = {ResnetBlock2D: "conv2", Attention: "to_out.0"}
+"""Kind of a layer -> what in it reads the channels that are sorted."""
 
 
 @torch.enable_grad()
 def measured(on: Bench, kind: str) -> dict[str, Tensor]:
     """Path of a layer -> importance of its inner channels (C,)."""
     model, random = on.teacher.denoiser, generator(0, "order", 0)
-    read = dict(readers(model))
+    readers = {
+        path: f"{path}.{READERS[type(layer)]}"
+        for path, layer in model.named_modules()
+        if type(layer) in READERS
+    }
     found: dict[str, Tensor] = {}
     first = model.get_submodule("conv_in")  # weights are frozen; from here on there is a gradient
     handle = first.register_forward_hook(lambda _, __, output: output.requires_grad_())
-    names = {path: next(n for n, m in model.named_modules() if m is read[path]) for path in read}
     for _ in range(BATCHES):
         noisy = random_batch(on.teacher, on.data, BATCH, random)
-        with recorded(model, list(names.values())) as calls:
+        with recorded(model, list(readers.values())) as calls:
             made = on.teacher.family.prediction(model(**noisy.inputs), noisy.size)
-        given = [calls[name].args[0] for name in names.values()]
+        given = [calls[name].args[0] for name in readers.values()]
         gradients = torch.autograd.grad(noisy.error(made, "sum"), given)
-        for path, x, g in zip(names, given, gradients, strict=True):
+        for path, x, g in zip(readers, given, gradients, strict=True):
             places = (2, 3) if x.ndim == 4 else (1,)
             each = (g * x).sum(places).square() if kind == "fisher" else x.square().sum(places)
             found[path] = found.get(path, torch.zeros(())) + each.detach().sum(0)
     handle.remove()
     if kind == "activation":
-        for path, layer in read.items():
-            weight = layer.get_parameter("weight")
+        for path, reader in readers.items():
+            weight = model.get_parameter(f"{reader}.weight")
             found[path] = found[path] * weight.square().transpose(0, 1).flatten(1).sum(1)
     return found
 
@@ -77,25 +77,25 @@ def measured(on: Bench, kind: str) -> dict[str, Tensor]:
 @contextmanager
 def ordered(on: Bench, kind: str) -> Iterator[None]:
     """While active, supernets sort by what was measured."""
-    scores, plain = measured(on, kind), (Supernet.__init__, attention.ordered)
+    scores, make, sort_heads = measured(on, kind), Supernet.__init__, attention.ordered
 
-    def make(self: Supernet, teacher: object, space: object, trunk: Trunk | None = None) -> None:
-        base = on.teacher.denoiser if trunk is None else trunk.denoiser
+    def made(self: Supernet, teacher: Teacher, space: Space, trunk: Trunk | None = None) -> None:
+        base = teacher.denoiser if trunk is None else trunk.denoiser
         of = {id(base.get_submodule(path)): each for path, each in scores.items()}
 
         def heads(layer: Attention, order: Tensor | None = None) -> Attention:
             by_head = of[id(layer)].unflatten(0, (layer.heads, -1))
             rows = torch.arange(by_head.numel()).view_as(by_head)
             best = by_head.sum(1).argsort(descending=True, stable=True)
-            return plain[1](layer, rows[best].flatten())
+            return sort_heads(layer, rows[best].flatten())
 
         with (
             patch.object(resnet, "importance", lambda layer: of[id(layer)]),
             patch.object(attention, "ordered", heads),
         ):
-            plain[0](self, teacher, space, trunk)  # type: ignore[arg-type]
+            make(self, teacher, space, trunk)
 
-    with patch.object(Supernet, "__init__", make):
+    with patch.object(Supernet, "__init__", made):
         yield
 
 

@@ -1,6 +1,6 @@
 """Whether a folder can be worked in: two commands at once would overwrite each other's files."""
 
-import getpass
+import fcntl
 import hashlib
 import os
 import tempfile
@@ -24,9 +24,8 @@ def alone_in(out: Path) -> Iterator[None]:
         UserError: one does.
     """
     # Not in the folder itself, which is not there before there is something to keep.
-    # By number where there are any: not every user of a container has a name.
-    user = os.getuid() if hasattr(os, "getuid") else getpass.getuser()
-    whose = f"{user} {out.resolve()}"
+    # By number: not every user of a container has a name.
+    whose = f"{os.getuid()} {out.resolve()}"
     name = f"diffnas-{hashlib.sha256(whose.encode()).hexdigest()[:16]}.lock"
     lock = FileLock(Path(tempfile.gettempdir()) / name, timeout=0)
     try:
@@ -40,11 +39,9 @@ def alone_in(out: Path) -> Iterator[None]:
 @contextmanager
 def _held(out: Path) -> Iterator[None]:
     """Hold the folder itself, if it is there and its file system knows of locks."""
-    if os.name != "posix" or not out.is_dir():
+    if not out.is_dir():
         yield
         return
-    import fcntl  # noqa: PLC0415  not every system has it
-
     folder = os.open(out, os.O_RDONLY)
     try:
         with suppress(OSError):

@@ -1,5 +1,6 @@
 """Whether a folder can be a run's, and its note of the settings that it was last given."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +43,22 @@ def check_apart(out: Path, model: str, data: str) -> None:
             )
 
 
+def is_run(folder: Path, plan: Mapping[str, Any]) -> bool:
+    """Whether a run began there: its log is, or a plan that names its teacher."""
+    model = plan.get("model")
+    return (folder / "log.jsonl").exists() or (isinstance(model, dict) and "fingerprint" in model)
+
+
 def check_same_teacher(out: Path, source: str, of_this: str) -> None:
     """Raise UserError if the folder belongs to another teacher, a newer DiffNAS or no run."""
     file = out / "plan.json"
     plan = read_json(file) or {}  # a damaged one is written again
     check_format(file, plan)
+    if not is_run(out, plan):
+        _check_replaceable(out)
     other = plan.get("model")
     if not isinstance(other, dict) or "fingerprint" not in other:
-        _check_replaceable(out)
-        return
+        return  # stopped before it had a plan, or that is damaged
     if other["fingerprint"] != of_this:
         raise UserError(
             f"--out {out}: a run of another teacher ({other.get('source')}, not {source}, or its "
@@ -59,9 +67,7 @@ def check_same_teacher(out: Path, source: str, of_this: str) -> None:
 
 
 def _check_replaceable(out: Path) -> None:
-    """Raise UserError if files that a run writes are there and no run's."""
-    if (out / "log.jsonl").exists():  # with which every run begins
-        return
+    """Raise UserError if files that a run writes are there, in a folder that is no run's."""
     for name in ("plan.json", "settings.yaml", "report.html"):
         if (out / name).exists():
             raise UserError(

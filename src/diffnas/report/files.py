@@ -61,6 +61,8 @@ def read_run(run: Path) -> RunFiles:
     Raises:
         UserError: no run folder, a file that is broken, or one of a newer format.
     """
+    from diffnas.run_folder import is_run
+
     if not run.is_dir():
         raise UserError(f"RUN {run}: no such folder; name the --out of a 'diffnas compress'")
     if not (run / "plan.json").exists() and not (run / "settings.yaml").exists():
@@ -69,12 +71,9 @@ def read_run(run: Path) -> RunFiles:
             f"name the --out of a 'diffnas compress'"
         )
     plan = _read_json(run / "plan.json")
-    model, space = (
-        part if isinstance(part := plan.get(k), dict) else {} for k in ("model", "space")
-    )
-    if not (run / "log.jsonl").exists() and "fingerprint" not in model:
+    if not is_run(run, plan):
         raise UserError(f"RUN {run}: its plan.json and settings.yaml are no run's; name another")
-    trunk = space.get("trunk")
+    trunk = (plan.get("space") or {}).get("trunk")
     supernet, retrain = _curves(run / "log.jsonl", trunk)
     scores, scored = _read_scores(run / f"trunk-{trunk[0]}" if trunk else run)
     folders = sorted(path.parent for path in run.glob("students/*/architecture.json"))
