@@ -14,10 +14,10 @@ in turns. The optimiser, which plain modules would need as well, is reported apa
 
 Score table: the floor is the walk over the tree of prefixes in which every node calls the plain
 module of its option once, on an input of its shape; layers without options, and the interpolation
-of an upsampler, are nodes with one. `with_losses` adds a block loss per subnet, which every way of
-scoring has to compute; what else lies between layers (concatenating skips) is in neither. The gain
-is over evaluating every subnet whole, timed on some of them. One thread, as tables are made:
-batches run side by side.
+of an upsampler, are nodes with one, and options that give the same are one node. `with_losses` adds
+a block loss per subnet, which every way of scoring has to compute; what else lies between layers
+(concatenating skips) is in neither. The gain is over evaluating every subnet whole, timed on some
+of them. One thread, as tables are made: batches run side by side.
 
 Step of retraining: of a student of half the MACs, with Muon over one with AdamW, in turns.
 

@@ -19,7 +19,7 @@ from diffnas.families import Teacher
 from diffnas.families.batches import random_batch
 from diffnas.losses import block_loss, block_target
 from diffnas.rng import generator
-from diffnas.scores import score_block
+from diffnas.scores import distinct, score_block
 from diffnas.student.modeling import edit_module
 from diffnas.supernet import BlockSupernet, Supernet
 
@@ -109,7 +109,8 @@ def block_works(
     call, choices = calls[block.space.name], block.space.choices()
     nodes, paths = list(layers(teacher, block, calls)), list(block.slots)
     columns = [paths.index(path) if path in paths else None for path in inside(block, calls)]
-    rows = sorted([0 if i is None else int(choice[i]) for i in columns] for choice in choices)
+    apart, _ = distinct(block.space, choices)
+    rows = sorted([0 if i is None else int(choice[i]) for i in columns] for choice in apart)
     pick, count = np.random.default_rng(0), min(sample, len(choices))
     some = choices[pick.choice(len(choices), count, replace=False)]
     target = block_target(call, "residual")

@@ -68,6 +68,21 @@ def test_of_a_layer_of_two_streams_the_image_counts_however_little_changes_first
             assert loss == pytest.approx(expected, rel=1e-4, abs=1e-9)
 
 
+def test_a_folded_upsampler_is_not_computed_beside_the_teachers_whose_output_it_gives():
+    block, call = supernet().blocks["up_blocks.0"], calls(1)[0]["up_blocks.0"]
+    (last,) = [slot for slot in block.space.slots if slot.kind == "upsampler"]
+    column = block.space.slots.index(last)
+    plain = plain_options(block)
+    plain[last.path]["folded"].forward = None  # type: ignore[assignment, method-assign]
+    table = score_block(block, [call], "residual", plain=plain)
+    losses = {tuple(row): loss for row, loss in zip(table.choices, table.losses, strict=True)}
+    folded = [option.name for option in last.options].index("folded")
+    of_folded = {row: loss for row, loss in losses.items() if row[column] == folded}
+    assert len(of_folded) == len(losses) / len(last.options)
+    for row, loss in of_folded.items():
+        assert loss == losses[*row[:column], 0, *row[column + 1 :]]
+
+
 def test_every_subnet_is_scored_once_and_the_first_row_is_the_teachers():
     block = supernet().blocks["mid_block"]
     table = score_block(block, [calls(1)[0]["mid_block"]], "residual")

@@ -5,13 +5,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from diffnas.architecture import BlockScores, Choices, subnet_at
+from diffnas.architecture import BlockScores, BlockSpace, Choices, SlotSpace, subnet_at
 from diffnas.blocks import Call, tensors
 from diffnas.losses import BlockLoss, block_loss, block_target
 from diffnas.progress import Progress
+from diffnas.slots.upsampler import FOLDED
 from diffnas.supernet import BlockSupernet
 
 Plain = Mapping[str, Mapping[str, nn.Module]]
@@ -110,6 +112,21 @@ def hands_on(one: Any, other: Any, end: Call | None, other_end: Call | None) -> 
     )
 
 
+def same_as(slot: SlotSpace) -> list[int]:
+    """Of each option the first that gives what it gives: a folded upsampler, what the teacher's."""
+    return [0 if option.name == FOLDED else index for index, option in enumerate(slot.options)]
+
+
+def distinct(space: BlockSpace, choices: Choices) -> tuple[Choices, npt.NDArray[np.int64]]:
+    """One of each set of subnets that give the same, in lexicographic order; each row's place."""
+    if not space.slots:
+        return choices[:1], np.zeros(len(choices), dtype=np.int64)
+    columns = zip(space.slots, choices.T, strict=True)
+    alike = [np.array(same_as(slot))[column] for slot, column in columns]
+    rows, places = np.unique(np.stack(alike, 1), axis=0, return_inverse=True)
+    return rows.astype(choices.dtype), places.reshape(-1)
+
+
 @torch.no_grad()
 def score_block(
     block: BlockSupernet,
@@ -122,19 +139,21 @@ def score_block(
 ) -> BlockScores:
     """Losses of a block's subnets, averaged over the validation batches.
 
+    Subnets that give the same are evaluated once.
     ``calls``: the teacher's calls of this block, one per validation batch of equal size.
     ``plain``: its options, where they were made already; ``choices``: which subnets, as rows of
     option indices in lexicographic order (all).
     """
     plain = plain or plain_options(block)
     choices = block.space.choices() if choices is None else choices
-    losses = np.zeros(len(choices))
+    rows, places = distinct(block.space, choices)
+    losses = np.zeros(len(rows))
     batches = 0
     for call in calls:
         batches += 1
         target = block_target(call, kind)
-        for row, output in enumerate(outputs(block, call, plain, choices)):
+        for row, output in enumerate(outputs(block, call, plain, rows)):
             losses[row] += float(block_loss(output, target))
             if progress is not None and row % 64 == 63:
-                progress.update(row + 1)
-    return BlockScores(choices, losses / batches)
+                progress.update((row + 1) * len(choices) // len(rows))
+    return BlockScores(choices, losses[places] / batches)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from diffnas.architecture import BlockSpace, Space
+from diffnas.scores import distinct, same_as
 from diffnas.scoring import enumerated, subnets_scored
 from diffnas.settings import ScoreSettings
 
@@ -36,17 +37,19 @@ def _between(block: BlockSpace) -> float:
 def _walk(block: BlockSpace) -> float:
     """Of all subnets by the tree of prefixes, each node once (:mod:`diffnas.scores`).
 
-    What lies between slots is done for every subnet, or, in a block that ends in its last slot,
-    once for all that differ in that slot alone: the former is counted.
+    Of subnets that give the same, one is walked. What lies between slots is done for every subnet,
+    or, in a block that ends in its last slot, once for all that differ in that slot alone: the
+    former is counted.
     """
-    macs = block.size * _between(block)
     if block.only is None:
-        nodes = 1
+        macs, nodes = 0.0, 1
         for slot in block.slots:
-            macs += nodes * sum(float(option.cost.macs) for option in slot.options)
-            nodes *= len(slot.options)
-        return macs
-    rows = np.array(block.only)
+            apart = set(same_as(slot))
+            macs += nodes * sum(float(slot.options[index].cost.macs) for index in apart)
+            nodes *= len(apart)
+        return macs + nodes * _between(block)
+    rows, _ = distinct(block, block.choices())
+    macs = len(rows) * _between(block)
     for depth, slot in enumerate(block.slots):
         new = np.diff(rows[:, : depth + 1], axis=0, prepend=-1).any(1)
         costs = np.array([float(option.cost.macs) for option in slot.options])
