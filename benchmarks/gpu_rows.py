@@ -130,7 +130,7 @@ def step(name: str, args: argparse.Namespace) -> dict[str, Any]:
     size = resolved(teacher, args).supernet.batch_size
     assert size is not None
     times: dict[str, list[float]] = {"shared": [], "floor": []}
-    with autocast("bf16", teacher.device):
+    with supernet.awake(supernet.blocks), autocast("bf16", teacher.device):
         for index in range(args.steps):
             drawn = draw(supernet, data, index, size, workers_for(args.device))
             run_floor, plain = floor(drawn)
@@ -159,9 +159,10 @@ def memory(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
     def supernet() -> None:
         net = Supernet(teacher, space)
-        training = BlockTraining(net, data, settings.supernet, net.blocks, **given)
-        for index in range(2):
-            training.step(index)
+        with net.awake(net.blocks):
+            training = BlockTraining(net, data, settings.supernet, net.blocks, **given)
+            for index in range(2):
+                training.step(index)
 
     def retrain() -> None:
         student = build(teacher, chosen(space), space)

@@ -25,6 +25,7 @@ from diffnas.blocks import Call, capture
 from diffnas.checkpoint import within
 from diffnas.data import Data
 from diffnas.families import Batch
+from diffnas.families.resting import awake
 from diffnas.parallel import thread_map, twin, workers_for
 from diffnas.progress import OneOfThreads, Progress
 from diffnas.scoring import noisy, validation_parts
@@ -122,11 +123,17 @@ class PatchedTeacher:
         self.denoiser = twin(supernet.teacher.denoiser)
         self.blocks = {name: twin(block) for name, block in supernet.blocks.items()}
 
-    @torch.no_grad()
     def errors(
         self, block: BlockSpace, choices: Choices, batches: list[Batch], progress: Progress | None
     ) -> Floats:
         """E_k(u) of each of these subnets of a block, the mean over batches."""
+        with awake([self.blocks[block.name]], self.supernet.teacher.device):
+            return self._errors(block, choices, batches, progress)
+
+    @torch.no_grad()
+    def _errors(
+        self, block: BlockSpace, choices: Choices, batches: list[Batch], progress: Progress | None
+    ) -> Floats:
         total = np.zeros(len(choices))
         shared, prediction = self.blocks[block.name], self.supernet.teacher.family.prediction
         for number, batch in enumerate(batches):

@@ -74,6 +74,21 @@ def score(
     done += sum(searching(block) for block in blocks if block.name in found.choices)
     total = len(parts) * sum(work.values()) + sum(searching(block) for block in blocks)
     progress.start("scores", total, done)
+
+    def add(block: BlockSpace, calls: list[Call]) -> None:
+        """Losses of a block's subnets on these calls, and before the first which subnets."""
+        nonlocal done
+        losses_of = _losses(supernet.blocks[block.name], kind, workers)
+        if block.name not in found.choices:
+            # On the first part alone: the others at hand are as many as there are threads.
+            on_first = partial(_in_shares, losses_of, calls[0], workers)
+            shown = OneOfThreads(progress, done, 1)
+            found.choices[block.name] = _choices(block, on_first, settings, seed, shown)
+            done += searching(block)
+        shown, choices = OneOfThreads(progress, done, len(calls)), found.choices[block.name]
+        found.losses[block.name] += losses_of([(call, choices) for call in calls], shown)
+        done += work[block.name] * len(calls)
+
     # As many parts at a time as there are threads: captured calls of all would fill the memory.
     for first in range(0, len(parts), workers):
         ahead = range(first, min(first + workers, len(parts)))
@@ -86,16 +101,8 @@ def score(
             own = own[max(0, len(found.losses[block.name]) - first) :]
             if not own:
                 continue
-            losses_of = _losses(supernet.blocks[block.name], kind, workers)
-            if block.name not in found.choices:
-                # On the first part alone: the others at hand are as many as there are threads.
-                on_first = partial(_in_shares, losses_of, own[0], workers)
-                shown = OneOfThreads(progress, done, 1)
-                found.choices[block.name] = _choices(block, on_first, settings, seed, shown)
-                done += searching(block)
-            shown, choices = OneOfThreads(progress, done, len(own)), found.choices[block.name]
-            found.losses[block.name] += losses_of([(call, choices) for call in own], shown)
-            done += work[block.name] * len(own)
+            with supernet.awake([block.name]):
+                add(block, own)
             progress.update(done)
             found.seconds = before + time.monotonic() - began
             if checkpoint is not None:

@@ -1,7 +1,8 @@
 """Per block, a supernet: one module whose shared weights serve all of the block's subnets."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from diffnas.architecture import Architecture, BlockSpace, Space, Subnet, joined
 from diffnas.blocks import Call, capture
 from diffnas.checkpoint import within
 from diffnas.families import Teacher
+from diffnas.families.resting import awake
 from diffnas.measure.meta import to_meta
 from diffnas.slots import SharedSlot
 from diffnas.student.modeling import apply_edits
@@ -72,7 +74,11 @@ class BlockSupernet(nn.Module):
 
 
 class Supernet:
-    """The supernets of all blocks of a teacher. Blocks are independent of each other."""
+    """The supernets of all blocks of a teacher. Blocks are independent of each other.
+
+    They rest on the CPU but while they are :meth:`awake`, as does what they begin with in a
+    narrower trunk: of a large model a GPU holds the teacher and the blocks at hand, no more.
+    """
 
     def __init__(self, teacher: Teacher, space: Space, trunk: Trunk | None = None) -> None:
         """``trunk``: the one of the space; None where the teacher's streams stay as they are."""
@@ -83,12 +89,16 @@ class Supernet:
         self.trunk = trunk
         self.base = teacher.denoiser if trunk is None else trunk.denoiser
         self.blocks = {
-            block.name: BlockSupernet(self.base.get_submodule(block.name), block)
+            block.name: BlockSupernet(self.base.get_submodule(block.name), block).to("cpu")
             for block in space.blocks
         }
         for path in teacher.family.outside:
             for name, block in self.blocks.items():
                 block.freeze(path.removeprefix(f"{name}."))
+
+    def awake(self, names: Iterable[str]) -> AbstractContextManager[None]:
+        """While active, the supernets of these blocks are on the teacher's device."""
+        return awake([self.blocks[name] for name in names], self.teacher.device)
 
     def calls(self, names: Sequence[str], inputs: Mapping[str, Any]) -> dict[str, Call]:
         """What the teacher's blocks are given and give, as far as the trunk keeps it."""
@@ -103,7 +113,7 @@ class Supernet:
         return made.output if self.trunk is None else self.trunk.filled(name, call, made)
 
     def build(self, architecture: Architecture) -> nn.Module:
-        """A plain denoiser of that architecture with the supernet's weights, on its device.
+        """A plain denoiser of that architecture with the supernet's weights, where the teacher is.
 
         Stem and head are the teacher's, as far as the trunk keeps them.
         """
@@ -113,7 +123,7 @@ class Supernet:
             weights = self.blocks[name].weights(architecture.blocks[name])
             plain = denoiser.get_submodule(name)
             plain.load_state_dict({key: value.detach() for key, value in weights.items()})
-        return denoiser.eval()
+        return denoiser.to(self.teacher.device).eval()
 
     def state_dict(self) -> dict[str, Tensor]:
         """All shared weights, by block and name."""

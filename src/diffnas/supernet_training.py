@@ -183,7 +183,7 @@ def fit(
     training goes on where an earlier one, with the same fingerprint, stopped. Returns the seconds
     of all steps. Blocks are independent of each other: in ``settings.groups`` one after the other,
     each with a teacher pass a step and a checkpoint of its own, they come to the same weights, and
-    one group at a time holds optimizer states and calls.
+    one group at a time holds optimizer states and calls, and is on the device.
 
     Raises:
         RunError: a block's loss is no longer finite.
@@ -192,15 +192,16 @@ def fit(
     seconds = 0.0
     for number, names in enumerate(parts):
         several = {} if len(parts) == 1 else {"group": number + 1, "groups": len(parts)}
-        loop = Loop(
-            "supernet",
-            BlockTraining(supernet, data, settings, names, seed=seed, precision=precision),
-            None if checkpoint is None else checkpoint_of(checkpoint, number),
-            fingerprint,
-            progress or Progress(),
-            several | ({} if trunk is None else {"trunk": list(trunk)}),
-        )
-        seconds += train(loop)
+        with supernet.awake(names):
+            loop = Loop(
+                "supernet",
+                BlockTraining(supernet, data, settings, names, seed=seed, precision=precision),
+                None if checkpoint is None else checkpoint_of(checkpoint, number),
+                fingerprint,
+                progress or Progress(),
+                several | ({} if trunk is None else {"trunk": list(trunk)}),
+            )
+            seconds += train(loop)
     return seconds
 
 

@@ -32,7 +32,7 @@ IMAGES = 1280
 
 @dataclass(frozen=True)
 class Trunk:
-    """A narrowed teacher, and what is left of the teacher's calls of its blocks.
+    """A narrowed teacher, on the CPU, and what is left of the teacher's calls of its blocks.
 
     ``streams``: block -> its call with the name of a stream in the place of each tensor that is
     one, and None in the place of others.
@@ -102,7 +102,7 @@ def make_trunk(teacher: Teacher, kept: Kept) -> Trunk:
         meta(**inputs)
     writers = {id(calls[path].made): each.writes for path, each in ports.items()}
     return Trunk(
-        narrowed(teacher.denoiser, ports, kept),
+        narrowed(teacher.denoiser, ports, kept).to("cpu"),
         {stream: rows.to(teacher.device) for stream, rows in kept.items()},
         {name: _named(calls[name], writers) for name in names},
     )

@@ -1,10 +1,11 @@
 """Memory: what each stage holds on the device at its peak, counted on the meta device."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from diffnas import embeddings, latents
 from diffnas.architecture import BlockSpace, Space
@@ -17,8 +18,10 @@ from diffnas.measure.memory import activation_bytes, stored_bytes
 from diffnas.measure.meta import FusedKernels, to_meta
 from diffnas.parallel import workers_for
 from diffnas.retrain import parts_of_batch
+from diffnas.scores import plain_options
 from diffnas.settings import Settings
 from diffnas.student.edited import edited
+from diffnas.supernet import BlockSupernet
 from diffnas.supernet_training import groups
 
 MOMENTS = {"adamw": 2, "muon": 1}
@@ -30,8 +33,10 @@ class _Parts:
     """The teacher and its largest student on the meta device, and their calls of one image.
 
     ``calls``: the student's; ``taught``: the teacher's, the same where streams stay as they are.
-    Bytes of weights: ``loaded``, the teacher's; ``trained``, the student's; ``resting``, what is on
-    the device's side though not in use; ``near``, the same in a training, with what it uses itself.
+    Bytes of weights: ``loaded``, the teacher's; ``trained``, the student's; ``resting``, of the
+    pipeline's other parts what is on the device's side though not in use; ``near``, the same in a
+    training, with what it uses itself. ``rests``: whether the device is another than the CPU, so
+    that blocks' supernets and the narrowed teacher are on it only while they are used.
     """
 
     meta: Any
@@ -43,6 +48,7 @@ class _Parts:
     trained: int
     resting: int
     near: int
+    rests: bool
 
 
 def stage_bytes(
@@ -91,13 +97,14 @@ def _parts(teacher: Teacher, space: Space, settings: Settings, device: torch.dev
         calls = capture(base, names, inputs)[1]
         taught = calls if space.trunk is None else capture(meta, names, inputs)[1]
     # What is not in use rests on the CPU.
+    rests = device.type != "cpu"
     coding = 0 if teacher.coder is None else weight_bytes(teacher.coder)
     asleep = coding + sum(map(weight_bytes, teacher.text_encoders))
-    resting = asleep if device.type == "cpu" else 0
+    resting = 0 if rests else asleep
     anew = teacher.inpaints or settings.data.augment == "digits"  # encoded at every step
     near = max(resting, coding if anew else 0)
     weights = weight_bytes(meta), weight_bytes(base)
-    return _Parts(meta, base, inputs, calls, taught, *weights, resting, near)
+    return _Parts(meta, base, inputs, calls, taught, *weights, resting, near, rests)
 
 
 def _captions_bytes(parts: _Parts, teacher: Teacher) -> int | None:
@@ -127,10 +134,10 @@ def _supernet_bytes(parts: _Parts, space: Space, settings: Settings, device: tor
     graphs = _graphs(parts)
 
     def gradients(name: str) -> int:
-        return weight_bytes(parts.base.get_submodule(name)) + extra_bytes(space, [name])
+        return _supernets_bytes(parts, space, [name])
 
     def of_group(group: list[str]) -> int:
-        states = sum(map(gradients, group))
+        states = _supernets_bytes(parts, space, group)
         cut = _call_bytes(parts.calls[name] for name in group)
         taught = _call_bytes(parts.taught[name] for name in group)
         taught += cut if space.trunk is not None else 0
@@ -140,31 +147,39 @@ def _supernet_bytes(parts: _Parts, space: Space, settings: Settings, device: tor
         )
         taught = taught * size // half
         most = trained + taught if workers > 1 else max(trained, taught)
-        return MOMENTS["adamw"] * states + most
+        return _standing(parts, space, group) + MOMENTS["adamw"] * states + most
 
-    return (
-        _standing(parts, space)
-        + _taught_bytes(parts, settings, device)
-        + max(of_group(group) for group in groups(space, settings.supernet.groups))
+    return _taught_bytes(parts, settings, device) + max(
+        of_group(group) for group in groups(space, settings.supernet.groups)
     )
 
 
 def _scores_bytes(parts: _Parts, space: Space, settings: Settings, device: torch.device) -> int:
-    """In single precision; options of one block at a time are plain modules."""
+    """In single precision; one block at a time is used, its options as plain modules beside it."""
     size = settings.score.batch_size
     assert size is not None
     side_by_side = workers_for(device, space.teacher.macs * size)
     workers = min(side_by_side, -(-settings.score.images // size))
     taught = _call_bytes(parts.taught.values())
     cut = _call_bytes(parts.calls.values()) if space.trunk is not None else 0
-    options = max(sum(4 * each.cost.params for each in options_of(block)) for block in space.blocks)
     walked = max(_walk_bytes(parts, block) for block in space.blocks)
-    most = options + workers * size * (taught + cut + walked)
+    most = _options_bytes(parts, space) + workers * size * (taught + cut + walked)
     if settings.score.by == "output":
         workers = min(side_by_side, len(space.blocks))
         passes = activation_bytes(parts.meta, kwargs=parts.inputs)
         most = max(most, workers * size * (taught + cut + passes))
-    return _standing(parts, space) + parts.loaded + most
+    standing = max(_standing(parts, space, [block.name]) for block in space.blocks)
+    return standing + parts.loaded + most
+
+
+def _options_bytes(parts: _Parts, space: Space) -> int:
+    """What plain modules of a block's options hold beside its supernet: most are views of it."""
+    block = max(space.blocks, key=lambda block: sum(o.cost.params for o in options_of(block)))
+    base = parts.meta if space.trunk is None else edited(parts.meta, space.own, space)
+    net = BlockSupernet(base.get_submodule(block.name), block)
+    plain = [module for options in plain_options(net).values() for module in options.values()]
+    own, all_of_them = nn.ModuleList([net]), nn.ModuleList([net, *plain])
+    return stored_bytes(all_of_them.parameters()) - stored_bytes(own.parameters())
 
 
 def _walk_bytes(parts: _Parts, block: BlockSpace) -> int:
@@ -217,11 +232,17 @@ def _evaluate_bytes(
     return near + parts.loaded + parts.trained + narrowed + workers * most
 
 
-def _standing(parts: _Parts, space: Space) -> int:
-    """Weights that are there while the supernet is, but for the teacher's."""
-    names = [block.name for block in space.blocks]
-    supernet = parts.trained + extra_bytes(space, names)
-    return parts.near + _narrowed_bytes(parts, space) + supernet
+def _standing(parts: _Parts, space: Space, names: Sequence[str]) -> int:
+    """Weights that are there while these blocks' supernets are used, but for the teacher's."""
+    if not parts.rests:
+        names = [block.name for block in space.blocks]
+    return parts.near + _narrowed_bytes(parts, space) + _supernets_bytes(parts, space, names)
+
+
+def _supernets_bytes(parts: _Parts, space: Space, names: Sequence[str]) -> int:
+    """Weights of these blocks' supernets."""
+    own = sum(weight_bytes(parts.base.get_submodule(name)) for name in names)
+    return own + extra_bytes(space, names)
 
 
 def _taught_bytes(parts: _Parts, settings: Settings, device: torch.device) -> int:
@@ -233,7 +254,7 @@ def _taught_bytes(parts: _Parts, settings: Settings, device: torch.device) -> in
 
 def _narrowed_bytes(parts: _Parts, space: Space) -> int:
     """Weights of the teacher with the space's trunk, from which supernet and student begin."""
-    return 0 if space.trunk is None else parts.trained
+    return 0 if space.trunk is None or parts.rests else parts.trained
 
 
 def _half(settings: Settings) -> int:

@@ -73,8 +73,7 @@ class SharedWeights(nn.Module):
 
 def _low_rank(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """(rank, I, k, k) and (O, rank, 1, 1), whose product is nearest to (O, I, k, k)."""
-    # On the CPU: not every device knows float64.
-    left, values, right = torch.linalg.svd(weight.flatten(1).cpu().double(), full_matrices=False)
+    left, values, right = torch.linalg.svd(parts.exact(weight.flatten(1)), full_matrices=False)
     root = values[:rank].sqrt()
     first = (root[:, None] * right[:rank]).unflatten(1, weight.shape[1:])
     second = (left[:, :rank] * root)[:, :, None, None]

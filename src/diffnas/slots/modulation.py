@@ -61,7 +61,7 @@ def factored(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     It is W V V^T, with V the first eigenvectors of W^T W (Eckart-Young), which for the tall
     projections of large models are had much sooner than all singular vectors.
     """
-    whole = weight.cpu().double()  # not every device knows float64
+    whole = parts.exact(weight)
     values, vectors = torch.linalg.eigh(whole.T @ whole)
     values, vectors = values.flip(0)[:rank], vectors.flip(1)[:, :rank]
     root = values.clamp(min=1e-12).pow(0.25)[:, None]  # both factors of one size

@@ -54,3 +54,8 @@ def views(layer: nn.Module, parts: Mapping[str, Mapping[str, Tensor]]) -> dict[s
     for part, weights in parts.items():
         own |= {f"{part}.{weight}": value for weight, value in weights.items()}
     return own
+
+
+def exact(weight: Tensor) -> Tensor:
+    """In double precision, on the CPU, as not every device knows it; a meta tensor where it is."""
+    return (weight if weight.is_meta else weight.cpu()).double()
