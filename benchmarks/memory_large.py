@@ -37,7 +37,7 @@ def gibibytes(folder: Path, assignments: tuple[str, ...]) -> dict[str, float | N
     given = load(None, assignments)
     given, space, _ = space_for(given, teacher.denoiser, teacher.family, budget)
     resolved, _ = resolve_for(teacher, given)
-    held = stage_bytes(teacher, space, resolved, torch.device("cuda"))
+    held = stage_bytes(teacher, space, resolved, torch.device("cuda"), budget)
     return {stage: None if size is None else round(size / 2**30, 1) for stage, size in held.items()}
 
 

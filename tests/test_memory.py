@@ -1,19 +1,25 @@
 """Memory that each stage of a run is foretold to take."""
 
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from diffnas.architecture import subnet_at
+from diffnas.budget import parse_budget
 from diffnas.defaults import resolve
 from diffnas.embeddings import PART
 from diffnas.families.loading import load_skeleton
 from diffnas.forecast.activations import saved_bytes, weight_bytes
+from diffnas.forecast.largest import most_params
 from diffnas.forecast.memory import stage_bytes
 from diffnas.measure.memory import activation_bytes
 from diffnas.settings import SpaceSettings, parse
 from diffnas.space import make_space
+from tests.engine import tiny_supernet
 from tests.models import (
     tiny_flux,
     tiny_flux2,
@@ -159,6 +165,37 @@ def test_a_narrower_trunk_holds_the_narrowed_teacher_beside_the_whole_one(tmp_pa
     there = stage_bytes(teacher, narrow, settings, torch.device("cuda"))["scores"]
     largest = max(block.cost.params for block in narrow.blocks)
     assert found["scores"] - there >= 4 * (2 * narrow.base.params - largest)
+
+
+@pytest.mark.parametrize(
+    ("limits", "allowed"),
+    [
+        ({"macs": 0.9}, lambda macs, params: macs <= 0.9),
+        ({"params": 0.9}, lambda macs, params: params <= 0.9),
+        ({"macs": 0.9, "params": 0.9}, lambda macs, params: macs <= 0.9 and params <= 0.9),
+        ({"tolerance": 2.0}, lambda macs, params: True),
+    ],
+)
+def test_a_student_is_as_large_as_its_budget_allows(limits, allowed):
+    space = tiny_supernet().space
+    whole, few = space.teacher, [space.blocks[2], space.blocks[4]]
+    others = [block for block in space.blocks if block not in few]
+    kept = replace(space, blocks=tuple(replace(block, slots=()) for block in others) + tuple(few))
+    found = []
+    for choices in product(*(block.choices() for block in few)):
+        cost = kept.base
+        for block, choice in zip(few, choices, strict=True):
+            cost = cost + block.cost_of(subnet_at(block, choice)) - block.cost
+        if allowed(cost.macs / whole.macs, cost.params / whole.params):
+            found.append(cost.params)
+    most = most_params(kept, parse_budget(**limits))
+    # A linear relaxation: options may be taken in part, of one slot for each limit.
+    assert max(found) <= most * (1 + 1e-9)
+    assert most < 1.1 * max(found)
+
+
+def test_no_student_of_a_budget_out_of_reach_is_foretold():
+    assert most_params(tiny_supernet().space, parse_budget(macs=0.001)) == float("inf")
 
 
 class Attention(torch.nn.Module):

@@ -70,7 +70,7 @@ def make_plan(
         **made,
         "notes": [*_alone(teacher), *made["notes"], *refusals],
         "hours": hours(teacher, space, budget, resolved, device, images=images),
-        "memory_bytes": stage_bytes(teacher, space, resolved, device),
+        "memory_bytes": stage_bytes(teacher, space, resolved, device, budget),
     }
 
 

@@ -10,10 +10,11 @@ from torch import nn
 from diffnas import embeddings, latents
 from diffnas.architecture import BlockSpace, Space
 from diffnas.blocks import Call, capture, recorded, tensors
+from diffnas.budget import Budget
 from diffnas.defaults import evaluation_batch
 from diffnas.families import Teacher, autoencoder
 from diffnas.forecast.activations import saved_bytes, weight_bytes
-from diffnas.forecast.largest import extra_bytes, options_of, widest
+from diffnas.forecast.largest import extra_bytes, most_params, options_of, widest
 from diffnas.measure.memory import activation_bytes, stored_bytes
 from diffnas.measure.meta import FusedKernels, to_meta
 from diffnas.parallel import workers_for
@@ -33,7 +34,8 @@ class _Parts:
     """The teacher and its largest student on the meta device, and their calls of one image.
 
     ``calls``: the student's; ``taught``: the teacher's, the same where streams stay as they are.
-    Bytes of weights: ``loaded``, the teacher's; ``trained``, the student's; ``resting``, of the
+    Bytes of weights: ``loaded``, the teacher's; ``trained``, the student's; ``widest``, those of
+    the largest student, which supernet and narrowed teacher are as large as; ``resting``, of the
     pipeline's other parts what is on the device's side though not in use; ``near``, the same in a
     training, with what it uses itself. ``rests``: whether the device is another than the CPU, so
     that blocks' supernets and the narrowed teacher are on it only while they are used.
@@ -45,6 +47,7 @@ class _Parts:
     calls: dict[str, Call]
     taught: dict[str, Call]
     loaded: int
+    widest: int
     trained: int
     resting: int
     near: int
@@ -52,7 +55,11 @@ class _Parts:
 
 
 def stage_bytes(
-    teacher: Teacher, space: Space, settings: Settings, device: torch.device
+    teacher: Teacher,
+    space: Space,
+    settings: Settings,
+    device: torch.device,
+    budget: Budget | None = None,
 ) -> dict[str, int | None]:
     """Bytes that each stage holds at its peak: weights, optimizer, activations.
 
@@ -64,11 +71,12 @@ def stage_bytes(
     checkpointing a student keeps what goes between its layers, and one block's activations.
     ``evaluate``: of sampling; features are apart.
 
-    A student is taken to be as large as its supernet. Half precision is taken to halve activations,
-    not weights; but the frozen teacher's, where its own precision is asked for. Workspaces of
-    libraries and what an allocator keeps are not included.
+    A student's weights are taken to be the most that the budget allows, or those of the supernet;
+    its activations are the supernet's. Half precision is taken to halve activations, not weights;
+    but the frozen teacher's, where its own precision is asked for. Workspaces of libraries and what
+    an allocator keeps are not included.
     """
-    parts = _parts(teacher, space, settings, device)
+    parts = _parts(teacher, space, settings, device, budget or Budget())
     found: dict[str, int | None] = {}
     if teacher.family.takes_texts:
         found["captions"] = _captions_bytes(parts, teacher)
@@ -88,7 +96,9 @@ def stage_bytes(
     }
 
 
-def _parts(teacher: Teacher, space: Space, settings: Settings, device: torch.device) -> _Parts:
+def _parts(
+    teacher: Teacher, space: Space, settings: Settings, device: torch.device, budget: Budget
+) -> _Parts:
     meta = to_meta(teacher.denoiser)
     base = edited(meta, widest(space), space)
     inputs = teacher.family.example_inputs(meta, 1, torch.device("meta"))
@@ -103,7 +113,9 @@ def _parts(teacher: Teacher, space: Space, settings: Settings, device: torch.dev
     resting = 0 if rests else asleep
     anew = teacher.inpaints or settings.data.augment == "digits"  # encoded at every step
     near = max(resting, coding if anew else 0)
-    weights = weight_bytes(meta), weight_bytes(base)
+    widest_bytes = weight_bytes(base)
+    trained = int(min(widest_bytes, 4 * most_params(space, budget)))
+    weights = weight_bytes(meta), widest_bytes, trained
     return _Parts(meta, base, inputs, calls, taught, *weights, resting, near, rests)
 
 
@@ -254,7 +266,7 @@ def _taught_bytes(parts: _Parts, settings: Settings, device: torch.device) -> in
 
 def _narrowed_bytes(parts: _Parts, space: Space) -> int:
     """Weights of the teacher with the space's trunk, from which supernet and student begin."""
-    return 0 if space.trunk is None or parts.rests else parts.trained
+    return 0 if space.trunk is None or parts.rests else parts.widest
 
 
 def _half(settings: Settings) -> int:
