@@ -150,7 +150,7 @@ def step(name: str, args: argparse.Namespace) -> dict[str, Any]:
 def memory(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Peaks of both trainings, two steps of each, beside those that `diffnas plan` foretells.
 
-    The student has half the MACs; foretold is one as large as the supernet.
+    The student has half the MACs; foretold is the largest of those.
     """
     teacher = random_teacher(name, args)
     space = make_space(teacher.denoiser, teacher.family, SpaceSettings())
@@ -170,7 +170,7 @@ def memory(name: str, args: argparse.Namespace) -> dict[str, Any]:
         for index in range(2):
             training.step(index)
 
-    foretold = stage_bytes(teacher, space, settings, teacher.device)
+    foretold = stage_bytes(teacher, space, settings, teacher.device, BUDGET)
     peaks = {work.__name__: peak_bytes(args.device, work) for work in (supernet, retrain)}
     return {
         stage: {"bytes": peak, "foretold": foretold[stage], "batch_size": batch_size}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from gpu_rows import noise
 from memory_models import MODELS
 from torch import nn
 
+from diffnas import trunk
 from diffnas.architecture import Architecture, Space
 from diffnas.budget import parse_budget
 from diffnas.data import Data
@@ -33,7 +35,7 @@ from diffnas.student.edited import edited
 from diffnas.student.modeling import trunk_groups
 from diffnas.supernet import Supernet
 from diffnas.supernet_training import BlockTraining
-from diffnas.trunk import Trunk, make_trunk, widths
+from diffnas.trunk import Trunk, kept_channels, make_trunk, widths
 from diffnas.trunk_width import space_for
 
 M_MMAP_THRESHOLD = -3
@@ -120,12 +122,16 @@ def encode(this: Work) -> None:
 
 
 def supernet(this: Work) -> None:
+    size, given = this.settings.supernet.batch_size, this.settings.supernet
+    assert size is not None
+    if this.space.trunk is not None:
+        with patch.object(trunk, "IMAGES", STEPS * size):
+            kept_channels(this.teacher, this.data, this.space.trunk[0], batch_size=size, seed=0)
     net = this.supernet()
-    training = BlockTraining(
-        net, this.data, this.settings.supernet, net.blocks, seed=0, precision="fp32"
-    )
-    for index in range(STEPS):
-        training.step(index)
+    with net.awake(net.blocks):
+        training = BlockTraining(net, this.data, given, net.blocks, seed=0, precision="fp32")
+        for index in range(STEPS):
+            training.step(index)
 
 
 def scores(this: Work) -> None:

@@ -65,11 +65,11 @@ def measured(on: Bench, kind: str) -> dict[str, Tensor]:
         for path, x, g in zip(readers, given, gradients, strict=True):
             places = (2, 3) if x.ndim == 4 else (1,)
             each = (g * x).sum(places).square() if kind == "fisher" else x.square().sum(places)
-            found[path] = found.get(path, torch.zeros(())) + each.detach().sum(0)
+            found[path] = found.get(path, torch.zeros(())) + each.detach().sum(0).cpu()
     handle.remove()
     if kind == "activation":
         for path, reader in readers.items():
-            weight = model.get_parameter(f"{reader}.weight")
+            weight = model.get_parameter(f"{reader}.weight").cpu()
             found[path] = found[path] * weight.square().transpose(0, 1).flatten(1).sum(1)
     return found
 
@@ -111,10 +111,11 @@ def fed(_: Bench) -> Iterator[None]:
         net, random = self.supernet, generator(self.seed, "supernet", index)
         noisy = random_batch(net.teacher, self.data, self.pace.batch_size, random)  # the same one
         whole, pick = copy.deepcopy(net.base), generator(self.seed, "fed", index)
+        whole.to(net.teacher.device)
         for name, block in net.blocks.items():
             block.activate(random_subnet(block.space, pick))
             vars(whole.get_submodule(name))["forward"] = block.forward
-        with torch.no_grad(), recorded(whole, list(made.calls)) as calls:
+        with net.awake(net.blocks), torch.no_grad(), recorded(whole, list(made.calls)) as calls:
             whole(**noisy.inputs)
         for name, taught in made.calls.items():
             given = freeze((calls[name].args, calls[name].kwargs))

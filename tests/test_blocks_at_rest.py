@@ -23,7 +23,7 @@ def woken(monkeypatch):
     found, now = [], set()
 
     @contextmanager
-    def awake(parts, device):
+    def awake(parts, device, *, changed=True):
         assert device == torch.device("cpu")
         names = {part.space.name for part in parts}
         found.append(names)

@@ -83,6 +83,23 @@ def test_a_folded_upsampler_is_not_computed_beside_the_teachers_whose_output_it_
         assert loss == losses[*row[:column], 0, *row[column + 1 :]]
 
 
+def test_where_an_image_is_not_doubled_a_folded_upsampler_is_scored_as_it_is():
+    model = kinds.teacher("texts", sample_size=9)  # comes back from 5 pixels
+    space = make_space(model.denoiser, model.family, SMALL_SPACE)
+    net = Supernet(model, space)
+    name = next(b.name for b in space.blocks if any(s.kind == "upsampler" for s in b.slots))
+    block, call = net.blocks[name], net.calls([name], kinds.inputs_of(model))[name]
+    table, target = score_block(block, [call], "residual"), block_target(call, "residual")
+    column = [slot.kind for slot in block.space.slots].index("upsampler")
+    options = [option.name for option in block.space.slots[column].options]
+    folded = table.choices[:, column] == options.index("folded")
+    with torch.no_grad():
+        for choice, loss in zip(table.choices[folded][:8], table.losses[folded][:8], strict=True):
+            block.activate(subnet_at(block.space, choice))
+            expected = float(block_loss(block(*call.args, **call.kwargs), target))
+            assert loss == pytest.approx(expected, rel=1e-4, abs=1e-9)
+
+
 def test_every_subnet_is_scored_once_and_the_first_row_is_the_teachers():
     block = supernet().blocks["mid_block"]
     table = score_block(block, [calls(1)[0]["mid_block"]], "residual")

@@ -127,7 +127,7 @@ class PatchedTeacher:
         self, block: BlockSpace, choices: Choices, batches: list[Batch], progress: Progress | None
     ) -> Floats:
         """E_k(u) of each of these subnets of a block, the mean over batches."""
-        with awake([self.blocks[block.name]], self.supernet.teacher.device):
+        with awake([self.blocks[block.name]], self.supernet.teacher.device, changed=False):
             return self._errors(block, choices, batches, progress)
 
     @torch.no_grad()

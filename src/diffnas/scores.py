@@ -113,7 +113,10 @@ def hands_on(one: Any, other: Any, end: Call | None, other_end: Call | None) -> 
 
 
 def same_as(slot: SlotSpace) -> list[int]:
-    """Of each option the first that gives what it gives: a folded upsampler, what the teacher's."""
+    """Of each option the first that gives what it gives: a folded upsampler, what the teacher's.
+
+    Where it enlarges to twice the size: see :class:`diffnas.student.modeling.FoldedUpsample2D`.
+    """
     return [0 if option.name == FOLDED else index for index, option in enumerate(slot.options)]
 
 
@@ -142,18 +145,22 @@ def score_block(
     Subnets that give the same are evaluated once.
     ``calls``: the teacher's calls of this block, one per validation batch of equal size.
     ``plain``: its options, where they were made already; ``choices``: which subnets, as rows of
-    option indices in lexicographic order (all).
+    option indices (all).
     """
     plain = plain or plain_options(block)
     choices = block.space.choices() if choices is None else choices
-    rows, places = distinct(block.space, choices)
-    losses = np.zeros(len(rows))
+    losses = np.zeros(len(choices))
     batches = 0
     for call in calls:
         batches += 1
         target = block_target(call, kind)
+        rows, places = choices, np.arange(len(choices))
+        if call.kwargs.get("upsample_size") is None:  # else an image is not doubled
+            rows, places = distinct(block.space, choices)
+        found = np.zeros(len(rows))
         for row, output in enumerate(outputs(block, call, plain, rows)):
-            losses[row] += float(block_loss(output, target))
+            found[row] = float(block_loss(output, target))
             if progress is not None and row % 64 == 63:
                 progress.update((row + 1) * len(choices) // len(rows))
-    return BlockScores(choices, losses[places] / batches)
+        losses += found[places]
+    return BlockScores(choices, losses / batches)

@@ -101,7 +101,7 @@ def score(
             own = own[max(0, len(found.losses[block.name]) - first) :]
             if not own:
                 continue
-            with supernet.awake([block.name]):
+            with supernet.awake([block.name], changed=False):
                 add(block, own)
             progress.update(done)
             found.seconds = before + time.monotonic() - began

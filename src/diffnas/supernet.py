@@ -96,9 +96,13 @@ class Supernet:
             for name, block in self.blocks.items():
                 block.freeze(path.removeprefix(f"{name}."))
 
-    def awake(self, names: Iterable[str]) -> AbstractContextManager[None]:
-        """While active, the supernets of these blocks are on the teacher's device."""
-        return awake([self.blocks[name] for name in names], self.teacher.device)
+    def awake(self, names: Iterable[str], *, changed: bool = True) -> AbstractContextManager[None]:
+        """While active, the supernets of these blocks are on the teacher's device.
+
+        ``changed``: whether they are trained there.
+        """
+        blocks = [self.blocks[name] for name in names]
+        return awake(blocks, self.teacher.device, changed=changed)
 
     def calls(self, names: Sequence[str], inputs: Mapping[str, Any]) -> dict[str, Call]:
         """What the teacher's blocks are given and give, as far as the trunk keeps it."""

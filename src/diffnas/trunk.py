@@ -6,7 +6,6 @@ stay the teacher's where a norm reads one stream. The blocks of the narrowed tea
 like the teacher's own: they are given the teacher's calls, cut to the channels that are kept.
 """
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from diffnas.blocks import Call, recorded
 from diffnas.data import Data
 from diffnas.families import Ports, Teacher
 from diffnas.families.batches import random_batch
+from diffnas.families.resting import copied_to_cpu
 from diffnas.measure.meta import to_meta
 from diffnas.progress import Progress
 from diffnas.rng import generator
@@ -102,7 +102,7 @@ def make_trunk(teacher: Teacher, kept: Kept) -> Trunk:
         meta(**inputs)
     writers = {id(calls[path].made): each.writes for path, each in ports.items()}
     return Trunk(
-        narrowed(teacher.denoiser, ports, kept).to("cpu"),
+        narrowed(teacher.denoiser, ports, kept),
         {stream: rows.to(teacher.device) for stream, rows in kept.items()},
         {name: _named(calls[name], writers) for name in names},
     )
@@ -121,8 +121,8 @@ def _named(call: Call, writers: Mapping[int, str | None]) -> Call:
 
 @torch.no_grad()
 def narrowed(denoiser: Any, ports: Mapping[str, Ports], kept: Kept) -> nn.Module:
-    """A copy of the denoiser with those channels of its streams; a norm's are those it reads."""
-    new = copy.deepcopy(denoiser)
+    """A copy on the CPU with those channels of its streams; a norm's are those it reads."""
+    new = copied_to_cpu(denoiser)
     old_widths = widths(denoiser, ports)
     of = trunk_groups(denoiser)
     stream, rows = next(iter(kept.items()))

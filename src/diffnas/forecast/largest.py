@@ -1,12 +1,10 @@
-"""The largest student of a space, and of a budget; what a supernet holds beside its weights."""
-
-from collections.abc import Collection
+"""The largest student of a space, and of a budget."""
 
 import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import csr_array
 
-from diffnas.architecture import SUMS, Architecture, BlockSpace, Option, Space
+from diffnas.architecture import SUMS, Architecture, Option, Space
 from diffnas.budget import Budget
 
 
@@ -59,18 +57,6 @@ def most_params(space: Space, budget: Budget) -> float:
     if solved.x is None:
         return float("inf")
     return (fixed["params"] - float(solved.fun)) * space.teacher.params
-
-
-def options_of(block: BlockSpace) -> list[Option]:
-    """Of all its slots."""
-    return [option for slot in block.slots for option in slot.options]
-
-
-def extra_bytes(space: Space, names: Collection[str]) -> int:
-    """Weights of these blocks' supernets beside those that a slot's options share."""
-    blocks = [block for block in space.blocks if block.name in names]
-    options = [option for block in blocks for option in options_of(block)]
-    return 4 * sum(option.cost.params for option in options if _apart(option))
 
 
 def _apart(option: Option) -> bool:

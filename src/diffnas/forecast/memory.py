@@ -1,7 +1,7 @@
 """Memory: what each stage holds on the device at its peak, counted on the meta device."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from diffnas.budget import Budget
 from diffnas.defaults import evaluation_batch
 from diffnas.families import Teacher, autoencoder
 from diffnas.forecast.activations import saved_bytes, weight_bytes
-from diffnas.forecast.largest import extra_bytes, most_params, options_of, widest
+from diffnas.forecast.largest import most_params, widest
 from diffnas.measure.memory import activation_bytes, stored_bytes
 from diffnas.measure.meta import FusedKernels, to_meta
 from diffnas.parallel import workers_for
@@ -34,11 +34,12 @@ class _Parts:
     """The teacher and its largest student on the meta device, and their calls of one image.
 
     ``calls``: the student's; ``taught``: the teacher's, the same where streams stay as they are.
-    Bytes of weights: ``loaded``, the teacher's; ``trained``, the student's; ``widest``, those of
-    the largest student, which supernet and narrowed teacher are as large as; ``resting``, of the
-    pipeline's other parts what is on the device's side though not in use; ``near``, the same in a
-    training, with what it uses itself. ``rests``: whether the device is another than the CPU, so
-    that blocks' supernets and the narrowed teacher are on it only while they are used.
+    Bytes of weights: ``loaded``, the teacher's; ``trained``, the student's; ``supernets``, those of
+    each block, and what its options hold beside it as plain modules, most of which are views;
+    ``resting``, of the pipeline's other parts what is on the device's side though not in use;
+    ``near``, the same in a training, with what it uses itself. ``rests``: whether the device is
+    another than the CPU, so that blocks' supernets and the narrowed teacher are on it only while
+    they are used.
     """
 
     meta: Any
@@ -47,8 +48,8 @@ class _Parts:
     calls: dict[str, Call]
     taught: dict[str, Call]
     loaded: int
-    widest: int
     trained: int
+    supernets: dict[str, tuple[int, int]]
     resting: int
     near: int
     rests: bool
@@ -66,7 +67,8 @@ def stage_bytes(
     ``captions`` and ``encode``: what is encoded once, where the model is of texts or latents; None
     where no configs of text encoders are known. ``supernet``: its activations are those of its
     largest block, once per thread (a graph is freed before the next is made), beside the captured
-    calls of all blocks that are trained together, those of the teacher's next pass included.
+    calls of all blocks that are trained together, those of the teacher's next pass included; or
+    before it, the teacher's own graph, off which a narrower trunk is read.
     ``scores``: of block losses, and of errors at the output. ``retrain``: with gradient
     checkpointing a student keeps what goes between its layers, and one block's activations.
     ``evaluate``: of sampling; features are apart.
@@ -113,10 +115,36 @@ def _parts(
     resting = 0 if rests else asleep
     anew = teacher.inpaints or settings.data.augment == "digits"  # encoded at every step
     near = max(resting, coding if anew else 0)
-    widest_bytes = weight_bytes(base)
-    trained = int(min(widest_bytes, 4 * most_params(space, budget)))
-    weights = weight_bytes(meta), widest_bytes, trained
-    return _Parts(meta, base, inputs, calls, taught, *weights, resting, near, rests)
+    return _Parts(
+        meta,
+        base,
+        inputs,
+        calls,
+        taught,
+        loaded=weight_bytes(meta),
+        trained=int(min(weight_bytes(base), 4 * most_params(space, budget))),
+        supernets=_supernets(meta, space),
+        resting=resting,
+        near=near,
+        rests=rests,
+    )
+
+
+def _supernets(meta: Any, space: Space) -> dict[str, tuple[int, int]]:
+    """What :class:`_Parts` has of that name, counted on supernets without data."""
+    own = meta if space.trunk is None else edited(meta, space.own, space)
+    known: dict[str, tuple[int, int]] = {}  # many blocks of large models are alike
+    found = {}
+    for block in space.blocks:
+        key = str(replace(block, name=""))
+        if key not in known:
+            net = BlockSupernet(own.get_submodule(block.name), block)
+            plain = [each for options in plain_options(net).values() for each in options.values()]
+            shared = stored_bytes(net.parameters())
+            both = stored_bytes(nn.ModuleList([net, *plain]).parameters())
+            known[key] = shared, both - shared
+        found[block.name] = known[key]
+    return found
 
 
 def _captions_bytes(parts: _Parts, teacher: Teacher) -> int | None:
@@ -146,10 +174,10 @@ def _supernet_bytes(parts: _Parts, space: Space, settings: Settings, device: tor
     graphs = _graphs(parts)
 
     def gradients(name: str) -> int:
-        return _supernets_bytes(parts, space, [name])
+        return parts.supernets[name][0]
 
     def of_group(group: list[str]) -> int:
-        states = _supernets_bytes(parts, space, group)
+        states = sum(map(gradients, group))
         cut = _call_bytes(parts.calls[name] for name in group)
         taught = _call_bytes(parts.taught[name] for name in group)
         taught += cut if space.trunk is not None else 0
@@ -161,9 +189,14 @@ def _supernet_bytes(parts: _Parts, space: Space, settings: Settings, device: tor
         most = trained + taught if workers > 1 else max(trained, taught)
         return _standing(parts, space, group) + MOMENTS["adamw"] * states + most
 
-    return _taught_bytes(parts, settings, device) + max(
+    most = _taught_bytes(parts, settings, device) + max(
         of_group(group) for group in groups(space, settings.supernet.groups)
     )
+    if space.trunk is None:
+        return most
+    # Which channels stay is read off gradients of all streams, before there are supernets.
+    ranking = parts.near + parts.loaded + size * saved_bytes(parts.meta, (), parts.inputs)
+    return max(most, ranking)
 
 
 def _scores_bytes(parts: _Parts, space: Space, settings: Settings, device: torch.device) -> int:
@@ -175,23 +208,14 @@ def _scores_bytes(parts: _Parts, space: Space, settings: Settings, device: torch
     taught = _call_bytes(parts.taught.values())
     cut = _call_bytes(parts.calls.values()) if space.trunk is not None else 0
     walked = max(_walk_bytes(parts, block) for block in space.blocks)
-    most = _options_bytes(parts, space) + workers * size * (taught + cut + walked)
+    options = max(beside for _, beside in parts.supernets.values())
+    most = options + workers * size * (taught + cut + walked)
     if settings.score.by == "output":
         workers = min(side_by_side, len(space.blocks))
         passes = activation_bytes(parts.meta, kwargs=parts.inputs)
         most = max(most, workers * size * (taught + cut + passes))
     standing = max(_standing(parts, space, [block.name]) for block in space.blocks)
     return standing + parts.loaded + most
-
-
-def _options_bytes(parts: _Parts, space: Space) -> int:
-    """What plain modules of a block's options hold beside its supernet: most are views of it."""
-    block = max(space.blocks, key=lambda block: sum(o.cost.params for o in options_of(block)))
-    base = parts.meta if space.trunk is None else edited(parts.meta, space.own, space)
-    net = BlockSupernet(base.get_submodule(block.name), block)
-    plain = [module for options in plain_options(net).values() for module in options.values()]
-    own, all_of_them = nn.ModuleList([net]), nn.ModuleList([net, *plain])
-    return stored_bytes(all_of_them.parameters()) - stored_bytes(own.parameters())
 
 
 def _walk_bytes(parts: _Parts, block: BlockSpace) -> int:
@@ -248,13 +272,8 @@ def _standing(parts: _Parts, space: Space, names: Sequence[str]) -> int:
     """Weights that are there while these blocks' supernets are used, but for the teacher's."""
     if not parts.rests:
         names = [block.name for block in space.blocks]
-    return parts.near + _narrowed_bytes(parts, space) + _supernets_bytes(parts, space, names)
-
-
-def _supernets_bytes(parts: _Parts, space: Space, names: Sequence[str]) -> int:
-    """Weights of these blocks' supernets."""
-    own = sum(weight_bytes(parts.base.get_submodule(name)) for name in names)
-    return own + extra_bytes(space, names)
+    own = sum(parts.supernets[name][0] for name in names)
+    return parts.near + _narrowed_bytes(parts, space) + own
 
 
 def _taught_bytes(parts: _Parts, settings: Settings, device: torch.device) -> int:
@@ -266,7 +285,7 @@ def _taught_bytes(parts: _Parts, settings: Settings, device: torch.device) -> in
 
 def _narrowed_bytes(parts: _Parts, space: Space) -> int:
     """Weights of the teacher with the space's trunk, from which supernet and student begin."""
-    return 0 if space.trunk is None or parts.rests else parts.widest
+    return 0 if space.trunk is None or parts.rests else 4 * space.base.params
 
 
 def _half(settings: Settings) -> int:
