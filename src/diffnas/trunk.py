@@ -17,8 +17,7 @@ from diffnas.blocks import Call, recorded
 from diffnas.data import Data
 from diffnas.families import Ports, Teacher
 from diffnas.families.batches import random_batch
-from diffnas.families.resting import copied_to_cpu
-from diffnas.measure.meta import to_meta
+from diffnas.measure.meta import copied_to, to_meta
 from diffnas.progress import Progress
 from diffnas.rng import generator
 from diffnas.student.modeling import OnStream, layers_on_streams, narrow_trunk, trunk_groups
@@ -122,7 +121,7 @@ def _named(call: Call, writers: Mapping[int, str | None]) -> Call:
 @torch.no_grad()
 def narrowed(denoiser: Any, ports: Mapping[str, Ports], kept: Kept) -> nn.Module:
     """A copy on the CPU with those channels of its streams; a norm's are those it reads."""
-    new = copied_to_cpu(denoiser)
+    new = copied_to(denoiser, torch.device("cpu"))
     old_widths = widths(denoiser, ports)
     of = trunk_groups(denoiser)
     stream, rows = next(iter(kept.items()))

@@ -1,14 +1,10 @@
 """What is needed now and then: on the device while used, else on the CPU."""
 
-import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-
-Module = TypeVar("Module", bound=nn.Module)
 
 
 @contextmanager
@@ -31,20 +27,6 @@ def awake(
             parameter.data = values
         for part in moved:
             part.to("cpu")
-
-
-def copied_to_cpu(module: Module) -> Module:
-    """A copy on the CPU, of which nothing is made on the module's own device."""
-    # The memo keeps deepcopy from copying the tensors.
-    memo = {id(each): _on_cpu(each) for each in _tensors(module)}
-    return copy.deepcopy(module, memo)
-
-
-def _on_cpu(tensor: Tensor) -> Tensor:
-    made = tensor.detach().to("cpu", copy=True)
-    if isinstance(tensor, nn.Parameter):
-        return nn.Parameter(made, requires_grad=tensor.requires_grad)
-    return made
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:

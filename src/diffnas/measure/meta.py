@@ -18,8 +18,14 @@ def to_meta(module: nn.Module) -> nn.Module:
     tensors = [*module.parameters(), *module.buffers()]
     if all(tensor.is_meta for tensor in tensors):
         return module
+    return copied_to(module, torch.device("meta"))
+
+
+def copied_to(module: nn.Module, device: torch.device) -> nn.Module:
+    """A copy on another device, of which nothing is made on the module's own."""
+    tensors = [*module.parameters(), *module.buffers()]
     # The memo keeps deepcopy from copying the weights: a teacher may fill half the memory.
-    memo: dict[int, Any] = {id(tensor): _meta_twin(tensor) for tensor in tensors}
+    memo: dict[int, Any] = {id(tensor): _twin(tensor, device) for tensor in tensors}
     return copy.deepcopy(module, memo)
 
 
@@ -28,8 +34,8 @@ def tensors_to_meta(tree: Any) -> Any:
     return pytree.tree_map_only(Tensor, lambda tensor: tensor.detach().to("meta"), tree)
 
 
-def _meta_twin(tensor: Tensor) -> Tensor:
-    twin = tensor.detach().to("meta")
+def _twin(tensor: Tensor, device: torch.device) -> Tensor:
+    twin = tensor.detach().to(device, copy=True)
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(twin, requires_grad=tensor.requires_grad)
     return twin
