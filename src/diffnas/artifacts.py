@@ -1,7 +1,7 @@
 """What stages leave, by what it was made from: whether it is there, whole and still current."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,14 +84,17 @@ def check_format(file: Path, content: Any) -> None:
         )
 
 
-def whole_pipeline(folder: Path) -> bool:
+def whole_pipeline(folder: Path, saved: Iterable[str] = ()) -> bool:
     """Whether a pipeline folder is there, its models have weights, and no file is cut short.
+
+    ``saved``: paths in it of all that was saved there, where that is known.
 
     Raises:
         UserError: a file may not be read.
     """
     weights = list(folder.glob("*/*.safetensors"))
-    if not weights or not (folder / "model_index.json").exists():
+    needed = ("model_index.json", *saved)
+    if not weights or not all((folder / name).is_file() for name in needed):
         return False
     # What has a config.json is a model: schedulers and tokenizers have others.
     models = {file.parent for file in folder.glob("*/config.json")}

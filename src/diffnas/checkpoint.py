@@ -49,21 +49,28 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def check_free(folder: Path, marker: str, what: str) -> None:
+    """Raise UserError where :func:`new_folder` would: something but ``what`` is in the way."""
+    if folder.is_file() or (
+        folder.is_dir() and any(folder.iterdir()) and not (folder / marker).is_file()
+    ):
+        raise UserError(f"output {folder} exists and is not {what}; name another")
+
+
 @contextmanager
-def new_folder(folder: Path, marker: str, what: str) -> Iterator[Path]:
+def new_folder(folder: Path, marker: str, what: str, *, ours: bool = False) -> Iterator[Path]:
     """A folder to write to, which takes the path's place when the block ends well, or is removed.
 
-    Only a folder with a file ``marker``, which says that it is ``what``, is ever replaced.
+    Only a folder with a file ``marker``, which says that it is ``what``, is ever replaced, or one
+    that is known to be ``ours``.
 
     Raises:
         UserError: something else is in the way.
         RunError: the disk is full, or refuses.
     """
     folder = Path(folder).resolve()  # a link to a folder stays, and leads to the new one
-    if folder.is_file() or (
-        folder.is_dir() and any(folder.iterdir()) and not (folder / marker).is_file()
-    ):
-        raise UserError(f"output {folder} exists and is not {what}; name another")
+    if not ours:
+        check_free(folder, marker, what)
     new, old = (folder.with_name(f".{folder.name}.{name}") for name in ("new", "old"))
     shutil.rmtree(new, ignore_errors=True)  # an interrupted one's
     try:

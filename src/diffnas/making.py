@@ -3,12 +3,13 @@
 import inspect
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from diffnas import what_counts
 from diffnas.architecture import FORMAT, Architecture, Cost
-from diffnas.artifacts import current_json, whole_pipeline
-from diffnas.checkpoint import write_json
+from diffnas.artifacts import current_json, read_json, whole_pipeline
+from diffnas.checkpoint import check_free, load_state, write_json
 from diffnas.device import device_name
 from diffnas.families import Teacher
 from diffnas.families.teaching import teaching
@@ -17,7 +18,7 @@ from diffnas.model_card import about, model_card
 from diffnas.retrain import fresh_weights, retrain
 from diffnas.stages import Job
 from diffnas.student.modeling import EditedModel
-from diffnas.student.saving import save_pipeline
+from diffnas.student.saving import PIPELINE, save_pipeline
 from diffnas.student.stock import as_model, as_stock, stock_class
 from diffnas.supernet import Supernet
 
@@ -31,15 +32,23 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
     how = what_counts.of_retraining(settings.retrain)
     made_from = fingerprint(supernet_from, chosen["edits"], how, settings.seed)
     folder, note = job.student / "pipeline", job.student / "student.json"
+    ours = note.exists()
     finished = current_json(note, made_from, job.progress.say)
+    if finished is not None and whole_pipeline(folder, finished.get("files", ())):
+        return made_from
+    if not ours:
+        check_free(folder, *PIPELINE)  # now, not after the training
+    model, kind = _initial(job, net, chosen), stock_class(job.teacher.denoiser)
+    net.blocks.clear()  # room for the training: the student has what it needs of them
     if finished is not None:
-        if whole_pipeline(folder):
+        whole = as_stock(model, kind)
+        if _with_saved_weights(whole, folder / job.teacher.family.component):
+            job.progress.say(f"{folder}: not whole; it is saved again, with the weights it has")
+            _save(job, whole, _own_card(job, whole, chosen, finished), finished)
             return made_from
         job.progress.say(f"{folder}: damaged; it is made again")
     for stale in ("metrics.json", "samples.png"):
         (job.student / stale).unlink(missing_ok=True)
-    model = _initial(job, net, chosen)
-    net.blocks.clear()  # room for the training: the student has what it needs of them
     checkpoint = job.student / "checkpoints" / "retrain.safetensors"
     with teaching(job.teacher, settings.teacher_precision):
         seconds = retrain(
@@ -55,8 +64,7 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
             progress=job.progress,
             log={"student": job.student.name},
         )
-    note.unlink(missing_ok=True)  # of whatever student was there
-    model = as_stock(model, stock_class(job.teacher.denoiser))
+    model = as_stock(model, kind)
     content = {
         "format": FORMAT,
         "fingerprint": made_from,
@@ -71,12 +79,42 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
         },
         "whole_steps": job.whole_steps,
     }
-    save_pipeline(_pipeline(job.teacher, model), folder, card(job, model, chosen, content))
-    write_json(note, content)
+    _save(job, model, card(job, model, chosen, content), content)
     checkpoint.unlink(missing_ok=True)
     with suppress(OSError):  # it may hold something else
         checkpoint.parent.rmdir()
     return made_from
+
+
+def _save(job: Job, model: Any, text: str, content: Mapping[str, Any]) -> None:
+    """Write the pipeline folder, and then the note that says which files are in it."""
+    folder, note = job.student / "pipeline", job.student / "student.json"
+    ours = note.exists()
+    note.unlink(missing_ok=True)  # of whatever student was there
+    save_pipeline(_pipeline(job.teacher, model), folder, text, ours=ours)
+    files = sorted(str(file.relative_to(folder)) for file in folder.glob("*/*") if file.is_file())
+    write_json(note, {**content, "files": files})
+
+
+def _with_saved_weights(model: Any, folder: Path) -> bool:
+    """Give a model the weights in a folder; whether all of them are there and whole."""
+    tensors = {}
+    for file in folder.glob("*.safetensors"):
+        if file.name.count(".") == 1:  # variants that somebody added have more
+            tensors.update((load_state(file) or ({}, {}))[0])
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _own_card(job: Job, model: Any, chosen: Mapping[str, Any], made: Mapping[str, Any]) -> str:
+    """The model card that is there, to which people may have added; else a new one."""
+    try:
+        return (job.student / "pipeline" / "README.md").read_text(encoding="utf-8")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return card(job, model, chosen, made, read_json(job.student / "metrics.json"))
 
 
 def card(

@@ -119,6 +119,45 @@ def test_a_student_whose_weights_are_cut_short_is_made_again(run, teacher, finis
     assert_same_student(run, finished)
 
 
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "model_index.json",
+        "unet/config.json",
+        "unet/diffnas_student_*.py",
+        "scheduler/scheduler_config.json",
+    ],
+)
+def test_a_student_that_lost_a_file_is_saved_again_with_its_weights(
+    lost, run, teacher, finished, monkeypatch, capsys
+):
+    folder = run / "students" / NAME / "pipeline"
+    (folder / "README.md").write_text("Mine.")
+    (there,) = folder.glob(lost)
+    there.unlink()
+    interrupt_at(monkeypatch, "retrain", 0)  # it is not trained again
+    assert compress(teacher, run, "--macs", "0.6") == 0
+    assert "saved again, with the weights it has" in capsys.readouterr().err.replace("\n", " ")
+    assert there.exists()
+    assert (folder / "README.md").read_text() == "Mine."
+    assert_same_student(run, finished)
+    assert compress(teacher, run, "--macs", "0.6") == 0
+    assert "saved again" not in capsys.readouterr().err
+
+
+def test_a_folder_in_the_students_place_is_refused_before_its_training(
+    run, teacher, monkeypatch, capsys
+):
+    student = run / "students" / NAME
+    (student / "student.json").unlink()
+    (student / "pipeline" / "model_index.json").unlink()
+    interrupt_at(monkeypatch, "retrain", 0)
+    assert compress(teacher, run, "--macs", "0.6") == 2
+    assert "pipeline exists and is not a pipeline folder" in capsys.readouterr().err.replace(
+        "\n", " "
+    )
+
+
 @pytest.mark.parametrize("text", ["word", "a: [", "\udcff"])
 def test_a_damaged_note_of_settings_or_plan_does_not_stop_the_run(text, run, teacher):
     for name in ("settings.yaml", "plan.json"):

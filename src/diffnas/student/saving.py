@@ -17,22 +17,28 @@ from diffnas.errors import UserError
 from diffnas.refusing import first_sentence, refusing
 from diffnas.student import modeling
 
+PIPELINE = ("model_index.json", "a pipeline folder")
+"""The file that says of a folder what it is, and what."""
+
 UNUSED = {"caption_projection.y_embedding"}
 """In published files without a place in the model: of PixArt-alpha's training, never read again."""
 
 _OUR_MODULE = re.compile(r"diffnas_student_[0-9a-f]{12}")
 
 
-def save_pipeline(pipeline: Any, folder: Path, model_card: str | None = None) -> None:
+def save_pipeline(
+    pipeline: Any, folder: Path, model_card: str | None = None, *, ours: bool = False
+) -> None:
     """Write a diffusers pipeline folder; ``model_card`` becomes its README.md.
 
-    The folder appears when it is complete; a pipeline that was there before is replaced.
+    The folder appears when it is complete; a pipeline that was there before is replaced, and what
+    is left of one where it is known to be ``ours``.
 
     Raises:
         UserError: something that is not a pipeline is in the way.
         RunError: the disk is full or refuses.
     """
-    with new_folder(folder, "model_index.json", "a pipeline folder") as new:
+    with new_folder(folder, *PIPELINE, ours=ours) as new:
         pipeline.save_pretrained(new, safe_serialization=True)
         if model_card is not None:
             (new / "README.md").write_text(model_card, encoding="utf-8")
