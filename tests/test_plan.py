@@ -365,6 +365,18 @@ def test_few_parameters_are_worth_a_word_where_they_cost_many_macs(configs, monk
     assert "down_blocks.0 (DownBlock2D), 8% of the MACs, 5% of the parameters" in left
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("sampler_steps", 5000, "the model has 1000 timesteps"),
+        ("features", "digits", "samples = 32: too few"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_is_refused(configs, setting, value, words):
+    with pytest.raises(UserError, match=words):
+        plan(configs, {"evaluate": {"samples": 32, setting: value}})
+
+
 def test_other_shapes_of_a_model_of_one_size_are_refused(tmp_path):
     tiny_dit().save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"data.crop = buckets: .* of one size alone"):

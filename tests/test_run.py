@@ -97,6 +97,11 @@ def test_a_budget_out_of_reach_is_refused_before_images_are_decoded(compress: An
         compress(macs=0.001)
 
 
+def test_a_sampler_that_cannot_do_is_refused_before_images_are_decoded(compress: Any) -> None:
+    with pytest.raises(UserError, match="the model has 1000 timesteps"):
+        compress(settings=load(None, ("evaluate.sampler_steps=5000",)))
+
+
 def test_an_autoencoder_that_every_step_needs_stays_awake(
     compress: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,8 @@ from diffnas.forecast.memory import stage_bytes
 from diffnas.limits import memory_of
 from diffnas.measure.cost import call_cost
 from diffnas.measure.meta import FusedKernels, to_meta
+from diffnas.measure.protocol import check_sampling
+from diffnas.measure.references import check_samples
 from diffnas.reach import least
 from diffnas.select import ADDING, check_reachable, check_rule, check_tolerance, written
 from diffnas.select.table import ROUNDING
@@ -61,8 +63,11 @@ def make_plan(
     )
     settings, space, why = space_for(settings, teacher.denoiser, teacher.family, budget)
     teacher.shapes(settings.data.crop)  # refused where it takes one alone
+    if settings.evaluate.features != "auto":  # which follow from the images
+        check_samples("any", teacher.image_shape, settings.evaluate)
     if teacher.pipeline.scheduler is not None:
         check_weighting(teacher.scheduler.config, settings.retrain.snr_gamma)
+        check_sampling(teacher, settings.evaluate)
     resolved, reasons = resolve_for(teacher, settings, images=images)
     made = describe(teacher, space, budget, resolved, why | reasons)
     refusals = [f"compress would refuse {line}" for line in lacking(teacher, variant)]

@@ -21,13 +21,14 @@ from diffnas.families.resting import awake
 from diffnas.fingerprint import fingerprint, of_data, of_teacher
 from diffnas.latents import encoding_on, with_latents
 from diffnas.measure.protocol import check as check_evaluation
+from diffnas.measure.protocol import check_sampling
 from diffnas.measure.references import check_samples, check_sides, features_of
 from diffnas.names import OWN_SAMPLES, STAGES
 from diffnas.own_samples import own_samples
 from diffnas.plan import check_budget, describe
 from diffnas.progress import Progress
 from diffnas.report import write_report
-from diffnas.run_folder import check_apart, check_same_teacher, note_settings
+from diffnas.run_folder import check_apart, check_same_teacher, note_data, note_settings
 from diffnas.run_log import RunLog
 from diffnas.select import check_rule, check_tolerance
 from diffnas.settings import Settings
@@ -133,7 +134,7 @@ def compress(
     # Whatever costs seconds to refuse, before images that take hours and gigabytes to decode.
     settings, space, why = space_for(settings, teacher.denoiser, teacher.family, budget)
     check_budget(teacher, space, budget)
-    teacher.guidance(settings.evaluate.guidance)  # refused where it cannot be
+    check_sampling(teacher, settings.evaluate)
     check_dropout(teacher, settings.data.condition_dropout or 0.0)
     check_weighting(teacher.scheduler.config, settings.retrain.snr_gamma)
     check_samples(data, teacher.image_shape, settings.evaluate)
@@ -169,15 +170,22 @@ def compress(
         update={"evaluate": settings.evaluate.model_copy(update={"features": named})}
     )
     check_evaluation(teacher, images, resolved.evaluate)
-    origin = fingerprint(of_this, of_data(images))
+    of_these = of_data(images)
+    origin = fingerprint(of_this, of_these)
     out.mkdir(parents=True, exist_ok=True)
     with RunLog(out / "log.jsonl", progress) as log:
         job = Job(out, teacher, origin, images, space, resolved, budget, log, whole.retrain.steps)
         run = Run(out, job.student.name)
         note_settings(out / "settings.yaml", _uncapped(resolved, whole, settings), log)
+        note_data(out, data, of_these, log)
         plan = {
             "format": FORMAT,
-            "model": {"source": teacher.source, "fingerprint": of_this, "data": data},
+            "model": {
+                "source": teacher.source,
+                "fingerprint": of_this,
+                "data": data,
+                "data_fingerprint": of_these,
+            },
             **describe(teacher, space, budget, resolved, why | reasons),
             "space": space_to_json(space),
         }

@@ -66,6 +66,19 @@ def check_same_teacher(out: Path, source: str, of_this: str) -> None:
         )
 
 
+def note_data(out: Path, data: str, of_these: str, progress: Progress) -> None:
+    """Say that the run's images are others than before, by its plan, where they are."""
+    model = (read_json(out / "plan.json") or {}).get("model")
+    before = model if isinstance(model, dict) else {}
+    if before.get("data_fingerprint", of_these) == of_these:
+        return
+    if before.get("data") == data:
+        what = "its images, or what is made of them, are not those that this run had before"
+    else:
+        what = f"not the images that this run had before, which were of {before.get('data')}"
+    progress.say(f"--data {data}: {what}; what was made of those is made again where it is used")
+
+
 def _check_replaceable(out: Path) -> None:
     """Raise UserError if files that a run writes are there, in a folder that is no run's."""
     for name in ("plan.json", "settings.yaml", "report.html"):

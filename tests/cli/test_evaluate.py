@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from diffusers import DDPMScheduler
 from PIL import Image
 
 from diffnas.cli import main
@@ -38,8 +39,16 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
     def load_teacher(source: str, **how: Any) -> Any:
         seen.loaded.append((source, how))
         shape = (3, 64, 64) if "large" in source else (1, 8, 8)
-        family = SimpleNamespace(takes_texts="text" in source, class_count=lambda _: None)
-        return SimpleNamespace(image_shape=shape, family=family, denoiser=None)
+        family = SimpleNamespace(
+            takes_texts="text" in source, class_count=lambda _: None, levels=None
+        )
+        return SimpleNamespace(
+            image_shape=shape,
+            family=family,
+            denoiser=None,
+            guidance=lambda _: 1.0,
+            scheduler_for=lambda _: DDPMScheduler(),
+        )
 
     def evaluate(pipelines: Any, data: Any, settings: Any, *, progress: Any = None) -> Any:
         seen.data, seen.settings = data, settings
@@ -181,6 +190,12 @@ def test_too_few_samples_are_refused_before_images_are_decoded(capsys, measured,
     given = ["--data", str(tmp_path), "--set", "evaluate.samples=32"]
     assert main(["evaluate", "a", *given]) == 2
     assert "evaluate.samples = 32: too few" in capsys.readouterr().err
+
+
+def test_a_sampler_that_cannot_do_is_refused_before_images_are_decoded(capsys, measured, tmp_path):
+    given = ["--data", str(tmp_path), "--set", "evaluate.sampler_steps=5000"]
+    assert main(["evaluate", "a", *given]) == 2
+    assert "the model has 1000 timesteps" in capsys.readouterr().err
 
 
 def test_pipelines_of_different_image_shapes_are_refused(capsys, measured):

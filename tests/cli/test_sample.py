@@ -92,9 +92,11 @@ def test_guidance_that_cannot_be_is_refused_before_what_is_shown(asked, tmp_path
         (["--sampler", "own", "--steps", "5000"], "--sampler own, --steps 5000: DDPMScheduler"),
     ],
 )
-def test_a_refusal_while_sampling_names_the_flags_too(monkeypatch, tmp_path, capsys, flags, told):
-    monkeypatch.setattr("diffnas.families.loading.load_teacher", lambda *_, **__: tiny_teacher())
+def test_a_sampler_that_cannot_do_is_refused_by_its_flags_before_any_work(
+    asked, tmp_path, capsys, flags, told
+):
     assert sample_to(tmp_path, *flags) == 2
+    assert "count" not in asked
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"diffnas: {told}")
 
 

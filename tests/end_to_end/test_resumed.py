@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from diffnas.retrain import Retraining
 from diffnas.supernet_training import BlockTraining
+from tests.end_to_end.pictures import pictures
 from tests.end_to_end.runs import NAME, SEARCH, compress, weights
 from tests.engine import assert_same
 
@@ -156,6 +157,20 @@ def test_a_folder_in_the_students_place_is_refused_before_its_training(
     assert "pipeline exists and is not a pipeline folder" in capsys.readouterr().err.replace(
         "\n", " "
     )
+
+
+def test_other_images_than_before_are_said(run, teacher, tmp_path, capsys):
+    folder = pictures(tmp_path / "photos")
+
+    def told(held_out):
+        settings = {"data.held_out": held_out, "evaluate.samples": "98"}
+        flags = ("--macs", "0.6", "--until", "plan")
+        assert compress(teacher, run, *flags, data=folder, **settings) == 0
+        return capsys.readouterr().err.replace("\n", " ")
+
+    assert "not the images that this run had before, which were of digits" in told("0.5")
+    assert "had before" not in told("0.5")
+    assert "are not those that this run had before" in told("0.51")
 
 
 @pytest.mark.parametrize("text", ["word", "a: [", "\udcff"])

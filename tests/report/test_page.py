@@ -333,3 +333,14 @@ def test_a_student_of_another_choice_than_the_present_one_is_not_shown(tmp_path)
         (files,) = read_run(run).students
         assert files.architecture
         assert (bool(files.metrics), files.samples is not None) == (shown, shown)
+
+
+def test_students_measured_in_different_ways_are_said_not_to_compare(tmp_path):
+    run = make_run(tmp_path / "run")
+    make_run(run, name="macs-0.25")
+    assert "not measured in the same way" not in page_of(run)
+    file = run / "students" / "macs-0.25" / "metrics.json"
+    metrics = json.loads(file.read_text())
+    metrics["protocol"]["reference"] = "other images"
+    file.write_text(json.dumps(metrics))
+    assert "were not measured in the same way (different: reference)" in page_of(run)

@@ -102,6 +102,7 @@ def measure(
     from diffnas.families.loading import load_teacher
     from diffnas.families.origin import find
     from diffnas.measure.evaluate import evaluate as evaluate_
+    from diffnas.measure.protocol import check_sampling
     from diffnas.measure.references import check_samples, check_sides
 
     folders = {source: find(source).folder for source in pipelines}
@@ -125,6 +126,8 @@ def measure(
     loaded = {name: load(source) for name, source in zip(names(pipelines), pipelines, strict=True)}
     shape = common_shape(loaded)
     check_samples(data, shape, settings.evaluate)
+    for each in loaded.values():
+        check_sampling(each, settings.evaluate)
     channels, height, width = shape
     # Large sets would fill the memory. Where mapped files cannot be removed, they stay.
     temporary = TemporaryDirectory(prefix="diffnas-", ignore_cleanup_errors=True)

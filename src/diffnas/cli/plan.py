@@ -24,7 +24,7 @@ def plan(
     tolerance: options.Tolerance = None,
     images: Annotated[
         str | None,
-        typer.Option(metavar="N", help="How many images there will be to train on."),
+        typer.Option(metavar="N", help="Images to be trained on, held-out ones not among them."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For a program.")] = False,
     space: options.SpaceName = None,

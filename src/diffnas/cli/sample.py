@@ -67,6 +67,7 @@ def sample(
     from diffnas.checkpoint import write_atomically
     from diffnas.families.loading import load_teacher
     from diffnas.measure.grid import grid
+    from diffnas.measure.protocol import check_sampling
 
     teacher = load_teacher(
         pipeline,
@@ -77,7 +78,8 @@ def sample(
     )
     _, height, width = teacher.image_shape
     with named_by_flags():
-        scale = teacher.guidance(settings.evaluate.guidance)  # refused where it cannot be
+        check_sampling(teacher, settings.evaluate)
+    scale = teacher.guidance(settings.evaluate.guidance)
     shows = _shows(teacher, prompt or [], wanted, settings.seed)
     with named_by_flags(), show_progress() as progress:
         progress.start("sample", wanted)

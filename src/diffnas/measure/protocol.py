@@ -92,12 +92,28 @@ def protocol(
     }
 
 
+def check_sampling(pipeline: Teacher, settings: EvaluateSettings) -> None:
+    """Refuse how samples are to be drawn, where the pipeline cannot; its weights are not needed.
+
+    Raises:
+        UserError: the sampler does not fit its scheduler, or it cannot be guided as asked.
+    """
+    pipeline.guidance(settings.guidance)
+    check_sampler(
+        pipeline.scheduler_for(settings.sampler_steps),
+        settings.sampler,
+        settings.sampler_steps,
+        torch.device("cpu"),
+        pipeline.family.levels,
+    )
+
+
 def check(pipeline: Teacher, data: Data, settings: EvaluateSettings) -> None:
     """Refuse early what would fail after sampling.
 
     Raises:
         UserError: images are too few, have another shape than the pipeline's, or lack its classes
-            or captions; the sampler does not fit its scheduler; or it cannot be guided as asked.
+            or captions; or as :func:`check_sampling`.
     """
     makes, has = pipeline.image_shape, data.images.shape[1:]
     if makes != has:
@@ -106,15 +122,8 @@ def check(pipeline: Teacher, data: Data, settings: EvaluateSettings) -> None:
             f"{tuple(has)}; evaluate pipelines of one image shape together"
         )
     check_counts(data, settings)
-    pipeline.guidance(settings.guidance)
+    check_sampling(pipeline, settings)
     _check_conditions(pipeline, data)
-    check_sampler(
-        pipeline.scheduler_for(settings.sampler_steps),
-        settings.sampler,
-        settings.sampler_steps,
-        pipeline.device,
-        pipeline.family.levels,
-    )
 
 
 def _check_conditions(pipeline: Teacher, data: Data) -> None:

@@ -17,7 +17,7 @@ from diffnas.report.table import (
     mean,
     ratio_text,
 )
-from diffnas.report.words import trial, unmeasured, verdict, words
+from diffnas.report.words import measured_apart, trial, unmeasured, verdict, words
 
 WORST = "largest error over a block's benchmark"
 FIGURE_OF = {
@@ -34,6 +34,7 @@ def page(run: RunFiles) -> str:
     title = f"DiffNAS: {escape(run.name)}"
     verdicts = [verdict(s.name, s.architecture, s.metrics) for s in run.students]
     lead = "".join(f'<p class="lead">{escape(line)}</p>' for line in verdicts)
+    lead += paragraph(measured_apart(each.metrics for each in run.students))
     sections = [student(run, files_) for files_ in run.students]
     sections += [supernet_curves(run.supernet), scatter(run), space(run.plan), settings(run)]
     return (

@@ -1,6 +1,6 @@
 """What the page says in words: the verdict and what it does not know, from the numbers alone."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from diffnas.report.table import mean, measure_text, ratio_text
@@ -28,6 +28,19 @@ def protocol_line(protocol: Json) -> str:
     """How it was measured, as one line: ``sampler dpmsolver, steps 20, ...``."""
     return ", ".join(
         f"{key.replace('_', ' ')} {words(value)}" for key, value in protocol.items() if value != ""
+    )
+
+
+def measured_apart(students: Iterable[Json]) -> str:
+    """That students' figures do not compare, by their metrics, and why; nothing if they do."""
+    protocols = [each["protocol"] for each in students if each.get("protocol")]
+    told = {key: {words(each.get(key)) for each in protocols} for each in protocols for key in each}
+    others = [key.replace("_", " ") for key, values in told.items() if len(values) > 1]
+    if not others:
+        return ""
+    return (
+        f"These students were not measured in the same way (different: {', '.join(others)}): "
+        "each compares with the teacher's figures beside it, not with another student's."
     )
 
 
