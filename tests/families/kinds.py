@@ -4,8 +4,10 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
+import numpy as np
 import torch
 
+from diffnas.data import Data, Embeddings
 from diffnas.families import (
     Family,
     Teacher,
@@ -17,7 +19,7 @@ from diffnas.families import (
     unet2d,
     unet2d_condition,
 )
-from diffnas.families.conditions import MASK, MASKED
+from diffnas.families.conditions import CLASSES, MASK, MASKED
 from diffnas.rng import generator
 from tests.engine import scramble
 from tests.models import (
@@ -84,3 +86,17 @@ def told(model: Teacher, count: int) -> dict[str, torch.Size]:
     """Shapes of a condition, without what is shown."""
     example = model.family.example_condition(model.denoiser, count, CPU)
     return {name: each.shape for name, each in example.items() if name not in (MASK, MASKED)}
+
+
+def data_of(model: Teacher, count: int = 24) -> Data:
+    """What such a teacher denoises and is told, of no meaning; encoded beforehand."""
+    rows = np.arange(count)
+    shape = (1, count, *model.family.sample_shape(model.denoiser))
+    latents = np.random.default_rng(0).standard_normal(shape).astype(np.float16)
+    told = model.family.example_condition(model.denoiser, count, CPU)
+    arrays = {name: each.numpy() for name, each in told.items()}
+    about: dict[str, Any] = {"labels": arrays.pop(CLASSES, None), "latents": latents}
+    if arrays:
+        nothing = {name: each[:1] for name, each in arrays.items()}
+        about |= {"captions": ("",) * count, "embeddings": Embeddings(arrays, nothing, rows)}
+    return Data("noise", latents[0], seen=rows, held_out=rows, augment="none", **about)
