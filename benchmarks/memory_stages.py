@@ -35,7 +35,7 @@ from diffnas.student.edited import edited
 from diffnas.student.modeling import trunk_groups
 from diffnas.supernet import Supernet
 from diffnas.supernet_training import BlockTraining
-from diffnas.trunk import Trunk, kept_channels, make_trunk, widths
+from diffnas.trunk import Trunk, kept_channels, make_trunk, ranked_at_once, widths
 from diffnas.trunk_width import space_for
 
 M_MMAP_THRESHOLD = -3
@@ -125,8 +125,9 @@ def supernet(this: Work) -> None:
     size, given = this.settings.supernet.batch_size, this.settings.supernet
     assert size is not None
     if this.space.trunk is not None:
-        with patch.object(trunk, "IMAGES", STEPS * size):
-            kept_channels(this.teacher, this.data, this.space.trunk[0], batch_size=size, seed=0)
+        ranked = ranked_at_once(this.space.teacher.macs, size)
+        with patch.object(trunk, "IMAGES", STEPS * ranked):
+            kept_channels(this.teacher, this.data, this.space.trunk[0], batch_size=ranked, seed=0)
     net = this.supernet()
     with net.awake(net.blocks):
         training = BlockTraining(net, this.data, given, net.blocks, seed=0, precision="fp32")

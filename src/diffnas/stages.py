@@ -29,7 +29,7 @@ from diffnas.settings import DEFAULT_RULE, Settings
 from diffnas.slots import joint
 from diffnas.supernet import Supernet
 from diffnas.supernet_training import fit
-from diffnas.trunk import Trunk, kept_channels, make_trunk
+from diffnas.trunk import Trunk, kept_channels, make_trunk, ranked_at_once
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def trunk(job: Job) -> Trunk | None:
     """The teacher with the trunk of the space; None where that is the teacher's own."""
     if job.space.trunk is None:
         return None
-    size = job.settings.supernet.batch_size
-    assert size is not None
+    assert job.settings.supernet.batch_size is not None
+    size = ranked_at_once(job.space.teacher.macs, job.settings.supernet.batch_size)
     made_from = fingerprint(job.origin, job.space.trunk, job.settings.seed, size)
     file = job.search / "trunk.safetensors"
     kept = current_tensors(file, made_from, job.progress.say)

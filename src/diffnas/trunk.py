@@ -28,6 +28,9 @@ Kept = dict[str, Tensor]
 IMAGES = 1280
 """That the importance of channels is a mean over."""
 
+AT_ONCE = 2**40
+"""MACs of a forward pass up to which several images go through the whole teacher together."""
+
 
 @dataclass(frozen=True)
 class Trunk:
@@ -169,6 +172,16 @@ def widths(denoiser: nn.Module, ports: Mapping[str, Ports]) -> dict[str, int]:
         if layer.writes and writes is not None:
             found[writes] = len(layer.layer.weight)
     return found
+
+
+def ranked_at_once(macs: int, batch_size: int) -> int:
+    """Images in a batch of :func:`kept_channels`, for a teacher of so many MACs.
+
+    Its graph is the only one of the whole teacher with all that lies between its layers: in the
+    batches that blocks are trained in it would hold more memory than any training (GiB an image, of
+    Stable Diffusion).
+    """
+    return max(1, min(batch_size, AT_ONCE // macs))
 
 
 def kept_channels(

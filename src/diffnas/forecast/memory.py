@@ -24,6 +24,7 @@ from diffnas.settings import Settings
 from diffnas.student.edited import edited
 from diffnas.supernet import BlockSupernet
 from diffnas.supernet_training import groups
+from diffnas.trunk import ranked_at_once
 
 MOMENTS = {"adamw": 2, "muon": 1}
 """Of an optimizer, each as large as the weights; Muon leaves to AdamW only what is small."""
@@ -195,7 +196,8 @@ def _supernet_bytes(parts: _Parts, space: Space, settings: Settings, device: tor
     if space.trunk is None:
         return most
     # Which channels stay is read off gradients of all streams, before there are supernets.
-    ranking = parts.near + parts.loaded + size * saved_bytes(parts.meta, (), parts.inputs)
+    images = ranked_at_once(space.teacher.macs, size)
+    ranking = parts.near + parts.loaded + images * saved_bytes(parts.meta, (), parts.inputs)
     return max(most, ranking)
 
 
