@@ -34,6 +34,7 @@ ABLATIONS = {
     "single path": ["supernet.sandwich=false"],
     "block loss over Var(y)": ["supernet.block_loss=output"],
     "plain block loss": ["supernet.block_loss=plain"],
+    "sums of plain block losses": ["supernet.block_loss=plain", "score.by=block"],
     "supernet of 250 steps": ["supernet.steps=250"],
     "supernet of 1000 steps": ["supernet.steps=1000"],
     "supernet of 4000 steps": ["supernet.steps=4000"],
