@@ -53,9 +53,10 @@ SEARCHED = {
 """Settings of the rows that a run folder makes."""
 
 TAUGHT: Mapping[str, Any] = {"schedule": "none"}
-"""The teacher's prediction is a target, as it is for DiffNAS. Its blocks are not: a rival's blocks
-have other widths or numbers of layers. DiffNAS has block losses in the first third of its steps; in
-its row without them it is retrained as the rivals are."""
+"""The teacher's prediction is a target, as it is for DiffNAS. Its blocks are not: the blocks of a
+pruned or narrower rival have other widths. Those of one with fewer layers have not, so that it is
+retrained both ways. DiffNAS has block losses in the first third of its steps; in its row without
+them it is retrained as the other rivals are."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ RIVALS = {
     "from scratch": Rival(stock.narrow, ALONE),
     "narrow": Rival(stock.narrow, TAUGHT),
     "shallow": Rival(stock.shallow, TAUGHT),
+    "shallow, block losses": Rival(stock.shallow, {}),  # as BK-SDM has them
     "magnitude": Rival(pruned.magnitude, TAUGHT),
     "taylor": Rival(pruned.taylor, TAUGHT),
     "diff-pruning": Rival(pruned.diff_pruning, TAUGHT),

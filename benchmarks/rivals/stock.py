@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import re
 from typing import Any
@@ -13,6 +12,7 @@ from torch import nn
 
 from diffnas.data import Data
 from diffnas.families import Teacher
+from diffnas.student.stock import as_model
 from rivals import OutOfReachError, folded, macs_of
 
 
@@ -40,28 +40,45 @@ def narrow(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
     return on_device(teacher, best[1])
 
 
+LAYERS = {
+    r"down_blocks\.\d+\.(resnets|attentions)\.1": {"kind": "skip"},
+    # With the skip that was joined to its input.
+    r"up_blocks\.\d+\.resnets\.1": {"kind": "drop"},
+    r"up_blocks\.\d+\.attentions\.1": {"kind": "skip"},
+}
+"""Layers that BK-SDM's "Base" leaves out, of two a block, and how."""
+
+MIDDLE = {r"mid_block\.(resnets|attentions)\.\d": {"kind": "skip"}}
+"""What "Small" leaves out besides."""
+
+
 def shallow(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
     """Fewer layers by a fixed recipe, after BK-SDM (Kim et al. 2023, arXiv 2305.15798).
 
     "Base" keeps the first layer of every down block, the first and the last of every up block;
     "Small" leaves the mid block out as well. The larger one within the budget; Small where neither
-    is, which then costs more. Weights are the teacher's. Needs ``layers_per_block`` = 2.
+    is, which then costs more. Weights are the teacher's. Blocks give what the teacher's do, so that
+    they can be compared. Needs ``layers_per_block`` = 2.
     """
     config = config_of(teacher)
     if config["layers_per_block"] != 2:
         raise OutOfReachError("the depth recipe is for two layers a block")
-    limit = macs * macs_of(teacher, teacher.denoiser)
-    recipes: list[dict[str, Any]] = [
-        {"layers_per_block": 1},
-        {"layers_per_block": 1, "mid_block_type": None},
-    ]
-    for recipe in recipes:
-        model = UNet2DModel.from_config({**config, **recipe})
-        if macs_of(teacher, folded(copy.deepcopy(model))) <= limit:
+    for recipe in (LAYERS, LAYERS | MIDDLE):
+        edits = {
+            path: edit
+            for path, _ in teacher.denoiser.named_modules()
+            for pattern, edit in recipe.items()
+            if re.fullmatch(pattern, path)
+        }
+        weights = {
+            name: each
+            for name, each in teacher.denoiser.state_dict().items()
+            if not any(name.startswith(f"{path}.") for path in edits)
+        }
+        model: nn.Module = as_model(config, edits, weights, UNet2DModel, edited=True)
+        if macs_of(teacher, folded(model)) <= macs * macs_of(teacher, teacher.denoiser):
             break
-    theirs = teacher.denoiser.state_dict()
-    model.load_state_dict({name: theirs[_teachers(name)] for name in model.state_dict()})
-    return on_device(teacher, folded(model))
+    return on_device(teacher, model)
 
 
 def on_device(teacher: Teacher, model: nn.Module) -> nn.Module:
@@ -73,8 +90,3 @@ def config_of(teacher: Teacher) -> dict[str, Any]:
     """What its denoiser is made from; diffusers' own notes in it would undo changes to defaults."""
     config: Any = teacher.denoiser.config
     return {key: entry for key, entry in config.items() if not key.startswith("_")}
-
-
-def _teachers(name: str) -> str:
-    """The last of the two layers left in an up block was the third there."""
-    return re.sub(r"^(up_blocks\.\d+\.(?:resnets|attentions))\.1\.", r"\1.2.", name)

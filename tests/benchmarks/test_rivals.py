@@ -4,6 +4,7 @@ from dataclasses import replace
 import compare
 import pytest
 import torch
+from diffusers import UNet2DModel
 from rivals import OutOfReachError, folded, macs_of, pruned, stock
 from rivals.cached import DeepCache, deep_caches
 from trained import Bench
@@ -11,8 +12,10 @@ from trained import Bench
 from diffnas.data import Data, load_data
 from diffnas.families import Teacher
 from diffnas.families.unet2d import FAMILY
-from diffnas.settings import EvaluateSettings, Settings
+from diffnas.retrain import retrain
+from diffnas.settings import EvaluateSettings, RetrainSettings, Settings
 from diffnas.student.modeling import FoldedUpsample2D
+from diffnas.student.stock import as_stock
 from tests.models import tiny_pipeline
 
 
@@ -76,16 +79,30 @@ def test_the_narrow_model_is_the_widest_within_the_budget(teacher, data):
     assert any(isinstance(layer, FoldedUpsample2D) for layer in narrow.modules())
 
 
-def test_the_shallow_model_keeps_the_outer_layers_of_each_block(teacher, data):
+def test_the_shallow_model_is_diffusers_with_the_outer_layers_of_each_block(
+    teacher, data, monkeypatch
+):
+    monkeypatch.setattr(stock, "folded", lambda model: model)  # no config says that
     shallow = stock.shallow(teacher, data, 0.9, 0)
+    stocks = as_stock(shallow, UNet2DModel)
+    assert stocks.config.layers_per_block == 1
     theirs = teacher.denoiser.up_blocks[0].resnets[2].conv1.weight
-    assert torch.equal(shallow.up_blocks[0].resnets[1].conv1.weight, theirs)
-    assert output(shallow, teacher).shape == (2, 1, 8, 8)
+    assert torch.equal(stocks.up_blocks[0].resnets[1].conv1.weight, theirs)
+    assert torch.allclose(output(shallow, teacher), output(stocks, teacher), atol=1e-5)
 
 
 def test_the_shallow_model_loses_its_mid_block_where_the_budget_asks_for_it(teacher, data):
-    assert stock.shallow(teacher, data, 0.9, 0).mid_block is not None
-    assert stock.shallow(teacher, data, 0.1, 0).mid_block is None
+    whole, without = (stock.shallow(teacher, data, macs, 0) for macs in (0.9, 0.1))
+    assert sum(p.numel() for p in whole.mid_block.parameters()) > 0
+    assert sum(p.numel() for p in without.mid_block.parameters()) == 0
+
+
+def test_blocks_of_the_shallow_model_can_be_compared_with_the_teachers(teacher, data):
+    shallow = stock.shallow(teacher, data, 0.9, 0)
+    how = RetrainSettings(
+        steps=2, batch_size=2, learning_rate=1e-3, ema_decay=0.5, task_weight=1.0, output_weight=0.0
+    )
+    retrain(shallow, teacher, data, how)
 
 
 def test_a_rival_without_a_form_for_the_teacher_or_the_budget_says_so(teacher, data):
