@@ -9,6 +9,7 @@ FEW = {
     "space.resnet_widths": "[0.5]",
     "space.resnet_kernels": "[]",
     "space.conv_ranks": "[]",
+    "space.feed_forward_widths": "[0.5]",
 }
 """Few options of each slot, where the preset has any to choose."""
 
