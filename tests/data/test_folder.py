@@ -229,6 +229,21 @@ def test_classes_are_numbered_by_all_top_level_folders(tmp_path):
         assert data.labels.tolist() == data.images[:, 0, 0, 0].tolist()
 
 
+def test_class_folders_named_by_whole_numbers_keep_them(tmp_path):
+    for name in ("2", "10", "7"):
+        save(tmp_path / name / "a.png")
+    assert load(tmp_path, label_column="folder").labels.tolist() == [10, 2, 7]
+
+
+@pytest.mark.parametrize("parts", [("train",), ("train", "val"), ("photos",)])
+def test_a_folder_that_holds_the_class_folders_is_not_taken_for_a_class(tmp_path, parts):
+    for part in parts:
+        for name in ("ant", "bee"):
+            save(tmp_path / part / name / "a.png")
+    with pytest.raises(UserError, match=rf"would be one class; .* give '.*/{parts[0]}'"):
+        load(tmp_path, label_column="folder")
+
+
 def test_a_loose_picture_has_no_class_whatever_the_limit(tmp_path):
     save(tmp_path / "loose.png")
     for index in range(9):

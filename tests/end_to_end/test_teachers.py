@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers import (
     AutoencoderKL,
+    ConsistencyModelPipeline,
     DDIMPipeline,
     DDIMScheduler,
     DDPMScheduler,
@@ -123,7 +124,8 @@ def test_classes_from_folders_and_a_model_that_predicts_images(tmp_path, capsys)
         out_channels=3,
         num_class_embeds=3,
     )
-    teacher.save_pretrained(tmp_path / "teacher")
+    # Of diffusers' pipelines of pixels the one that hands classes on.
+    ConsistencyModelPipeline(teacher.unet, teacher.scheduler).save_pretrained(tmp_path / "teacher")
     data = pictures(tmp_path / "pictures", folders=("ant", "bee/young", "cow"))
     settings = {"data": data, **FOLDER, "data__label_column": "class"}
     status = compress(tmp_path / "teacher", tmp_path / "run", "--macs", "0.6", **settings)
@@ -133,9 +135,9 @@ def test_classes_from_folders_and_a_model_that_predicts_images(tmp_path, capsys)
     assert metrics["protocol"]["classes"] == "as in the held-out images"
     pipeline = loaded(folder, trust_remote_code=True)
     assert_within(pipeline.unet, teacher.unet, macs=0.6)
-    # diffusers' own pipelines of pixels hand no classes on: one call stands for them.
-    call = "pipeline.unet(torch.randn(3, 3, 8, 8), 500, class_labels=torch.arange(3)).sample"
-    assert made_elsewhere(folder.parent, call, (3, 3, 8, 8)) == "DDPMPipeline"
+    asked = 'batch_size=3, class_labels=[0, 1, 2], num_inference_steps=3, output_type="np"'
+    kind = made_elsewhere(folder.parent, f"pipeline({asked}).images", (3, 8, 8, 3))
+    assert kind == "ConsistencyModelPipeline"
     noise = torch.randn(1, 3, 8, 8, generator=torch.manual_seed(0)).expand(3, -1, -1, -1)
     with torch.no_grad():
         images = pipeline.unet(noise, 500, class_labels=torch.arange(3)).sample

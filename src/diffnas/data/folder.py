@@ -78,8 +78,15 @@ def _numbers(names: list[str]) -> np.ndarray:
     return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
+SPLITS = {"train", "test", "val", "valid", "validation"}
+"""Folders of these names hold the classes of a part of a data set, and are none."""
+
+
 def _class_numbers(folder: Path, files: list[Path]) -> dict[str, int]:
-    """Every top-level folder's place among their sorted names, that of empty ones too."""
+    """Top-level folders' numbers: their names, if these are numbers, else the places of these.
+
+    Folders without an image have theirs too.
+    """
     loose = [file for file in files if len(file.parts) == 1]
     if loose:
         raise UserError(
@@ -88,6 +95,14 @@ def _class_numbers(folder: Path, files: list[Path]) -> dict[str, int]:
         )
     names = (path.name for path in folder.iterdir() if path.is_dir())
     visible = sorted(name for name in names if not name.startswith("."))
+    deeper = all(len(file.parts) > 2 for file in files)
+    if deeper and (len(visible) == 1 or SPLITS.issuperset(visible)):
+        raise UserError(
+            f"data: {visible[0]!r} in {str(folder)!r} has folders of its own, and would be one "
+            f"class; if these are the classes, give {str(folder / visible[0])!r}"
+        )
+    if all(name.isdecimal() for name in visible) and len(set(map(int, visible))) == len(visible):
+        return {name: int(name) for name in visible}
     return {name: number for number, name in enumerate(visible)}
 
 
