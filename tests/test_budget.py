@@ -129,6 +129,13 @@ def test_a_unit_of_something_else_is_named_with_the_right_ones(kind, written, un
     assert f"no unit of {kind} ({units})" in str(error.value)
 
 
+@pytest.mark.parametrize(("written", "example"), [(20e6, "'20M'"), (20, "'20M'"), ("2", "20M")])
+def test_an_amount_without_unit_is_shown_one_as_it_has_to_be_written(written, example):
+    with pytest.raises(UserError) as error:
+        parse_budget(params=written)
+    assert str(error.value).endswith(f"an amount needs its unit (K, M, B), such as {example}")
+
+
 def test_tolerance_beside_a_budget_is_a_contradiction():
     with pytest.raises(UserError, match=r"--tolerance 2 contradicts --macs 0\.5.*one or the other"):
         parse_budget(macs=0.5, tolerance=2)

@@ -91,8 +91,17 @@ def test_an_optimizers_state_comes_back(precision, muon):
 
 
 def test_a_divergence_names_the_setting_of_its_stage():
-    assert "lower retrain.learning_rate" in str(diverged("retrain step 3"))
-    assert "lower supernet.learning_rate" in str(diverged("supernet step 3, block x"))
+    for where in ("retrain step 3", "supernet step 3, block x"):
+        told = str(diverged(where, "fp32"))
+        stage = where.partition(" ")[0]
+        assert told == f"{where}: the loss is not finite; lower {stage}.learning_rate"
+
+
+def test_a_divergence_in_half_precision_has_single_as_another_remedy():
+    model, adamw = optimizer(precision="bf16")
+    adamw.backward(model(torch.full((1, 3), torch.inf)).sum())
+    with pytest.raises(RunError, match=r"learning_rate, or use --precision fp32$"):
+        adamw.step(0.01, "here")
 
 
 def test_muon_turns_a_convolutions_gradient_into_a_matrix_of_even_singular_values():

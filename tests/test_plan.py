@@ -121,8 +121,15 @@ def test_a_tolerance_adds_nothing_up(configs):
     assert not any("score.by" in line for line in notes)
 
 
+def test_a_space_of_one_architecture_is_noted(configs):
+    alone = {"space": {"trunk": 0.5, "exclude": "*"}}
+    words = "the space holds one architecture"
+    assert any(line.startswith(words) for line in plan(configs, alone)["notes"])
+    assert not any(line.startswith(words) for line in plan(configs)["notes"])
+
+
 def test_what_compress_needs_beside_configs_is_noted(configs, tmp_path):
-    lacking = f"compress would refuse model {configs}: no safetensors weights; "
+    lacking = f"compress would refuse model {configs}: its denoiser has no weights; "
     (line,) = plan(configs)["notes"]
     assert line.startswith(lacking)
     tiny_pipeline().save_pretrained(tmp_path / "whole")

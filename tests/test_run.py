@@ -17,7 +17,7 @@ from diffnas.errors import UserError
 from diffnas.progress import Progress
 from diffnas.run_log import RunLog
 from diffnas.select import check_tolerance
-from diffnas.settings import DEFAULT_RULE, Settings, load
+from diffnas.settings import DEFAULT_RULE, Settings, load, parse
 from tests.models import tiny_dit, tiny_pipeline
 
 
@@ -100,6 +100,12 @@ def test_a_budget_out_of_reach_is_refused_before_images_are_decoded(compress: An
 def test_a_sampler_that_cannot_do_is_refused_before_images_are_decoded(compress: Any) -> None:
     with pytest.raises(UserError, match="the model has 1000 timesteps"):
         compress(settings=load(None, ("evaluate.sampler_steps=5000",)))
+
+
+def test_classes_for_a_model_without_are_refused_before_images_are_decoded(compress: Any) -> None:
+    words = r"^data.label_column = kind: the model takes no classes; leave it out$"
+    with pytest.raises(UserError, match=words):
+        compress(settings=parse({"data.label_column": "kind"}))
 
 
 def test_an_autoencoder_that_every_step_needs_stays_awake(
@@ -207,6 +213,17 @@ def test_a_path_is_a_folder_whatever_it_is_called(
         (str(Path("digits").absolute()), str(Path("teacher").absolute())),
         ("digits", "teacher"),
     ]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"model": None}, {"data": None}, {"data": ""}, {"out": 5}, {"settings": 5}],
+)
+def test_an_argument_of_another_kind_is_named(tmp_path: Path, given: dict[str, Any]) -> None:
+    asked: dict[str, Any] = {"model": "digits", "data": "digits", "out": tmp_path, **given}
+    ((name, value),) = given.items()
+    with pytest.raises(UserError, match=f"^{name} = {value!r}: .*; give "):
+        diffnas.compress(**asked)
 
 
 def test_a_run_folder_in_the_home_folder_may_be_written_with_a_tilde(

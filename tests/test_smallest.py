@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from diffnas import smallest
+from diffnas.errors import RunError
 from diffnas.settings import parse
 from diffnas.smallest import compress_smallest, lowest, verdict
 
@@ -61,6 +62,17 @@ def test_where_the_space_does_not_reach_half_the_first_try_is_its_smallest(monke
     stock = parse({"space": {"preset": "stock", "exclude": ["*_blocks.*.resnets.*"]}})
     compress_smallest("digits", data="digits", out=tmp_path, settings=stock)
     assert set(asked) == {0.82}
+
+
+def test_where_none_is_at_par_the_file_that_lists_the_tries_is_named(monkeypatch, tmp_path):
+    teacher, student = (
+        {"frechet_distance": {"mean": mean, "each": [mean, mean]}} for mean in (0.5, 0.9)
+    )
+    metrics = {"teacher": teacher, "student": student}
+    run = SimpleNamespace(name="it", students={"it": SimpleNamespace(metrics=lambda: metrics)})
+    monkeypatch.setattr(smallest, "compress", lambda *_, **__: run)
+    with pytest.raises(RunError, match=f"or look at {tmp_path}/smallest.json and choose a budget"):
+        compress_smallest("digits", data="digits", out=tmp_path, settings=parse({}))
 
 
 @pytest.mark.parametrize(("more", "par"), [(-0.05, True), (0.011, True), (0.012, False)])

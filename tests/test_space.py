@@ -7,7 +7,7 @@ from diffusers import UNet2DConditionModel
 
 from diffnas.architecture import Architecture, Cost, Option, SlotSpace, Space, subnet_at
 from diffnas.errors import UserError
-from diffnas.families import unet2d_condition
+from diffnas.families import dit, unet2d_condition
 from diffnas.measure.cost import call_cost
 from diffnas.measure.meta import to_meta
 from diffnas.settings import UNREAD, SpaceSettings
@@ -16,7 +16,7 @@ from diffnas.student.modeling import apply_edits
 from diffnas.student.stock import stock_config
 from diffnas.ties import architectures, tied, together
 from tests.engine import SMALL_SPACE, tiny_teacher
-from tests.models import tiny_condition_unet
+from tests.models import tiny_condition_unet, tiny_dit
 
 
 def space_of(settings=SMALL_SPACE, **overrides):
@@ -159,6 +159,11 @@ def architectures_of(space):
     ]
     for parts in product(*groups):
         yield Architecture(dict(item for part in parts for item in part.items()))
+
+
+def test_a_model_without_a_stock_space_is_shown_the_preset_that_has_one_for_it():
+    with pytest.raises(UserError, match=r"not for DiTTransformer2DModel; use 'full'$"):
+        make_space(tiny_dit().transformer, dit.FAMILY, SpaceSettings(preset="stock"))
 
 
 def test_every_architecture_of_the_stock_preset_has_a_stock_config():

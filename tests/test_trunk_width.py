@@ -2,11 +2,13 @@ import pytest
 
 from diffnas.budget import parse_budget
 from diffnas.errors import UserError
+from diffnas.families import dit
 from diffnas.plan import check_budget
 from diffnas.settings import Settings, SpaceSettings
 from diffnas.space import make_space, smallest_cost
 from diffnas.trunk_width import space_for
 from tests.engine import tiny_teacher
+from tests.models import tiny_dit
 
 GROUPS = {"norm_num_groups": 8, "block_out_channels": (32, 64)}
 
@@ -113,6 +115,28 @@ def test_a_stock_space_has_the_teachers_trunk():
     teacher = tiny_teacher()
     with pytest.raises(UserError, match="a stock config cannot express it"):
         make_space(teacher.denoiser, teacher.family, SpaceSettings(preset="stock", trunk=0.5))
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"exclude": "*"}, r"space\.exclude = \['\*'\]"),
+        ({"preset": "paper", "max_subnets": 1}, "space.preset = paper, space.max_subnets = 1"),
+    ],
+)
+def test_a_space_that_leaves_nothing_to_choose_is_refused(given, named):
+    with pytest.raises(UserError, match=f"^{named}: nothing is left to choose in UNet2DModel; "):
+        chosen(space=given)
+
+
+def test_kernels_alone_leave_nothing_to_choose_in_a_model_without_resnet_layers():
+    settings = Settings(space=SpaceSettings(preset="paper"))
+    with pytest.raises(UserError, match=r"^space\.preset = paper: nothing .* in DiTTransformer2DM"):
+        space_for(settings, tiny_dit().transformer, dit.FAMILY, parse_budget())
+
+
+def test_narrower_streams_need_nothing_else_to_choose():
+    assert chosen(space={"exclude": "*", "trunk": 0.75})[0] == 0.75
 
 
 def test_streams_are_multiples_too():

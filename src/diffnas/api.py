@@ -51,16 +51,19 @@ def compress(
         UserError: a value that cannot be used, or a budget out of reach.
         RunError: training diverged or the disk is full; the last good checkpoint is kept.
     """
-    for name, source in {"model": model, "data": data, "out": out}.items():
-        if source == "":
-            raise UserError(f"{name} '': is empty; name a folder")
+    places = {"model": model, "data": data, "out": "runs" if out is None else out}
+    for name, place in places.items():
+        if not isinstance(place, str | Path) or place == "":
+            raise UserError(f"{name} = {place!r}: names nothing; give a name or a folder")
     limits = {"macs": macs, "params": params, "latency": latency, "memory": memory}
     if smallest:
         check_alone("smallest", {**limits, "tolerance": tolerance, "until": until})
     if settings is None or isinstance(settings, Mapping):
         chosen = parse(settings or {})
-    else:
+    elif isinstance(settings, str | Path):
         chosen = load_settings(Path(settings))
+    else:
+        raise UserError(f"settings = {settings!r}: holds none; give values by name, or a YAML file")
     folder = Path("runs") / folder_name(str(model)) if out is None else _home(Path(out))
     given: dict[str, Any] = {
         "data": _named(data),

@@ -127,9 +127,11 @@ def _amount(kind: str, written: str | float) -> Amount:
         share = value / 100 if unit else value
         if share > 1:
             units = ", ".join(_UNITS[kind])
+            # A number of a program has no unit: it takes text.
+            example = _EXAMPLES[kind] if isinstance(written, str) else repr(_EXAMPLES[kind])
             raise UserError(
                 f"{setting}: a share of the teacher's is at most 1 (100%); "
-                f"an amount needs its unit ({units}), such as {_EXAMPLES[kind]}"
+                f"an amount needs its unit ({units}), such as {example}"
             )
         return Amount(_rounded(share), relative=True)
     scale = {name.lower(): scale for name, scale in _UNITS[kind].items()}.get(unit.lower())

@@ -14,8 +14,16 @@ OWN_SAMPLES = "teacher"
 
 
 def folder_name(model: str) -> str:
-    """A safe folder name from a path or Hub id: its last part."""
-    last = Path(model).resolve().name if Path(model).exists() else model.rstrip("/").split("/")[-1]
+    """A safe folder name from a path or Hub id: its last part; of a student its run's and its own.
+
+    All students' pipelines are in folders of one name, which would tell nothing.
+    """
+    parts = Path(model).resolve().parts if Path(model).exists() else model.rstrip("/").split("/")
+    match parts:
+        case [*_, run, "students", student, "pipeline"]:
+            last = f"{run}-{student}"
+        case _:
+            last = parts[-1]
     return re.sub(r"[^\w.-]+", "-", last).strip(".-") or "model"
 
 

@@ -49,6 +49,7 @@ class Optimizer:
                 ns_steps=NEWTON_SCHULZ,
                 adjust_lr_fn="match_rms_adamw",
             )
+        self.precision = precision
         device = self.parameters[0].device.type
         self.scaler = torch.amp.GradScaler(device, enabled=precision == "fp16")
         # Its first use makes its state, which threads must not do at once.
@@ -80,7 +81,7 @@ class Optimizer:
             self.scaler.unscale_(part)
         finite = math.isfinite(float(nn.utils.clip_grad_norm_(self.leaves, 1.0)))
         if not finite and not self.scaler.is_enabled():
-            raise diverged(where)
+            raise diverged(where, self.precision)
         # The scaler knows of each optimizer alone; the norm, and so a step, is of all gradients.
         for part in active if finite else ():
             for group in part.param_groups:
@@ -174,13 +175,11 @@ class Average:
         self.model.optimization_step = int(tensors["step"])
 
 
-def diverged(where: str) -> RunError:
+def diverged(where: str, precision: str) -> RunError:
     """The error of a training whose loss or gradients are no longer finite."""
     setting = "supernet.learning_rate" if where.startswith("supernet") else "retrain.learning_rate"
-    return RunError(
-        f"{where}: the loss is not finite; the last good checkpoint is kept; "
-        f"lower {setting}, or use --precision fp32"
-    )
+    also = "" if precision == "fp32" else ", or use --precision fp32"
+    return RunError(f"{where}: the loss is not finite; lower {setting}{also}")
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:

@@ -105,7 +105,11 @@ def describe(
             for kind, (whole, lowest) in reached.items()
             for limit in [budget.limits()[kind].of(whole)]
         },
-        "notes": [*_loose(budget, reached), *_not_adding_up(budget, resolved)],
+        "notes": [
+            *_one_alone(space),
+            *_loose(budget, reached),
+            *_not_adding_up(budget, resolved),
+        ],
         "settings": resolved.model_dump(mode="json"),
         "reasons": dict(reasons),
     }
@@ -136,6 +140,12 @@ def _alone(teacher: Teacher) -> Iterator[str]:
             f"a denoiser alone, told {', '.join(rows) or 'nothing'}: no scheduler, autoencoder or "
             "text encoder is counted"
         )
+
+
+def _one_alone(space: Space) -> Iterator[str]:
+    """That nothing is chosen, where narrower streams are all that a student has of its own."""
+    if architectures(space.blocks) == 1:
+        yield "the space holds one architecture, with narrower streams: nothing is chosen"
 
 
 def _loose(budget: Budget, reached: Mapping[str, tuple[float, float]]) -> Iterator[str]:

@@ -104,7 +104,7 @@ class Retraining:
         figures = {name: sum(found[name] for found, _ in results) for name in results[0][0]}
         where = f"retrain step {index}"
         if not math.isfinite(figures["loss"]):
-            raise diverged(where)
+            raise diverged(where, self.precision)
         addends = zip(*(found for _, found in results), strict=True)
         for parameter, found in zip(self.parameters, addends, strict=True):
             parameter.grad = total(found)

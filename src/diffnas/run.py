@@ -11,6 +11,7 @@ from diffnas.artifacts import of_another_choice, read_json
 from diffnas.budget import Budget
 from diffnas.checkpoint import write_json
 from diffnas.data import load_data
+from diffnas.data.meant import check_label_column
 from diffnas.defaults import resolve_for
 from diffnas.device import resolve_device
 from diffnas.embeddings import check_dropout, with_embeddings
@@ -135,6 +136,8 @@ def compress(
     settings, space, why = space_for(settings, teacher.denoiser, teacher.family, budget)
     check_budget(teacher, space, budget)
     check_sampling(teacher, settings.evaluate)
+    classes = teacher.family.class_count(teacher.denoiser)
+    check_label_column(settings.data.label_column, classes)
     check_dropout(teacher, settings.data.condition_dropout or 0.0)
     check_weighting(teacher.scheduler.config, settings.retrain.snr_gamma)
     check_samples(data, teacher.image_shape, settings.evaluate)
@@ -151,7 +154,7 @@ def compress(
             channels=channels,
             cache=out / "data",
             progress=progress,
-            classes=teacher.family.class_count(teacher.denoiser),
+            classes=classes,
             captioned=teacher.family.takes_texts,
             shapes=teacher.shapes(settings.data.crop),
             enough=enough,

@@ -79,7 +79,7 @@ def compress_smallest(
     if share is None:
         raise RunError(
             f"--smallest: no student at par up to {max(tried):.0%} of the teacher's MACs; "
-            "raise retrain.steps, or look at RUN/smallest.json and choose a budget"
+            f"raise retrain.steps, or look at {out / 'smallest.json'} and choose a budget"
         )
     return run_at(share)
 

@@ -42,13 +42,11 @@ def make_space(denoiser: nn.Module, family: Family, settings: SpaceSettings) -> 
     meta = to_meta(denoiser)
     config: Any = meta.config
     if settings.preset == "stock" and stock_class(meta) not in STOCK:
-        raise UserError(
-            f"space.preset = 'stock': not for {stock_class(meta).__name__}; use 'full' or 'paper'"
-        )
+        raise UserError(f"space.preset = 'stock': not for {stock_class(meta).__name__}; use 'full'")
     if settings.preset == "stock" and config.get("edits"):
         raise UserError(
             "space.preset = 'stock': this model is itself a student that no stock config can "
-            "express; use 'full' or 'paper'"
+            "express; use 'full'"
         )
     inputs = family.example_inputs(meta, 1, torch.device("meta"))
     teacher = base = call_cost(meta, kwargs=inputs)

@@ -125,7 +125,7 @@ class BlockTraining:
             )
         where = f"supernet step {index}, block {name}"
         if not math.isfinite(sum(losses)):
-            raise diverged(where)
+            raise diverged(where, self.precision)
         optimizer.step(self.pace.learning_rate(index), where)
         return losses[0]
 

@@ -18,7 +18,7 @@ from diffnas.reach import least
 from diffnas.settings import Settings
 from diffnas.space import make_space, trunk_size
 from diffnas.student.edited import edited
-from diffnas.ties import smallest
+from diffnas.ties import architectures, smallest
 
 EXPONENT = 1 / 2
 """The trunk's width is the budget's share to this power; slots do the rest.
@@ -37,8 +37,24 @@ def space_for(
     """The settings with ``space.trunk`` filled in, their space, and what the trunk comes to.
 
     Raises:
-        UserError: as :func:`diffnas.space.make_space`.
+        UserError: as :func:`diffnas.space.make_space`, or the teacher's own architecture is all
+            there is.
     """
+    filled, space, why = _with_trunk(settings, denoiser, family, budget)
+    if space.trunk is None and architectures(space.blocks) == 1:
+        asked = settings.space.model_dump(mode="json", exclude_defaults=True, exclude={"trunk"})
+        named = ", ".join(f"space.{name} = {value}" for name, value in asked.items())
+        raise UserError(
+            f"{named or 'space'}: nothing is left to choose in {type(denoiser).__name__}; "
+            "search more of it, or leave this out"
+        )
+    return filled, space, why
+
+
+def _with_trunk(
+    settings: Settings, denoiser: nn.Module, family: Family, budget: Budget
+) -> tuple[Settings, Space, dict[str, str]]:
+    """As :func:`space_for`, whatever the space holds."""
     meta, of = to_meta(denoiser), trunk_size(denoiser, family)
 
     def space_at(groups: int) -> Space:

@@ -74,7 +74,7 @@ def test_prints_a_column_per_pipeline_and_the_protocol(capsys, measured, tmp_pat
 
 
 def test_json_is_what_was_measured(capsys, measured):
-    assert main(["evaluate", "a", "b", "--data", "digits", "--json"]) == 0
+    assert main(["evaluate", "me/a", "me/b", "--data", "digits", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {
         "protocol": PROTOCOL,
         "rows": {"a": ROW, "b": ROW},
@@ -82,20 +82,25 @@ def test_json_is_what_was_measured(capsys, measured):
 
 
 def test_data_is_loaded_in_the_shape_of_the_pipelines_images(measured):
-    assert main(["evaluate", "a", "--data", "digits", "--set", "data.held_out=0.5"]) == 0
+    assert main(["evaluate", "me/a", "--data", "digits", "--set", "data.held_out=0.5"]) == 0
     assert measured.data.images.shape[1:] == (1, 8, 8)
     assert len(measured.data.held_out) == pytest.approx(len(measured.data.images) / 2, rel=0.02)
 
 
-@pytest.mark.parametrize(("other", "captioned"), [("b", False), ("text", True)])
+@pytest.mark.parametrize(("other", "captioned"), [("me/b", False), ("me/text", True)])
 def test_captions_are_loaded_if_a_pipeline_is_of_texts(measured, other, captioned):
-    assert main(["evaluate", "a", other, "--data", "digits"]) == 0
+    assert main(["evaluate", "me/a", other, "--data", "digits"]) == 0
     assert (measured.data.captions is not None) == captioned
+
+
+def test_classes_are_refused_if_no_pipeline_takes_any(capsys, measured):
+    assert main(["evaluate", "me/a", "--data", "digits", "--set", "data.label_column=kind"]) == 2
+    assert "data.label_column = kind: the model takes no classes" in capsys.readouterr().err
 
 
 def test_flags_and_settings_reach_the_protocol(measured):
     given = ["--batch-size", "7", "--set", "evaluate.samples=72", "--trust-remote-code"]
-    assert main(["evaluate", "a", "--data", "digits", "--device", "cpu", *given]) == 0
+    assert main(["evaluate", "me/a", "--data", "digits", "--device", "cpu", *given]) == 0
     assert measured.settings.batch_size == 7
     assert measured.settings.samples == 72
     (_, how) = measured.loaded[0]
@@ -104,15 +109,15 @@ def test_flags_and_settings_reach_the_protocol(measured):
 
 
 def test_a_seed_is_that_of_the_samples(capsys, measured):
-    assert main(["evaluate", "a", "--data", "digits", "--seed", "5"]) == 0
+    assert main(["evaluate", "me/a", "--data", "digits", "--seed", "5"]) == 0
     assert measured.settings.seeds == (5,)
-    assert main(["evaluate", "a", "--data", "digits", "--seed", "five"]) == 2
+    assert main(["evaluate", "me/a", "--data", "digits", "--seed", "five"]) == 2
     assert capsys.readouterr().err.startswith("diffnas: --seed five: ")
 
 
 def test_revision_and_variant_are_those_of_every_pipeline(measured):
     flags = ["--revision", "main", "--variant", "fp16"]
-    assert main(["evaluate", "a", "b", "--data", "digits", *flags]) == 0
+    assert main(["evaluate", "me/a", "me/b", "--data", "digits", *flags]) == 0
     assert [(how["revision"], how["variant"]) for _, how in measured.loaded] == [
         ("main", "fp16")
     ] * 2
@@ -144,7 +149,7 @@ def of_pictures(folder, count=196):
     """The command on a folder of so many: 196 are just enough if half of them are held out."""
     for index in range(count):
         Image.new("L", (8, 8)).save(folder / f"{index}.png")
-    return main(["evaluate", "a", "--data", str(folder), "--set", "data.held_out=0.5"])
+    return main(["evaluate", "me/a", "--data", str(folder), "--set", "data.held_out=0.5"])
 
 
 def test_unreadable_images_are_counted(capsys, measured, tmp_path):
@@ -188,18 +193,18 @@ def test_too_few_images_are_refused_before_they_are_decoded(capsys, measured, tm
 
 def test_too_few_samples_are_refused_before_images_are_decoded(capsys, measured, tmp_path):
     given = ["--data", str(tmp_path), "--set", "evaluate.samples=32"]
-    assert main(["evaluate", "a", *given]) == 2
+    assert main(["evaluate", "me/a", *given]) == 2
     assert "evaluate.samples = 32: too few" in capsys.readouterr().err
 
 
 def test_a_sampler_that_cannot_do_is_refused_before_images_are_decoded(capsys, measured, tmp_path):
     given = ["--data", str(tmp_path), "--set", "evaluate.sampler_steps=5000"]
-    assert main(["evaluate", "a", *given]) == 2
+    assert main(["evaluate", "me/a", *given]) == 2
     assert "the model has 1000 timesteps" in capsys.readouterr().err
 
 
 def test_pipelines_of_different_image_shapes_are_refused(capsys, measured):
-    assert main(["evaluate", "small", "large", "--data", "digits"]) == 2
+    assert main(["evaluate", "me/small", "me/large", "--data", "digits"]) == 2
     told = capsys.readouterr().err
     assert "PIPELINE large: its images are 64 x 64, 3 channels" in told
     assert "those of small 8 x 8, 1 channel;" in told

@@ -148,9 +148,18 @@ def test_a_table_in_a_pipe_is_never_cut(capsys, monkeypatch):
         ("some where/my model!", "my-model"),
         ("..", None),
         ("///", "model"),
+        ("~/runs/cats/students/macs-0.5/pipeline", "cats-macs-0.5"),
+        ("~/students/pipeline", "pipeline"),
     ],
 )
 def test_the_run_folder_is_named_after_the_model(tmp_path, monkeypatch, model, name):
     (tmp_path / "outer" / "inner").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "outer" / "inner")
     assert folder_name(model) == (name or "outer")
+
+
+def test_the_run_folder_of_a_students_student_tells_run_and_student(tmp_path, monkeypatch):
+    pipeline = tmp_path / "cats" / "students" / "macs-0.5" / "pipeline"
+    pipeline.mkdir(parents=True)
+    monkeypatch.chdir(pipeline)
+    assert folder_name(".") == folder_name(str(pipeline)) == "cats-macs-0.5"

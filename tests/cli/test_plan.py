@@ -65,6 +65,12 @@ def test_every_slot_is_listed_with_its_options(capsys, asked):
     assert printed[first + 1] == "attentions.0 teacher width 0.5 width 0.25 skip"
 
 
+def test_a_block_without_slots_is_said_once_to_be_left_as_it_is(capsys, asked):
+    asked["plan"]["blocks"][0]["slots"] = []
+    assert main(["plan", "digits"]) == 0
+    assert "down_blocks.0 25.0 % 48 down_blocks.0 left as it is" in lines(capsys)
+
+
 def test_budgets_time_memory_and_reasons_are_told(capsys, asked):
     assert main(["plan", "digits", "--macs", "0.5", "--latency", "12ms"]) == 0
     printed = lines(capsys)

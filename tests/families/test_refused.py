@@ -53,7 +53,15 @@ def test_what_the_hub_refuses_is_told(
 
 
 def test_a_name_that_cannot_be_a_hub_id_is_refused() -> None:
-    assert "no valid Hub id" in refused("no such model!")
+    assert "no valid Hub id" in refused("someone/no such model!")
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+def test_for_a_name_without_an_owner_the_hub_is_not_asked(
+    load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(origin, "hf_hub_download", None)
+    assert "no such folder; give a pipeline folder, a Hub id (owner/name)" in refused("cats", load)
 
 
 @pytest.mark.parametrize("load", [load_teacher, load_skeleton])
@@ -76,6 +84,33 @@ def test_a_folder_that_is_no_pipeline_is_refused(tmp_path: Path, load: Any) -> N
     assert "no model_index.json" in refused(tmp_path, load)
     (tmp_path / "model_index.json").write_text("{")
     assert "not a JSON object" in refused(tmp_path, load)
+
+
+@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
+@pytest.mark.parametrize("inside", [".", "students", "students/small"])
+def test_the_folder_of_a_run_or_a_student_is_refused_with_its_pipelines(
+    tmp_path: Path, inside: str, load: Any
+) -> None:
+    student = tmp_path / "students" / "small"
+    student.mkdir(parents=True)
+    (student / "architecture.json").write_text("{}")
+    told = refused(tmp_path / inside, load)
+    assert told.endswith("not a pipeline's; none is in it yet: finish the run")
+    (student / "pipeline").mkdir()
+    assert refused(tmp_path / inside, load).endswith(f"'s; give {student / 'pipeline'}")
+
+
+def test_of_several_students_a_run_is_refused_with_all_pipelines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        (tmp_path / "run" / "students" / name / "pipeline").mkdir(parents=True)
+        (tmp_path / "run" / "students" / name / "architecture.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert refused("run", load_skeleton) == (
+        "model run: a run's folder, not a pipeline's; "
+        "give run/students/a/pipeline or run/students/b/pipeline"
+    )
 
 
 def test_a_denoiser_alone_is_no_teacher(folder: Path) -> None:
@@ -239,6 +274,26 @@ def test_weights_that_lack_layers_are_refused(folder: Path, flat: bool) -> None:
 def test_weights_that_are_no_safetensors_are_refused_with_a_way_out(tmp_path: Path) -> None:
     tiny_pipeline().save_pretrained(tmp_path, safe_serialization=False)
     assert "safe_serialization=True" in refused(tmp_path)
+
+
+def test_a_pipeline_without_any_weights_is_refused_as_such(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    told = refused(folder)
+    assert told.endswith(": its denoiser has no weights; copy or download the whole pipeline")
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_of_the_hub_too_it_is_told_whether_there_are_any_weights(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, others: bool
+) -> None:
+    def download(*_: Any, **__: Any) -> str:
+        files = ["unet/diffusion_pytorch_model.bin"] if others else []
+        raise OSError(f"Could not find the necessary `safetensors` weights in {files}")
+
+    monkeypatch.setattr(origin, "hf_hub_download", lambda model, name, revision: folder / name)
+    monkeypatch.setattr(origin.DiffusionPipeline, "download", download)
+    assert ("safe_serialization=True" in refused("someone/model")) == others
+    assert ("has no weights" in refused("someone/model")) != others
 
 
 @pytest.mark.parametrize("load", [load_teacher, load_skeleton])

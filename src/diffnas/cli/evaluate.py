@@ -99,6 +99,7 @@ def measure(
     place = resolve_device(settings.device)
     hush_diffusers()
     from diffnas.data import load_data
+    from diffnas.data.meant import check_label_column
     from diffnas.families.loading import load_teacher
     from diffnas.families.origin import find
     from diffnas.measure.evaluate import evaluate as evaluate_
@@ -128,6 +129,8 @@ def measure(
     check_samples(data, shape, settings.evaluate)
     for each in loaded.values():
         check_sampling(each, settings.evaluate)
+    classes = fewest_classes(loaded)
+    check_label_column(settings.data.label_column, classes)
     channels, height, width = shape
     # Large sets would fill the memory. Where mapped files cannot be removed, they stay.
     temporary = TemporaryDirectory(prefix="diffnas-", ignore_cleanup_errors=True)
@@ -139,7 +142,7 @@ def measure(
             cache=Path(cache),
             progress=progress,
             enough=partial(check_sides, data, settings.evaluate),
-            classes=fewest_classes(loaded),
+            classes=classes,
             captioned=any(teacher.family.takes_texts for teacher in loaded.values()),
             **settings.data.loading(),
         )

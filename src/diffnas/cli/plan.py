@@ -109,10 +109,9 @@ def block_table(made: dict[str, Any]) -> Table:
         column.justify = "left"
     for block in made["blocks"]:
         head = [block["name"], f"{100 * block['share_macs']:.1f} %", size(block["subnets"])]
-        for slot in block["slots"] or [{"path": "", "kind": "left as it is", "options": []}]:
+        for slot in block["slots"] or [{"path": "", "options": ["left as it is"]}]:
             options_text = "  ".join(str(option) for option in slot["options"])
-            whole = block["name"] if slot["options"] else slot["kind"]  # the slot is the block
-            table.add_row(*head, slot["path"] or whole, options_text or slot["kind"])
+            table.add_row(*head, slot["path"] or block["name"], options_text)  # or it is the block
             head = ["", "", ""]
     return table
 

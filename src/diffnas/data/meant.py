@@ -46,6 +46,16 @@ def check_meant(nothing: Mapping[str, str], given: Mapping[str, object]) -> None
             raise UserError(f"data.{name} = {word}: {reason}; leave it out, or give other data")
 
 
+def check_label_column(named: str | None, classes: int | None) -> None:
+    """Refuse to name classes for a model that takes none (``classes`` says how many it knows).
+
+    Raises:
+        UserError: they are named.
+    """
+    if named is not None and classes is None:
+        raise UserError(f"data.label_column = {named}: the model takes no classes; leave it out")
+
+
 def check_classes(labels: npt.NDArray[np.integer] | None, count: int) -> None:
     """Refuse classes that a model of ``count`` does not know; ``labels``: of images, if there.
 

@@ -187,7 +187,8 @@ def _check_whole(known: Teacher) -> None:
 def _check_weights(folder: Path, model: str, variant: str | None) -> None:
     """Refuse weights but safetensors, and those of other variants than the one asked for."""
     if not any(folder.glob("*.safetensors")):
-        raise UserError(origin.no_safetensors(model))
+        others = any(file.suffix in (".bin", ".ckpt", ".pt", ".pth") for file in folder.iterdir())
+        raise UserError(origin.no_safetensors(model, others=others))
     saving.check_variant(folder, f"model {model}", variant)
 
 

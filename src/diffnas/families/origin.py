@@ -23,6 +23,9 @@ from diffnas.names import looks_like_path
 BUILT_IN = {"digits": Path(__file__).parents[1] / "assets" / "digits"}
 """Pipelines that come with DiffNAS, by their name."""
 
+STUDENTS_IN = {"a student's": "", "a run's": "students/*/", "the students'": "*/"}
+"""Whose folder may be taken for a pipeline's -> where students are in it."""
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -49,9 +52,10 @@ def find(model: str, revision: str | None = None) -> Origin:
         return Origin(model, folder)
     if folder.exists():
         raise UserError(f"model {model}: a file; give the pipeline folder with model_index.json")
-    if looks_like_path(model):
+    if looks_like_path(model) or "/" not in model:  # the Hub has no pipeline without its owner
         raise UserError(
-            f"model {model}: no such folder; give a pipeline folder, a Hub id or digits"
+            f"model {model}: no such folder; give a pipeline folder, a Hub id (owner/name) or "
+            "digits"
         )
     return Origin(model, None, revision)
 
@@ -115,12 +119,28 @@ def get_folder(origin: Origin, variant: str | None, trust_remote_code: bool) -> 
         )
     except (OSError, HTTPError, ValueError) as error:
         if "safetensors" in str(error):
-            raise UserError(no_safetensors(origin.model)) from None
+            others = ".bin" in str(error)  # of the files that there are it is told
+            raise UserError(no_safetensors(origin.model, others=others)) from None
         raise UserError(_refusal(origin, error)) from None
 
 
-def no_safetensors(model: str) -> str:
-    """Say that weights other than safetensors are not read, and what to do."""
+def part_of_a_run(origin: Origin) -> str | None:
+    """Say of the folder of a run or of a student which pipelines lie in it; None of others."""
+    if (folder := origin.folder) is None:
+        return None
+    for whose, students in STUDENTS_IN.items():
+        if any(folder.glob(f"{students}architecture.json")):
+            made = sorted(folder.glob(f"{students}pipeline"))
+            names = [str(Path(origin.model) / each.relative_to(folder)) for each in made]
+            remedy = f"give {' or '.join(names)}" if names else "none is in it yet: finish the run"
+            return f"{whose} folder, not a pipeline's; {remedy}"
+    return None
+
+
+def no_safetensors(model: str, *, others: bool) -> str:
+    """Say that weights other than safetensors are not read, or not there, and what to do."""
+    if not others:
+        return f"model {model}: its denoiser has no weights; copy or download the whole pipeline"
     return (
         f"model {model}: no safetensors weights; others (.bin) can run code when read and are "
         "refused; if you trust them, load with diffusers and save_pretrained("

@@ -109,10 +109,11 @@ def _alone(source: Origin) -> Index:
         for kind in family.classes:
             if kind.__name__ == name:
                 return {family.component: (kind.__module__.partition(".")[0], name)}
-    raise UserError(
-        f"model {source.model}: no model_index.json, so no diffusers pipeline, nor the config.json "
-        "of a supported denoiser; give the folder or Hub id of a whole pipeline"
+    why = origin.part_of_a_run(source) or (
+        "no model_index.json, so no diffusers pipeline, nor the config.json of a supported "
+        "denoiser; give the folder or Hub id of a whole pipeline"
     )
+    raise UserError(f"model {source.model}: {why}")
 
 
 def _component(source: Origin, index: Index) -> str:

@@ -134,7 +134,8 @@ def _one_line(error: ValidationError) -> str:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or [
             key for key in known if key.rsplit(".", 1)[-1] == path[-1]
         ]
-        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+        beside = [key for key in known if key.startswith(f"{path[0]}.")] or Settings.model_fields
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(beside)}"
         return f"setting '{name}' is unknown; {hint}"
     kinds = (first["type"], first["type"].partition("_")[0])
     words = (_ALLOWED[kind].format(**first.get("ctx", {})) for kind in kinds if kind in _ALLOWED)

@@ -27,6 +27,16 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
+    def _no_words(cls, value: Any, info: ValidationInfo) -> Any:
+        """The guide's words for a default are no values: a column could be called so."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        word = isinstance(value, str) and value.lower() in ("auto", "none")
+        if word and type(None) in get_args(kind):
+            raise ValueError("is no value; leave it out, or give null")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
     def _no_truths(cls, value: Any, info: ValidationInfo) -> Any:
         """``yes`` is true in YAML, and true is 1 in Python: no number was meant."""
         kind = cls.model_fields[str(info.field_name)].annotation
