@@ -70,7 +70,7 @@ def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["model", "data", "out"])
 def test_an_empty_name_is_no_folder(name: str) -> None:
     given = {"model": "digits", "data": "digits", name: ""}
-    with pytest.raises(UserError, match=f"{name} '': is empty"):
+    with pytest.raises(UserError, match=f"{name} = '': names nothing"):
         diffnas.compress(given.pop("model"), **given)
 
 

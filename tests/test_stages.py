@@ -39,6 +39,7 @@ def test_the_channels_of_a_trunk_are_those_of_a_fresh_run_of_the_same_settings(
         return measured(*given, batch_size=batch_size, **how)
 
     monkeypatch.setattr(stages, "kept_channels", watched)
+    monkeypatch.setattr("diffnas.trunk.IMAGES", 8)
     teacher = tiny_teacher()
     space = make_space(
         teacher.denoiser, teacher.family, SMALL_SPACE.model_copy(update={"trunk": 0.5})

@@ -26,11 +26,12 @@ def narrow(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
     unit = math.lcm(config["norm_num_groups"], config["attention_head_dim"] or 1)
     limit = macs * macs_of(teacher, teacher.denoiser)
     best: tuple[int, nn.Module] | None = None
-    for percent in range(99, 0, -1):
-        narrower = [max(unit, round(width * percent / 100 / unit) * unit) for width in widths]
+    shares = [percent / 100 for percent in range(99, 0, -1)]
+    rounded = [tuple(max(unit, round(w * share / unit) * unit) for w in widths) for share in shares]
+    for narrower in dict.fromkeys(rounded):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            made = UNet2DModel.from_config({**config, "block_out_channels": tuple(narrower)})
+            made = UNet2DModel.from_config({**config, "block_out_channels": narrower})
             model = folded(made)
         found = macs_of(teacher, model)
         if found <= limit and (best is None or found > best[0]):
