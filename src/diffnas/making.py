@@ -97,15 +97,15 @@ def _save(job: Job, model: Any, text: str, content: Mapping[str, Any]) -> None:
 
 
 def _with_saved_weights(model: Any, folder: Path) -> bool:
-    """Give a model the weights in a folder; whether all of them are there and whole."""
+    """Give a model the weights in a folder, if all are there and whole; whether they are."""
     tensors = {}
     for file in folder.glob("*.safetensors"):
         if file.name.count(".") == 1:  # variants that somebody added have more
             tensors.update((load_state(file) or ({}, {}))[0])
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError:
-        return False
+    shapes = {name: each.shape for name, each in tensors.items()}
+    if shapes != {name: each.shape for name, each in model.state_dict().items()}:
+        return False  # untouched: it is trained from where it begins
+    model.load_state_dict(tensors)
     return True
 
 

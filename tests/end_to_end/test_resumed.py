@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from diffnas.retrain import Retraining
 from diffnas.supernet_training import BlockTraining
@@ -144,6 +144,17 @@ def test_a_student_that_lost_a_file_is_saved_again_with_its_weights(
     assert_same_student(run, finished)
     assert compress(teacher, run, "--macs", "0.6") == 0
     assert "saved again" not in capsys.readouterr().err
+
+
+def test_a_student_that_lost_a_weight_too_is_made_again_from_its_beginning(run, teacher, finished):
+    folder = run / "students" / NAME / "pipeline"
+    (folder / "scheduler" / "scheduler_config.json").unlink()
+    (file,) = folder.glob("unet/*.safetensors")
+    kept = load_file(file)
+    kept.popitem()
+    save_file(kept, file)
+    assert compress(teacher, run, "--macs", "0.6") == 0
+    assert_same_student(run, finished)
 
 
 def test_a_folder_in_the_students_place_is_refused_before_its_training(
