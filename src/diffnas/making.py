@@ -32,11 +32,10 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
     how = what_counts.of_retraining(settings.retrain)
     made_from = fingerprint(supernet_from, chosen["edits"], how, settings.seed)
     folder, note = job.student / "pipeline", job.student / "student.json"
-    ours = note.exists()
     finished = current_json(note, made_from, job.progress.say)
     if finished is not None and whole_pipeline(folder, finished.get("files", ())):
         return made_from
-    if not ours:
+    if not note.exists():
         check_free(folder, *PIPELINE)  # now, not after the training
     model, kind = _initial(job, net, chosen), stock_class(job.teacher.denoiser)
     net.blocks.clear()  # room for the training: the student has what it needs of them

@@ -18,15 +18,15 @@ for line in sys.stdin:
     if child := os.fork():
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
         continue
-    sys.stdout = sys.stderr = open(out, "w")
+    status, sys.stdout = 0, open(out, "w")
+    sys.stderr = sys.stdout
     try:
         exec(code)
     except BaseException:
+        status = 1
         traceback.print_exc()
-        os._exit(1)
-    finally:
-        sys.stdout.flush()
-    os._exit(0)
+    sys.stdout.flush()
+    os._exit(status)
 """
 """Imports what takes seconds once, and does each piece of work in a process of its own."""
 
