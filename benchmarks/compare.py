@@ -26,7 +26,7 @@ from typing import Any
 from compute import compression, step_macs
 from points import point, row
 from protocol import COLUMNS, arguments, assignments, spread, value
-from rivals import OutOfReachError, cached, folded, pruned, stock
+from rivals import OutOfReachError, Start, cached, folded, pruned, stock
 from torch import nn
 from trained import ALONE, Bench, bench, beside_teacher, trained_row
 
@@ -53,24 +53,24 @@ SEARCHED = {
 """Settings of the rows that a run folder makes."""
 
 TAUGHT: Mapping[str, Any] = {"schedule": "none"}
-"""The teacher's prediction is a target, as it is for DiffNAS. Its blocks are not: the blocks of a
-pruned or narrower rival have other widths. Those of one with fewer layers have not, so that it is
-retrained both ways. DiffNAS has block losses in the first third of its steps; in its row without
-them it is retrained as the other rivals are."""
+"""The teacher's prediction is a target, as it is for DiffNAS. Its blocks are not, as pruning is
+published. DiffNAS has block losses in the first third of its steps; in its row without them it is
+retrained as these rivals are. Those whose blocks give what the teacher's do, or known channels of
+it, have a row with block losses too."""
 
 
 @dataclass(frozen=True)
 class Rival:
     """``start`` makes the model before retraining; ``changes`` of the retraining's settings."""
 
-    start: Callable[[Teacher, Data, float, int], nn.Module]
+    start: Callable[[Teacher, Data, float, int], Start]
     changes: Mapping[str, Any]
     sized: bool = True  # whether it depends on the budget
 
 
-def itself(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
+def itself(teacher: Teacher, data: Data, macs: float, seed: int) -> Start:
     """The teacher."""
-    return copy.deepcopy(teacher.denoiser)
+    return Start(copy.deepcopy(teacher.denoiser))
 
 
 RIVALS = {
@@ -80,7 +80,9 @@ RIVALS = {
     "shallow": Rival(stock.shallow, TAUGHT),
     "shallow, block losses": Rival(stock.shallow, {}),  # as BK-SDM has them
     "magnitude": Rival(pruned.magnitude, TAUGHT),
+    "magnitude, block losses": Rival(pruned.magnitude, {}),
     "taylor": Rival(pruned.taylor, TAUGHT),
+    "taylor, block losses": Rival(pruned.taylor, {}),
     "diff-pruning": Rival(pruned.diff_pruning, TAUGHT),
 }
 
@@ -136,11 +138,12 @@ def rival(name: str, on: Bench, args: argparse.Namespace, progress: Progress) ->
     source = Path(str(sys.modules[each.start.__module__].__file__)).read_text(encoding="utf-8")
     found = trained_row(
         on,
-        start,
+        lambda: start().model,
         args.out / f"{slug(name)}-{macs}-steps-{steps}-seed-{seed}.json",
         made=fingerprint(name, macs, source if each.sized else ""),
         changes=each.changes,
         progress=progress,
+        trunk=lambda: start().trunk,
     )
     return {"seed": seed, **beside_teacher(on, found), "steps": steps}
 
@@ -223,13 +226,13 @@ def main() -> None:
 
 
 def equal_steps(
-    each: Rival, start: Callable[[], nn.Module], on: Bench, args: argparse.Namespace
+    each: Rival, start: Callable[[], Start], on: Bench, args: argparse.Namespace
 ) -> int:
     """Steps of a rival's retraining that compute as much as all that DiffNAS does."""
     given = all_settings.load(None, (*args.common, f"retrain.steps={args.steps}"))
     budget = parse_budget(macs=args.macs)
     stages, _ = compression(on.teacher, given, budget, images=len(on.data.seen))
-    model = start()
+    model = start().model
     macs, _ = on.costs(model)
     whole, _ = on.costs(on.teacher.denoiser)
     how = on.settings.retrain.model_copy(update=dict(each.changes))

@@ -33,7 +33,7 @@ from diffnas.fingerprint import fingerprint
 from diffnas.progress import Progress
 from diffnas.slots import attention, resnet
 from diffnas.student.modeling import apply_edits, layers_on_streams
-from diffnas.trunk import Kept, cut_weights, ranked_channels, widths
+from diffnas.trunk import Kept, Trunk, cut_weights, named_calls, ranked_channels, widths
 
 Levels = tuple[int, ...]
 """Norm groups that each level keeps, the highest resolution first."""
@@ -48,12 +48,12 @@ def cut(teacher: Teacher, ranked: Kept, levels: Levels) -> nn.Module:
     """The teacher with those widths, weights cut to the most important groups."""
     assert teacher.family.streams is not None
     ports = teacher.family.streams(teacher.denoiser)
+    kept = kept_at(ranked, levels)
 
     def left(of: int, stream: str) -> int:
         return max(1, round(of * levels[level(stream)] / len(ranked[stream])))
 
-    kept = {name: rows[: levels[level(name)]].sort(0).values for name, rows in ranked.items()}
-    model = cut_streams(teacher.denoiser, ports, {n: rows.flatten() for n, rows in kept.items()})
+    model = cut_streams(teacher.denoiser, ports, kept)
     edits: dict[str, dict[str, Any]] = {}
     for path, module in model.named_modules():
         if path not in ports:
@@ -72,6 +72,21 @@ def cut(teacher: Teacher, ranked: Kept, levels: Levels) -> nn.Module:
         shared = slots[edit["kind"]].SharedWeights(own[path], [None, edit])
         model.get_submodule(path).load_state_dict(shared.weights(edit))
     return folded(model)
+
+
+def kept_at(ranked: Kept, levels: Levels) -> Kept:
+    """Stream -> its channels that are left, group by group."""
+    kept = {name: rows[: levels[level(name)]].sort(0).values for name, rows in ranked.items()}
+    return {name: rows.flatten() for name, rows in kept.items()}
+
+
+def trunk_of(teacher: Teacher, ranked: Kept, levels: Levels) -> Trunk:
+    """What cuts the teacher's blocks to the model's."""
+    assert teacher.family.streams is not None
+    ports = teacher.family.streams(teacher.denoiser)
+    kept = {name: rows.to(teacher.device) for name, rows in kept_at(ranked, levels).items()}
+    names = {path: each.writes for path, each in ports.items()}
+    return Trunk(teacher.denoiser, kept, named_calls(teacher, names))
 
 
 @torch.no_grad()
@@ -103,13 +118,15 @@ def row(
 ) -> dict[str, Any]:
     """One model, retrained."""
     seed, name = on.settings.seed, "-".join(map(str, each))
+    name += "-block-losses" if args.block_losses else ""
     found = trained_row(
         on,
         partial(cut, on.teacher, ranked, each),
         args.out / f"levels-{name}-steps-{args.steps}-seed-{seed}.json",
         made=fingerprint("levels", list(each)),
-        changes={"schedule": "none"},
+        changes={} if args.block_losses else {"schedule": "none"},
         progress=progress,
+        trunk=partial(trunk_of, on.teacher, ranked, each),
     )
     return {"seed": seed, **beside_teacher(on, found)}
 
@@ -118,6 +135,7 @@ def main() -> None:
     parser = arguments(__doc__, "levels")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--block-losses", action="store_true", help="the teacher's blocks, too")
     parser.add_argument("--levels", nargs="+", required=True, help="norm groups, such as 4,4 6,2")
     args = parser.parse_args()
     common = [*assignments(args), f"retrain.steps={2 if args.quick else args.steps}"]
@@ -136,6 +154,7 @@ def main() -> None:
         "teacher_name": args.teacher,
         "data": args.data,
         "steps": args.steps,
+        "block_losses": args.block_losses,
         "settings": common,
         "rows": {
             name: {**{key: spread([one[key] for one in each]) for key in COLUMNS}, "seeds": each}

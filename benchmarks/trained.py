@@ -25,6 +25,7 @@ from diffnas.measure.protocol import protocol
 from diffnas.progress import Progress
 from diffnas.retrain import retrain
 from diffnas.settings import Settings
+from diffnas.trunk import Trunk
 
 ALONE: Mapping[str, Any] = {"schedule": "none", "task_weight": 1.0, "output_weight": 0.0}
 """Retraining settings of a model without a teacher."""
@@ -79,12 +80,14 @@ def trained_row(
     made: str,
     changes: Mapping[str, Any],
     progress: Progress,
+    trunk: Callable[[], Trunk | None] = lambda: None,
     also: Callable[[Teacher], Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Quality and costs after retraining; kept in ``file``, from which it is read next time.
 
     ``start`` makes the model before retraining, ``made`` says how; ``changes`` of the retraining's
-    settings, such as :data:`ALONE`; ``also``: further figures of it. The weights stay beside the
+    settings, such as :data:`ALONE`; ``trunk``: what cuts the teacher's blocks to the model's, asked
+    for after ``start``; ``also``: further figures of it. The weights stay beside the
     file, so that another evaluation needs no other training.
     """
     settings = on.settings
@@ -113,6 +116,7 @@ def trained_row(
         seed=settings.seed,
         checkpoint=file.with_suffix(".safetensors"),
         precision=settings.precision,
+        trunk=trunk(),
         fingerprint=trained_from,
         progress=progress,
     )

@@ -1,11 +1,22 @@
 """What a user might do instead of DiffNAS, a file per kind."""
 
+from typing import NamedTuple
+
 from torch import nn
 
 from diffnas.families import Teacher
 from diffnas.measure.cost import call_cost
 from diffnas.slots import upsampler
 from diffnas.student.modeling import apply_edits
+from diffnas.trunk import Trunk
+
+
+class Start(NamedTuple):
+    """A rival before its retraining."""
+
+    model: nn.Module
+    trunk: Trunk | None = None
+    """What cuts the teacher's blocks to the model's, where these give fewer channels."""
 
 
 class OutOfReachError(Exception):

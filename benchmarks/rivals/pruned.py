@@ -11,7 +11,7 @@ is the least that meets the MACs, counted afterwards.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,26 +27,28 @@ from diffnas.families import Teacher
 from diffnas.families.batches import training_batch
 from diffnas.families.noise import train_timesteps
 from diffnas.rng import generator
-from rivals import OutOfReachError, folded, macs_of
+from diffnas.student.modeling import layers_on_streams
+from diffnas.trunk import Trunk, named_calls
+from rivals import OutOfReachError, Start, folded, macs_of
 
 IMAGES = 64
 TIMESTEPS = 100  # gradients are taken at so many of the schedule's timesteps, evenly spread
 LEAST_SHARE = 0.05  # Diff-Pruning leaves out timesteps with a smaller share of the largest loss
 
 
-def magnitude(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
+def magnitude(teacher: Teacher, data: Data, macs: float, seed: int) -> Start:
     """Channels of the smallest norm go."""
     importance = tp.importance.GroupMagnitudeImportance(p=2)
     return pruned(teacher, importance, macs, lambda model: None)
 
 
-def taylor(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
+def taylor(teacher: Teacher, data: Data, macs: float, seed: int) -> Start:
     """First-order change of the loss summed over all timesteps (Molchanov et al. 2019)."""
     importance = tp.importance.GroupTaylorImportance(multivariable=True)
     return pruned(teacher, importance, macs, with_gradients(teacher, data, seed, 0.0))
 
 
-def diff_pruning(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
+def diff_pruning(teacher: Teacher, data: Data, macs: float, seed: int) -> Start:
     """Taylor without the timesteps whose loss is small (Fang et al. 2023, arXiv 2305.10924)."""
     importance = tp.importance.GroupTaylorImportance(multivariable=False)
     gradients = with_gradients(teacher, data, seed, LEAST_SHARE)
@@ -58,18 +60,18 @@ def pruned(
     importance: Any,
     macs: float,
     prepare: Callable[[nn.Module], None],
-) -> nn.Module:
+) -> Start:
     """The teacher's denoiser with at most ``macs`` of its MACs."""
     ready = copy.deepcopy(teacher.denoiser).requires_grad_(True)
     prepare(ready)
     limit = macs * macs_of(teacher, teacher.denoiser)
 
-    def smaller(permille: int) -> nn.Module | None:
+    def smaller(permille: int) -> Start | None:
         return without_share(teacher, ready, importance, permille / 1000)
 
     def fits(permille: int) -> bool:
-        model = smaller(permille)
-        return model is not None and macs_of(teacher, model) <= limit
+        found = smaller(permille)
+        return found is not None and macs_of(teacher, found.model) <= limit
 
     # From the mildest on: beyond some share torch-pruning leaves layers alone that it would empty.
     coarse = next((share for share in range(10, 1000, 10) if fits(share)), None)
@@ -77,13 +79,14 @@ def pruned(
         raise OutOfReachError(f"pruning cannot reach {macs} of the MACs")
     found = smaller(next(share for share in range(coarse - 9, coarse + 1) if fits(share)))
     assert found is not None
-    found.zero_grad(set_to_none=True)
-    return found.requires_grad_(False).eval()
+    found.model.zero_grad(set_to_none=True)
+    found.model.requires_grad_(False).eval()
+    return found
 
 
 def without_share(
     teacher: Teacher, ready: nn.Module, importance: Any, share: float
-) -> nn.Module | None:
+) -> Start | None:
     """A copy without that share of its channels and heads; None where a layer would be empty."""
     model: Any = copy.deepcopy(ready)
     for old, new in zip(ready.parameters(), model.parameters(), strict=True):
@@ -113,7 +116,7 @@ def without_share(
         prune_head_dims=False,
         head_pruning_ratio=share,
     )
-    pruner.step()
+    kept = prune(pruner, [on.layer for on in layers_on_streams(model) if on.writes])
     for layer in attention:
         layer.inner_dim = layer.inner_kv_dim = layer.to_q.out_features
         layer.heads = layer.sliceable_head_dim = layer.inner_dim // size[layer]
@@ -121,7 +124,36 @@ def without_share(
         layer.channels, layer.out_channels = layer.conv.in_channels, layer.conv.out_channels
     if any(0 in parameter.shape for parameter in model.parameters()):
         return None
-    return folded(model)
+    trunk = trunk_of(teacher, model, kept)
+    return Start(folded(model), trunk)
+
+
+def prune(pruner: Any, layers: Sequence[nn.Module]) -> dict[nn.Module, list[int]]:
+    """Prune the pruner's model. Of each of the layers: its outputs that are left, in order."""
+    kept = {layer: list(range(len(layer.weight))) for layer in layers}
+    for group in pruner.step(interactive=True):
+        for dependency, places in group:
+            layer, gone = dependency.target.module, set(places)
+            if layer in kept and pruner.DG.is_out_channel_pruning_fn(dependency.handler):
+                kept[layer] = [each for at, each in enumerate(kept[layer]) if at not in gone]
+        group.prune()
+    return kept
+
+
+def trunk_of(teacher: Teacher, model: nn.Module, kept: Mapping[nn.Module, list[int]]) -> Trunk:
+    """What cuts the teacher's blocks to those of a pruned model, so that they can be compared.
+
+    Not by stream, as of a student: what layers that are never added up give is pruned apart.
+    """
+    assert teacher.family.streams is not None
+    paths = [path for path, each in teacher.family.streams(teacher.denoiser).items() if each.writes]
+    rows = {
+        path: torch.tensor(kept[on.layer], device=teacher.device)
+        for on in layers_on_streams(model)
+        for path in paths
+        if on.writes and f"{on.path}.".startswith(f"{path}.")
+    }
+    return Trunk(model, rows, named_calls(teacher, {path: path for path in paths}))
 
 
 def with_gradients(

@@ -13,10 +13,10 @@ from torch import nn
 from diffnas.data import Data
 from diffnas.families import Teacher
 from diffnas.student.stock import as_model
-from rivals import OutOfReachError, folded, macs_of
+from rivals import OutOfReachError, Start, folded, macs_of
 
 
-def narrow(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
+def narrow(teacher: Teacher, data: Data, macs: float, seed: int) -> Start:
     """The widest model with every level at the same share of its width, with fresh weights.
 
     Widths are whole norm groups and heads, so its cost may lie well below the budget.
@@ -38,7 +38,7 @@ def narrow(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
             best = found, model
     if best is None:
         raise OutOfReachError(f"no narrower model has {macs} of the MACs")
-    return on_device(teacher, best[1])
+    return Start(on_device(teacher, best[1]))
 
 
 LAYERS = {
@@ -53,7 +53,7 @@ MIDDLE = {r"mid_block\.(resnets|attentions)\.\d": {"kind": "skip"}}
 """What "Small" leaves out besides."""
 
 
-def shallow(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
+def shallow(teacher: Teacher, data: Data, macs: float, seed: int) -> Start:
     """Fewer layers by a fixed recipe, after BK-SDM (Kim et al. 2023, arXiv 2305.15798).
 
     "Base" keeps the first layer of every down block, the first and the last of every up block;
@@ -79,7 +79,7 @@ def shallow(teacher: Teacher, data: Data, macs: float, seed: int) -> nn.Module:
         model: nn.Module = as_model(config, edits, weights, UNet2DModel, edited=True)
         if macs_of(teacher, folded(model)) <= macs * macs_of(teacher, teacher.denoiser):
             break
-    return on_device(teacher, model)
+    return Start(on_device(teacher, model))
 
 
 def on_device(teacher: Teacher, model: nn.Module) -> nn.Module:

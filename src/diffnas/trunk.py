@@ -97,26 +97,34 @@ def make_trunk(teacher: Teacher, kept: Kept) -> Trunk:
     """The teacher with those channels of its streams, its weights cut to them."""
     assert teacher.family.streams is not None  # else no space has a trunk
     ports = teacher.family.streams(teacher.denoiser)
-    meta = to_meta(teacher.denoiser)
-    inputs = teacher.family.example_inputs(meta, 1, torch.device("meta"))
-    names = teacher.family.block_names(meta)
-    with torch.no_grad(), recorded(meta, [*ports, *names]) as calls:
-        meta(**inputs)
-    writers = {id(calls[path].made): each.writes for path, each in ports.items()}
     return Trunk(
         narrowed(teacher.denoiser, ports, kept),
         {stream: rows.to(teacher.device) for stream, rows in kept.items()},
-        {name: _named(calls[name], writers) for name in names},
+        named_calls(teacher, {path: each.writes for path, each in ports.items()}),
     )
 
 
-def _named(call: Call, writers: Mapping[int, str | None]) -> Call:
+def named_calls(teacher: Teacher, names: Mapping[str, str | None]) -> dict[str, Call]:
+    """Block -> its call with names in the place of tensors: what ``names`` has for their maker.
+
+    ``names``: path of a module -> the name of what it gives. Tensors of others are None.
+    """
+    meta = to_meta(teacher.denoiser)
+    inputs = teacher.family.example_inputs(meta, 1, torch.device("meta"))
+    blocks = teacher.family.block_names(meta)
+    with torch.no_grad(), recorded(meta, [*names, *blocks]) as calls:
+        meta(**inputs)
+    made = {id(calls[path].made): name for path, name in names.items()}
+    return {block: _named(calls[block], made) for block in blocks}
+
+
+def _named(call: Call, made: Mapping[int, str | None]) -> Call:
     def walk(node: Any) -> Any:
         if isinstance(node, Mapping):
             return {key: walk(each) for key, each in node.items()}
         if isinstance(node, list | tuple):
             return tuple(map(walk, node))  # not of its type: a torch.Size holds numbers alone
-        return writers.get(id(node))
+        return made.get(id(node))
 
     return Call(walk(call.args), walk(call.kwargs), walk(call.output))
 

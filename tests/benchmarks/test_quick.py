@@ -15,7 +15,7 @@ SCRIPTS = {
     "compare": ["--out", "{out}", "--equal-compute", "--name", "compare", *RIVALS],
     "rank": ["--out", "{out}"],
     "halving": ["--out", "{out}"],
-    "levels": ["--out", "{out}", "--levels", "4,4", "6,2"],
+    "levels": ["--out", "{out}", "--levels", "4,4", "6,2", "--block-losses"],
 }
 ROWS = {
     "par": ("rows", ["control", "student", "teacher"]),

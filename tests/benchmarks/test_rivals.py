@@ -48,11 +48,28 @@ def test_pruning_meets_the_budget_closely_with_the_time_embedding_whole(
     kind, teacher, data, monkeypatch
 ):
     monkeypatch.setattr(pruned, "TIMESTEPS", 2)
-    smaller = getattr(pruned, kind)(teacher, data, 0.8, 0)  # reached sooner than less
+    smaller = getattr(pruned, kind)(teacher, data, 0.8, 0).model  # reached sooner than less
     assert 0.7 < macs_of(teacher, smaller) / macs_of(teacher, teacher.denoiser) <= 0.8
     assert smaller.time_embedding.linear_2.out_features == 128
     assert any(isinstance(layer, FoldedUpsample2D) for layer in smaller.modules())
     assert output(smaller, teacher).shape == (2, 1, 8, 8)
+
+
+def test_blocks_of_a_pruned_model_are_compared_with_the_channels_that_it_kept(teacher, data):
+    model, trunk = pruned.magnitude(teacher, data, 0.8, 0)
+    part = random_batch(teacher, data, 2, torch.Generator().manual_seed(0))
+    how = RetrainSettings(task_weight=1.0, output_weight=0.0)
+    losses = losses_of(model, teacher.denoiser, FAMILY, part, settings=how, weight=0.5, trunk=trunk)
+    assert 0 < losses["blocks"] < float("inf")
+    same = [
+        torch.equal(bias, teacher.denoiser.get_parameter(f"{path}.{name}")[rows])
+        for path, rows in trunk.kept.items()
+        for name, bias in model.get_submodule(path).named_parameters()
+        if name in ("bias", "conv.bias", "conv2.bias", "to_out.0.bias")
+    ]
+    assert all(same)
+    assert len(same) > 10
+    assert {len(rows) for rows in trunk.kept.values()} - {32, 64}  # some channels are gone
 
 
 def test_diff_pruning_leaves_out_the_timesteps_of_little_loss(teacher, data, monkeypatch):
@@ -74,7 +91,7 @@ def test_diff_pruning_leaves_out_the_timesteps_of_little_loss(teacher, data, mon
 
 
 def test_the_narrow_model_is_the_widest_within_the_budget(teacher, data):
-    narrow = stock.narrow(teacher, data, 0.5, 0)
+    narrow = stock.narrow(teacher, data, 0.5, 0).model
     assert 0.4 < macs_of(teacher, narrow) / macs_of(teacher, teacher.denoiser) <= 0.5
     assert narrow.config.block_out_channels == (24, 40)
     assert any(isinstance(layer, FoldedUpsample2D) for layer in narrow.modules())
@@ -84,7 +101,7 @@ def test_the_shallow_model_is_diffusers_with_the_outer_layers_of_each_block(
     teacher, data, monkeypatch
 ):
     monkeypatch.setattr(stock, "folded", lambda model: model)  # no config says that
-    shallow = stock.shallow(teacher, data, 0.9, 0)
+    shallow = stock.shallow(teacher, data, 0.9, 0).model
     stocks = as_stock(shallow, UNet2DModel)
     assert stocks.config.layers_per_block == 1
     theirs = teacher.denoiser.up_blocks[0].resnets[2].conv1.weight
@@ -93,18 +110,18 @@ def test_the_shallow_model_is_diffusers_with_the_outer_layers_of_each_block(
 
 
 def test_the_shallow_model_loses_its_mid_block_where_the_budget_asks_for_it(teacher, data):
-    whole, without = (stock.shallow(teacher, data, macs, 0) for macs in (0.9, 0.1))
+    whole, without = (stock.shallow(teacher, data, macs, 0).model for macs in (0.9, 0.1))
     assert sum(p.numel() for p in whole.mid_block.parameters()) > 0
     assert sum(p.numel() for p in without.mid_block.parameters()) == 0
 
 
 def test_blocks_of_the_shallow_model_can_be_compared_with_the_teachers(teacher, data):
-    shallow = stock.shallow(teacher, data, 0.9, 0)
+    shallow = stock.shallow(teacher, data, 0.9, 0).model
     part = random_batch(teacher, data, 2, torch.Generator().manual_seed(0))
     how = RetrainSettings(task_weight=1.0, output_weight=0.0)
     given = (shallow, teacher.denoiser, FAMILY, part)
     found = losses_of(*given, settings=how, weight=0.5)
-    assert 0 < float(found["blocks"]) < float("inf")
+    assert 0 < found["blocks"] < float("inf")
 
 
 def test_a_rival_without_a_form_for_the_teacher_or_the_budget_says_so(teacher, data):
