@@ -128,7 +128,7 @@ def without_share(
     return Start(folded(model), trunk)
 
 
-def prune(pruner: Any, layers: Sequence[nn.Module]) -> dict[nn.Module, list[int]]:
+def prune(pruner: Any, layers: Sequence[Any]) -> dict[nn.Module, list[int]]:
     """Prune the pruner's model. Of each of the layers: its outputs that are left, in order."""
     kept = {layer: list(range(len(layer.weight))) for layer in layers}
     for group in pruner.step(interactive=True):
