@@ -11,7 +11,7 @@ is the least that meets the MACs, counted afterwards.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ from diffnas.families.batches import training_batch
 from diffnas.families.noise import train_timesteps
 from diffnas.rng import generator
 from diffnas.student.modeling import layers_on_streams
-from diffnas.trunk import Trunk, named_calls
+from diffnas.trunk import Kept, Trunk, named_calls
 from rivals import OutOfReachError, Start, folded, macs_of
 
 IMAGES = 64
@@ -66,12 +66,12 @@ def pruned(
     prepare(ready)
     limit = macs * macs_of(teacher, teacher.denoiser)
 
-    def smaller(permille: int) -> Start | None:
+    def smaller(permille: int) -> tuple[nn.Module, Kept] | None:
         return without_share(teacher, ready, importance, permille / 1000)
 
     def fits(permille: int) -> bool:
         found = smaller(permille)
-        return found is not None and macs_of(teacher, found.model) <= limit
+        return found is not None and macs_of(teacher, found[0]) <= limit
 
     # From the mildest on: beyond some share torch-pruning leaves layers alone that it would empty.
     coarse = next((share for share in range(10, 1000, 10) if fits(share)), None)
@@ -79,15 +79,20 @@ def pruned(
         raise OutOfReachError(f"pruning cannot reach {macs} of the MACs")
     found = smaller(next(share for share in range(coarse - 9, coarse + 1) if fits(share)))
     assert found is not None
-    found.model.zero_grad(set_to_none=True)
-    found.model.requires_grad_(False).eval()
-    return found
+    model, kept = found
+    model.zero_grad(set_to_none=True)
+    model.requires_grad_(False).eval()
+    return Start(model, Trunk(model, kept, named_calls(teacher, {path: path for path in kept})))
 
 
 def without_share(
     teacher: Teacher, ready: nn.Module, importance: Any, share: float
-) -> Start | None:
-    """A copy without that share of its channels and heads; None where a layer would be empty."""
+) -> tuple[nn.Module, Kept] | None:
+    """A copy without that share of its channels and heads, and what its layers' outputs keep.
+
+    None where a layer would be empty. Outputs are told by the layer's path, not by stream as a
+    student's are: those of layers that are never added up are pruned apart.
+    """
     model: Any = copy.deepcopy(ready)
     for old, new in zip(ready.parameters(), model.parameters(), strict=True):
         new.grad = None if old.grad is None else old.grad.clone()
@@ -116,7 +121,7 @@ def without_share(
         prune_head_dims=False,
         head_pruning_ratio=share,
     )
-    kept = prune(pruner, [on.layer for on in layers_on_streams(model) if on.writes])
+    kept = prune(pruner, writers(teacher, model))
     for layer in attention:
         layer.inner_dim = layer.inner_kv_dim = layer.to_q.out_features
         layer.heads = layer.sliceable_head_dim = layer.inner_dim // size[layer]
@@ -124,36 +129,36 @@ def without_share(
         layer.channels, layer.out_channels = layer.conv.in_channels, layer.conv.out_channels
     if any(0 in parameter.shape for parameter in model.parameters()):
         return None
-    trunk = trunk_of(teacher, model, kept)
-    return Start(folded(model), trunk)
+    return folded(model), kept
 
 
-def prune(pruner: Any, layers: Sequence[Any]) -> dict[nn.Module, list[int]]:
-    """Prune the pruner's model. Of each of the layers: its outputs that are left, in order."""
-    kept = {layer: list(range(len(layer.weight))) for layer in layers}
-    for group in pruner.step(interactive=True):
-        for dependency, places in group:
-            layer, gone = dependency.target.module, set(places)
-            if layer in kept and pruner.DG.is_out_channel_pruning_fn(dependency.handler):
-                kept[layer] = [each for at, each in enumerate(kept[layer]) if at not in gone]
-        group.prune()
-    return kept
-
-
-def trunk_of(teacher: Teacher, model: nn.Module, kept: Mapping[nn.Module, list[int]]) -> Trunk:
-    """What cuts the teacher's blocks to those of a pruned model, so that they can be compared.
-
-    Not by stream, as of a student: what layers that are never added up give is pruned apart.
-    """
+def writers(teacher: Teacher, model: nn.Module) -> dict[str, Any]:
+    """Path of each module that writes on a stream -> its last layer, a convolution or linear."""
     assert teacher.family.streams is not None
-    paths = [path for path, each in teacher.family.streams(teacher.denoiser).items() if each.writes]
-    rows = {
-        path: torch.tensor(kept[on.layer], device=teacher.device)
+    ports = teacher.family.streams(teacher.denoiser)
+    return {
+        path: on.layer
+        for path, each in ports.items()
         for on in layers_on_streams(model)
-        for path in paths
-        if on.writes and f"{on.path}.".startswith(f"{path}.")
+        if each.writes and on.writes and f"{on.path}.".startswith(f"{path}.")
     }
-    return Trunk(model, rows, named_calls(teacher, {path: path for path in paths}))
+
+
+def prune(pruner: Any, layers: Mapping[str, Any]) -> Kept:
+    """Prune the pruner's model; the outputs that each of the layers keeps of those it had."""
+    kept = {path: torch.arange(len(layer.weight)) for path, layer in layers.items()}
+    for group in pruner.step(interactive=True):
+        gone = {
+            dependency.target.module: places
+            for dependency, places in group
+            if pruner.DG.is_out_channel_pruning_fn(dependency.handler)
+        }
+        for path, layer in layers.items():
+            left = torch.ones(len(kept[path]), dtype=torch.bool)
+            left[gone.get(layer, [])] = False
+            kept[path] = kept[path][left]
+        group.prune()
+    return {path: rows.to(layers[path].weight.device) for path, rows in kept.items()}
 
 
 def with_gradients(
