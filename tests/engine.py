@@ -11,7 +11,7 @@ import torch
 from diffnas import trunk
 from diffnas.data import Data
 from diffnas.families import Family, Teacher, unet2d, unet2d_condition
-from diffnas.measure import denoising
+from diffnas.measure import denoising, quality
 from diffnas.settings import SpaceSettings
 from diffnas.space import make_space
 from diffnas.student.modeling import trunk_groups
@@ -27,8 +27,9 @@ SMALL_SPACE = SpaceSettings(resnet_widths=(0.5,), attention_heads=(0.5, 0.0), co
 
 @contextmanager
 def few_draws() -> Iterator[None]:
-    """Losses and importance over fewer draws: with all, they would be most of a run's time."""
+    """Measures over fewer draws: with all, they would be most of a run's time."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quality, "KERNEL_SUBSETS", 5)
         patch.setattr(denoising, "DRAWS", 128)
         patch.setattr(trunk, "IMAGES", 64)
         yield

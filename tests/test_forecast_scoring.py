@@ -13,7 +13,7 @@ from diffnas.settings import ScoreSettings, SpaceSettings
 from diffnas.space import make_space
 from diffnas.supernet import Supernet
 from diffnas.trunk import kept_channels, make_trunk
-from tests.engine import SMALL_SPACE, few_draws, tiny_data, tiny_supernet, tiny_teacher
+from tests.engine import SMALL_SPACE, tiny_data, tiny_supernet, tiny_teacher
 
 SETTINGS = ScoreSettings(images=8, batch_size=4, candidates=6, output_images=8, by="block")
 SEARCHED = SETTINGS.model_copy(update={"enumerate": 90, "evaluations": 25})
@@ -27,8 +27,7 @@ def narrower():
     teacher, data = tiny_teacher(), tiny_data()
     settings = SMALL_SPACE.model_copy(update={"trunk": 0.5})
     space = make_space(teacher.denoiser, teacher.family, settings)
-    with few_draws():
-        kept = kept_channels(teacher, data, space.trunk[0], batch_size=16, seed=0)
+    kept = kept_channels(teacher, data, space.trunk[0], batch_size=16, seed=0)
     return Supernet(teacher, space, make_trunk(teacher, kept))
 
 

@@ -20,7 +20,6 @@ from diffnas.supernet import Supernet
 from diffnas.supernet_training import fit
 from diffnas.trunk import kept_channels, make_trunk
 from tests.emulated_gpu import GPU, emulated_gpu, held, on_gpu
-from tests.engine import few_draws
 from tests.families.kinds import data_of, teacher
 
 TRAINING = SupernetSettings(steps=2, batch_size=4, learning_rate=1e-3, groups=2)
@@ -35,7 +34,7 @@ def gpu() -> Iterator[None]:
     """What is not used any more is to leave it at once, not when Python next looks for cycles."""
     gc.collect()
     gc.disable()
-    with emulated_gpu(), few_draws():
+    with emulated_gpu():
         yield
     gc.enable()
 

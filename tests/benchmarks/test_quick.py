@@ -5,7 +5,6 @@ import json
 import pytest
 
 from tests.benchmarks.scripts import run
-from tests.engine import few_draws
 
 RIVALS = ["--rows", "diffnas", "control", "deep-cache"]
 SCRIPTS = {
@@ -30,12 +29,6 @@ ROWS = {
     "levels": ("rows", ["4,4", "6,2"]),
 }
 """Under which key of its results a benchmark has which rows."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fewer():
-    with few_draws():
-        yield
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

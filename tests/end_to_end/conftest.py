@@ -6,15 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.runs import compress
-from tests.engine import few_draws
 from tests.models import tiny_pipeline
-
-
-@pytest.fixture(scope="session", autouse=True)
-def fewer():
-    """For all tests from here on: what is finished once is shared."""
-    with few_draws():
-        yield
 
 
 @pytest.fixture(scope="session")

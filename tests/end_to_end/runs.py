@@ -17,6 +17,7 @@ SMALL = {
     "supernet.steps": "4",
     "score.images": "16",
     "score.batch_size": "8",
+    "score.candidates": "4",
     "retrain.steps": "4",
     "evaluate.samples": "72",
     "evaluate.sampler_steps": "2",

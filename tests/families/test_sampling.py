@@ -192,7 +192,7 @@ def test_only_small_batches_that_are_several_run_on_one_thread_each(
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        draw(DDPMScheduler(), predict, count, steps=1, batch_size=8, macs=macs)
+        draw(DDPMScheduler(), predict, count, steps=1, batch_size=8, macs=lambda: macs)
     finally:
         torch.set_num_threads(before)
     assert seen == {threads}

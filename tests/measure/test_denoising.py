@@ -15,6 +15,12 @@ from tests.engine import teacher_of
 from tests.models import tiny_pipeline
 
 
+@pytest.fixture(autouse=True)
+def all_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as outside of tests."""
+    monkeypatch.setattr(denoising, "DRAWS", 2048)
+
+
 def tiny(**overrides: Any) -> Teacher:
     """A teacher that has learnt nothing."""
     return teacher_of(tiny_pipeline(**overrides))

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +28,7 @@ from diffnas.measure.references import (
 from diffnas.progress import Progress
 from diffnas.report.table import LABELS
 from diffnas.settings import EvaluateSettings
-from tests.engine import few_draws, teacher_of
+from tests.engine import teacher_of
 from tests.models import tiny_pipeline
 from tests.painter import level, painter
 
@@ -37,12 +36,6 @@ from tests.painter import level, painter
 pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")
 
 FAST = EvaluateSettings(samples=80, sampler_steps=4, batch_size=40)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fewer() -> Iterator[None]:
-    with few_draws():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ def sample_images(
     device: torch.device,
     levels: Levels | None = None,
     decode: Callable[[Tensor], Tensor] | None = None,
-    macs: float = 0.0,
+    macs: Callable[[], float] = lambda: 0.0,
     progress: Callable[[int], None] | None = None,
 ) -> npt.NDArray[np.uint8]:
     """``count`` images, uint8 (count, C, H, W).
@@ -70,8 +70,9 @@ def sample_images(
     ``scheduler``: the pipeline's own; it is left as it is. ``levels``: as in
     :func:`diffnas.families.samplers.fresh_scheduler`. ``prepare``: indices of a batch's images
     (B,) -> its denoising. ``shape``: of what is denoised, from which ``decode`` makes images if it
-    is not yet. ``macs``: of denoising one image once; small batches are made side by side, large
-    ones one after the other. ``progress`` is called with the number of images made so far.
+    is not yet. ``macs``: of denoising one image once, counted where it matters: small batches are
+    made side by side, large ones one after the other. ``progress`` is called with the number of
+    images made so far.
 
     Raises:
         UserError: the sampler does not fit the scheduler.
@@ -93,7 +94,9 @@ def sample_images(
             progress(min(done * batch_size, count))
 
     # A single batch has no other to run beside, so it gets all threads.
-    workers = min(workers_for(device, macs * min(batch_size, count)), len(batches))
+    workers = min(workers_for(device), len(batches))
+    if workers > 1:
+        workers = min(workers, workers_for(device, macs() * min(batch_size, count)))
     return np.concatenate(thread_map(run, batches, workers, report))
 
 

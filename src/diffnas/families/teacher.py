@@ -248,7 +248,10 @@ class Teacher:
 
             return predict
 
-        inputs = family.example_inputs(self.denoiser, 1, device)
+        def macs() -> float:
+            inputs = family.example_inputs(self.denoiser, 1, device)
+            return call_cost(self.denoiser, kwargs=inputs).macs * (2 if guided else 1)
+
         return sample_images(
             self.scheduler_for(steps),
             prepare,
@@ -261,6 +264,6 @@ class Teacher:
             device=device,
             levels=family.levels,
             decode=self.decode,
-            macs=call_cost(self.denoiser, kwargs=inputs).macs * (2 if guided else 1),
+            macs=macs,
             progress=progress,
         )
