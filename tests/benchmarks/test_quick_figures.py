@@ -9,14 +9,6 @@ import pytest
 
 from tests.benchmarks.scripts import run
 from tests.end_to_end.runs import compress
-from tests.models import tiny_pipeline
-
-
-@pytest.fixture
-def small(tmp_path):
-    """A teacher of few options."""
-    tiny_pipeline().save_pretrained(tmp_path / "small")
-    return tmp_path / "small"
 
 
 def table(folder, name):

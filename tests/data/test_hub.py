@@ -11,6 +11,12 @@ from diffnas.data import load_data
 from diffnas.errors import UserError
 
 
+@pytest.fixture(autouse=True)
+def no_sleep(monkeypatch):
+    """datasets waits for its threads' end, seconds after every stream."""
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
+
+
 def saved(folder, **columns):
     datasets.Dataset.from_dict(columns).save_to_disk(folder)
     return str(folder)
