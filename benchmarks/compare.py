@@ -46,6 +46,7 @@ SEARCHED = {
     "diffnas": [],
     "diffnas, no block losses": ["retrain.schedule=none"],
     "local": ["select.rule=local"],
+    "global-evolution": ["select.rule=global-evolution"],
     "block losses": ["score.by=block", "select.rule=local"],
     "random": ["select.rule=random"],
     "diffnas, fresh weights": ["retrain.init=fresh"],
