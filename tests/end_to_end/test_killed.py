@@ -16,7 +16,7 @@ import diffnas
 from tests.end_to_end.runs import command, compress
 
 STUDENT = "students/macs-0.6"
-STEPS = {"supernet__steps": "25", "retrain__steps": "25"}
+STEPS = {"supernet__steps": "12", "retrain__steps": "12"}
 
 START = """
 import runpy, signal
@@ -58,7 +58,7 @@ def test_a_run_killed_twice_ends_as_if_it_had_not_been(teacher, tmp_path, capsys
     run, log = tmp_path / "killed", tmp_path / "killed" / "log.jsonl"
     for stage in ("supernet", "retrain"):
         with started(teacher, run) as process:
-            wait_for(process, log, stage, 10)
+            wait_for(process, log, stage, 4)
             process.send_signal(signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL
     assert not (run / STUDENT / "pipeline").exists()
