@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,12 +24,14 @@ from diffnas.families import Teacher, dit, unet2d, unet2d_condition
 
 @dataclass(frozen=True)
 class Model:
-    """How a teacher is made, whole and for `--quick`, and the size of its batches."""
+    """How a teacher is made, whole and for `--quick`, and what it is compressed with."""
 
     make: Callable[[], Teacher]
     small: Callable[[], Teacher]
     batch_size: int
     trunk: bool = False
+    saving: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Settings that save memory, by section."""
 
 
 def of_pixels(unet: Any) -> Teacher:
@@ -87,9 +89,17 @@ def transformer(layers: int = 12, heads: int = 6, size: int = 32) -> Teacher:
     return Teacher("dit", pipeline, denoiser, dit.FAMILY)
 
 
+SAVING: Mapping[str, Mapping[str, Any]] = {
+    "supernet": {"groups": 3},
+    "retrain": {"gradient_checkpointing": True},
+}
+
 MODELS = {
     "unet": Model(lambda: of_pixels(cifar_unet()), lambda: of_pixels(small_unet()), 8),
     "trunk": Model(lambda: of_pixels(cifar_unet()), lambda: of_pixels(small_unet()), 8, True),
+    "saving": Model(
+        lambda: of_pixels(cifar_unet()), lambda: of_pixels(small_unet()), 8, True, SAVING
+    ),
     "sd": Model(stable_diffusion, lambda: stable_diffusion(8, 8, 2), 16),
     "dit": Model(transformer, lambda: transformer(2, 2, 8), 8),
 }

@@ -34,7 +34,7 @@ from diffnas.settings import Settings, parse
 from diffnas.student.edited import edited
 from diffnas.student.modeling import trunk_groups
 from diffnas.supernet import Supernet
-from diffnas.supernet_training import BlockTraining
+from diffnas.supernet_training import BlockTraining, groups
 from diffnas.trunk import Trunk, kept_channels, make_trunk, ranked_at_once, widths
 from diffnas.trunk_width import space_for
 
@@ -76,16 +76,16 @@ def searched(model: str, *, quick: bool) -> tuple[Space, Settings]:
     chosen = MODELS[model]
     teacher = (chosen.small if quick else chosen.make)()
     size = 4 if quick else chosen.batch_size
-    settings = parse(
-        {
-            "space": {"max_subnets": 16, **({} if chosen.trunk else {"trunk": 1})},
-            "supernet": {"batch_size": size},
-            "score": {"batch_size": size, "images": size, "output_images": size, "candidates": 3},
-            "retrain": {"batch_size": size},
-            "evaluate": {"samples": max(16, size), "batch_size": size, "sampler_steps": STEPS},
-            "max_steps": STEPS,
-        }
-    )
+    given: dict[str, dict[str, Any]] = {
+        "space": {"max_subnets": 16, **({} if chosen.trunk else {"trunk": 1})},
+        "supernet": {"batch_size": size},
+        "score": {"batch_size": size, "images": size, "output_images": size, "candidates": 3},
+        "retrain": {"batch_size": size},
+        "evaluate": {"samples": max(16, size), "batch_size": size, "sampler_steps": STEPS},
+    }
+    for section, saving in chosen.saving.items():
+        given[section] |= saving
+    settings = parse({**given, "max_steps": STEPS})
     settings, space, _ = space_for(
         settings, teacher.denoiser, teacher.family, parse_budget(macs=0.5)
     )
@@ -129,10 +129,11 @@ def supernet(this: Work) -> None:
         with patch.object(trunk, "IMAGES", STEPS * ranked):
             kept_channels(this.teacher, this.data, this.space.trunk[0], batch_size=ranked, seed=0)
     net = this.supernet()
-    with net.awake(net.blocks):
-        training = BlockTraining(net, this.data, given, net.blocks, seed=0, precision="fp32")
-        for index in range(STEPS):
-            training.step(index)
+    for names in groups(net.space, given.groups):
+        with net.awake(names):
+            training = BlockTraining(net, this.data, given, names, seed=0, precision="fp32")
+            for index in range(STEPS):
+                training.step(index)
 
 
 def scores(this: Work) -> None:

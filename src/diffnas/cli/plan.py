@@ -83,7 +83,8 @@ def plan(
         print_json(made)
         return
     for index, table in enumerate((cost_table(made), block_table(made))):
-        print("" if index else f"{model}: {size(made['subnets'])} architectures")
+        several = "" if made["subnets"] == 1 else "s"
+        print("" if index else f"{model}: {size(made['subnets'])} architecture{several}")
         print_table(table)
     for line in remarks(made, budget.limits()):
         print(line)
