@@ -16,10 +16,12 @@ from diffnas.families.loading import load_skeleton
 from diffnas.forecast.activations import saved_bytes, weight_bytes
 from diffnas.forecast.largest import most_params
 from diffnas.forecast.memory import stage_bytes
+from diffnas.forecast.ranking import ranking_bytes
 from diffnas.measure.memory import activation_bytes
+from diffnas.measure.meta import to_meta
 from diffnas.settings import SpaceSettings, parse
 from diffnas.space import make_space
-from tests.engine import tiny_supernet
+from tests.engine import tiny_supernet, tiny_teacher
 from tests.models import (
     tiny_flux,
     tiny_flux2,
@@ -166,6 +168,16 @@ def test_a_narrower_trunk_holds_the_narrowed_teacher_beside_the_whole_one(tmp_pa
     others = sum(block.cost.params for block in narrow.blocks)
     others -= max(block.cost.params for block in narrow.blocks)
     assert found["scores"] - there >= 4 * (narrow.base.params + others)
+
+
+def test_reading_off_a_trunk_holds_the_teachers_graph_and_a_gradient_of_every_stream():
+    teacher = tiny_teacher()
+    meta = to_meta(teacher.denoiser)
+    inputs = teacher.family.example_inputs(meta, 1, torch.device("meta"))
+    above = 16 * 64 * (1 + 1 + 2) + 32 * 64  # conv_in and a layer; up its upsampler's and two
+    below = 16 * 16 + 32 * 16 * (2 + 3 + 4)  # the downsampler's; layers and attention on three ways
+    whole = saved_bytes(meta, (), inputs) + 4 * (above + below)
+    assert ranking_bytes(teacher, meta, 1000, 3) == 3 * whole
 
 
 @pytest.mark.parametrize(

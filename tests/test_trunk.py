@@ -266,6 +266,20 @@ def test_importance_is_taken_over_so_many_images_in_batches_of_any_size(monkeypa
     assert sizes == [batch_size] * (32 // batch_size)
 
 
+def test_importance_lets_go_of_a_batch_before_it_takes_the_next():
+    teacher, made, left = tiny_teacher(), [], []
+
+    def note(module, args, output):
+        left.extend(ref for ref in made if ref() is not None)
+        made.append(weakref.ref(output))
+
+    handle = teacher.denoiser.conv_in.register_forward_hook(note)
+    kept_channels(teacher, tiny_data(), 2, batch_size=16, seed=0)
+    handle.remove()
+    assert len(made) == 4
+    assert not left
+
+
 def test_a_space_and_a_supernet_have_the_same_trunk():
     teacher, made, net = narrow(2)
     with pytest.raises(ValueError, match="the space's trunk is"):

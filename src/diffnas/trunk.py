@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from diffnas.blocks import Call, recorded
 from diffnas.data import Data
-from diffnas.families import Ports, Teacher
+from diffnas.families import Batch, Ports, Teacher
 from diffnas.families.batches import random_batch
 from diffnas.measure.meta import copied_to, to_meta
 from diffnas.progress import Progress
@@ -234,9 +234,9 @@ def _importance(
     teacher: Teacher, data: Data, batch_size: int, seed: int, progress: Progress
 ) -> dict[str, Tensor]:
     """Stream -> (channels,), on the CPU."""
-    family, denoiser = teacher.family, teacher.denoiser
-    assert family.streams is not None
-    ports = family.streams(denoiser)
+    denoiser = teacher.denoiser
+    assert teacher.family.streams is not None
+    ports = teacher.family.streams(denoiser)
     writers = [path for path, each in ports.items() if each.writes is not None]
     first = [denoiser.get_submodule(path) for path in writers if not ports[path].reads]
     # Weights are frozen; from here on every stream has a gradient.
@@ -251,16 +251,8 @@ def _importance(
         progress.start("trunk", count)
         for number in range(count):
             noisy = random_batch(teacher, data, batch_size, random)
-            with recorded(denoiser, writers) as calls:
-                given = family.prediction(denoiser(**noisy.inputs), noisy.size)
-            loss = noisy.error(given, "sum")
-            # A layer that was left out hands on what it was given: the same place, so once.
-            places = {id(calls[path].made): path for path in reversed(writers)}
-            streams = [calls[path].made for path in places.values()]
-            gradients = torch.autograd.grad(loss, streams)
-            for path, x, g in zip(places.values(), streams, gradients, strict=True):
+            for path, each in _of_batch(teacher, noisy, writers).items():
                 name = str(ports[path].writes)
-                each = (g * x).detach().sum((2, 3)).square().sum(0).cpu()
                 found[name] = found[name] + each if name in found else each
             progress.update(number + 1)
         progress.stop()
@@ -268,3 +260,18 @@ def _importance(
         for handle in handles:
             handle.remove()
     return found
+
+
+def _of_batch(teacher: Teacher, noisy: Batch, writers: list[str]) -> dict[str, Tensor]:
+    """Path of what writes on a stream -> (channels,), on the CPU. Nothing of the graph is left."""
+    denoiser, family = teacher.denoiser, teacher.family
+    with recorded(denoiser, writers) as calls:
+        given = family.prediction(denoiser(**noisy.inputs), noisy.size)
+    # A layer that was left out hands on what it was given: the same place, so once.
+    places = {id(calls[path].made): path for path in reversed(writers)}
+    streams = [calls[path].made for path in places.values()]
+    gradients = torch.autograd.grad(noisy.error(given, "sum"), streams)
+    return {
+        path: (g * x).detach().sum((2, 3)).square().sum(0).cpu()
+        for path, x, g in zip(places.values(), streams, gradients, strict=True)
+    }

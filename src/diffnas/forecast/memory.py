@@ -15,6 +15,7 @@ from diffnas.defaults import evaluation_batch
 from diffnas.families import Teacher, autoencoder
 from diffnas.forecast.activations import saved_bytes, weight_bytes
 from diffnas.forecast.largest import most_params, widest
+from diffnas.forecast.ranking import ranking_bytes
 from diffnas.measure.memory import activation_bytes, stored_bytes
 from diffnas.measure.meta import FusedKernels, to_meta
 from diffnas.parallel import workers_for
@@ -24,7 +25,6 @@ from diffnas.settings import Settings
 from diffnas.student.edited import edited
 from diffnas.supernet import BlockSupernet
 from diffnas.supernet_training import groups
-from diffnas.trunk import ranked_at_once
 
 MOMENTS = {"adamw": 2, "muon": 1}
 """Of an optimizer, each as large as the weights; Muon leaves to AdamW only what is small."""
@@ -90,9 +90,15 @@ def stage_bytes(
             + max(parts.resting, weight_bytes(teacher.coder))
             + activation_bytes(teacher.coder.encoder, (size,))
         )
+    supernet = _supernet_bytes(parts, space, settings, device)
+    if space.trunk is not None:  # read off the teacher before there are supernets
+        together = settings.supernet.batch_size
+        assert together is not None
+        ranking = ranking_bytes(teacher, parts.meta, space.teacher.macs, together)
+        supernet = max(supernet, parts.near + parts.loaded + ranking)
     return {
         **found,
-        "supernet": _supernet_bytes(parts, space, settings, device),
+        "supernet": supernet,
         "scores": _scores_bytes(parts, space, settings, device),
         "retrain": _retrain_bytes(parts, space, settings, device),
         "evaluate": _evaluate_bytes(parts, teacher, space, settings, device),
@@ -190,15 +196,9 @@ def _supernet_bytes(parts: _Parts, space: Space, settings: Settings, device: tor
         most = trained + taught if workers > 1 else max(trained, taught)
         return _standing(parts, space, group) + MOMENTS["adamw"] * states + most
 
-    most = _taught_bytes(parts, settings, device) + max(
+    return _taught_bytes(parts, settings, device) + max(
         of_group(group) for group in groups(space, settings.supernet.groups)
     )
-    if space.trunk is None:
-        return most
-    # Which channels stay is read off gradients of all streams, before there are supernets.
-    images = ranked_at_once(space.teacher.macs, size)
-    ranking = parts.near + parts.loaded + images * saved_bytes(parts.meta, (), parts.inputs)
-    return max(most, ranking)
 
 
 def _scores_bytes(parts: _Parts, space: Space, settings: Settings, device: torch.device) -> int:
