@@ -85,6 +85,7 @@ RIVALS = {
     "taylor": Rival(pruned.taylor, TAUGHT),
     "taylor, block losses": Rival(pruned.taylor, {}),
     "diff-pruning": Rival(pruned.diff_pruning, TAUGHT),
+    "diff-pruning, block losses": Rival(pruned.diff_pruning, {}),
 }
 
 Row = dict[str, Any]

@@ -134,6 +134,7 @@ def supernet(this: Work) -> None:
             training = BlockTraining(net, this.data, given, names, seed=0, precision="fp32")
             for index in range(STEPS):
                 training.step(index)
+            del training
 
 
 def scores(this: Work) -> None:

@@ -86,9 +86,9 @@ def trained_row(
     """Quality and costs after retraining; kept in ``file``, from which it is read next time.
 
     ``start`` makes the model before retraining, ``made`` says how; ``changes`` of the retraining's
-    settings, such as :data:`ALONE`; ``trunk``: what cuts the teacher's blocks to the model's, asked
-    for after ``start``; ``also``: further figures of it. The weights stay beside the
-    file, so that another evaluation needs no other training.
+    settings, such as :data:`ALONE`; ``trunk`` makes what cuts the teacher's blocks to the model's;
+    ``also``: further figures of it. The weights stay beside the file, so that another evaluation
+    needs no other training.
     """
     settings = on.settings
     how = settings.retrain.model_copy(update=dict(changes))

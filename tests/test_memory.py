@@ -180,6 +180,18 @@ def test_reading_off_a_trunk_holds_the_teachers_graph_and_a_gradient_of_every_st
     assert ranking_bytes(teacher, meta, 1000, 3) == 3 * whole
 
 
+@pytest.mark.parametrize(("trunk", "more"), [(0.5, True), (1.0, False)])
+def test_a_supernet_takes_what_reading_off_its_trunk_does_where_that_is_more(
+    tmp_path, monkeypatch, trunk, more
+):
+    monkeypatch.setattr("diffnas.forecast.memory.ranking_bytes", lambda *_: 2**40)
+    teacher = load_skeleton(str(configs(tiny_pipeline(), tmp_path)))
+    space = make_space(teacher.denoiser, teacher.family, SpaceSettings(max_subnets=8, trunk=trunk))
+    settings = resolve(parse({}), params=space.teacher.params, size=(8, 8))[0]
+    found = stage_bytes(teacher, space, settings, torch.device("cpu"))
+    assert (found["supernet"] > 2**40) is more
+
+
 @pytest.mark.parametrize(
     ("limits", "allowed"),
     [

@@ -266,7 +266,8 @@ def test_importance_is_taken_over_so_many_images_in_batches_of_any_size(monkeypa
     assert sizes == [batch_size] * (32 // batch_size)
 
 
-def test_importance_lets_go_of_a_batch_before_it_takes_the_next():
+def test_importance_lets_go_of_a_batch_before_it_takes_the_next(monkeypatch):
+    monkeypatch.setattr(trunk, "IMAGES", 64)
     teacher, made, left = tiny_teacher(), [], []
 
     def note(module, args, output):

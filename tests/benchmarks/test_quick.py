@@ -6,7 +6,7 @@ import pytest
 
 from tests.benchmarks.scripts import run
 
-RIVALS = ["--rows", "diffnas", "control", "deep-cache"]
+RIVALS = ["--rows", "diffnas", "control", "deep-cache", "magnitude, block losses"]
 SCRIPTS = {
     "par": ["--data", "digits", "--macs", "0.5", "--seeds", "0", "--out", "{out}"],
     "recipes": ["--out", "{out}", "--recipe", "retrain.schedule=none"],
@@ -20,7 +20,7 @@ ROWS = {
     "par": ("rows", ["control", "student", "teacher"]),
     "recipes": ("recipes", ["retrain.schedule=none"]),
     "ablations": ("recipes", ["single path"]),
-    "compare": ("rows", ["control", "deep-cache", "diffnas"]),
+    "compare": ("rows", ["control", "deep-cache", "diffnas", "magnitude, block losses"]),
     "rank": ("tau", ["denoising_loss", "frechet_distance"]),
     "halving": (
         "rows",

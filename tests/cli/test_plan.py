@@ -58,6 +58,12 @@ def test_costs_are_given_with_their_shares(capsys, asked):
     assert "smallest 372 k (0.31) 5.36 M (0.31) 5.27 M (0.31)" in printed
 
 
+def test_one_architecture_is_no_several(capsys, asked):
+    asked["plan"]["subnets"] = 1
+    assert main(["plan", "digits"]) == 0
+    assert lines(capsys)[0] == "digits: 1 architecture"
+
+
 def test_every_slot_is_listed_with_its_options(capsys, asked):
     assert main(["plan", "digits"]) == 0
     printed = lines(capsys)

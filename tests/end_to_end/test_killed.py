@@ -16,7 +16,7 @@ import diffnas
 from tests.end_to_end.runs import command, compress
 
 STUDENT = "students/macs-0.6"
-STEPS = {"supernet__steps": "12", "retrain__steps": "12"}
+STEPS = {"supernet__steps": "20", "retrain__steps": "20"}
 
 START = """
 import runpy, signal
@@ -61,6 +61,7 @@ def test_a_run_killed_twice_ends_as_if_it_had_not_been(teacher, tmp_path, capsys
             wait_for(process, log, stage, 4)
             process.send_signal(signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL
+        assert 4 <= log.read_text().count(f'"{stage}"') < 20
     assert not (run / STUDENT / "pipeline").exists()
     monkeypatch.setattr("diffnas.checkpoint.STALE", 0.0)
     assert compress(teacher, run, "--macs", "0.6", **STEPS) == 0
