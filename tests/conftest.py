@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from tests.engine import few_draws
-
 torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def fewer():
     """For the whole session: what is made once may be shared by tests of several files."""
+    # Here, as the process that hands tests out to others would wait seconds for it, unused.
+    from tests.engine import few_draws
+
     with few_draws():
         yield
