@@ -3,13 +3,15 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import pytest
 from diffusers import DDIMScheduler, DDPMScheduler
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 
 from diffnas.families.loading import load_teacher
 from diffnas.fingerprint import of_data, of_teacher
 from tests.engine import tiny_data, tiny_teacher
-from tests.models import tiny_text_encoder
+from tests.models import tiny_text_encoder, tiny_tokenizer
+from tests.models.parts import tiny_qwen, tiny_t5
 from tests.painter import painter
 
 
@@ -81,6 +83,33 @@ def test_a_text_encoder_with_other_weights_is_another_teacher():
         return of_teacher(teacher)
 
     assert with_encoder(0) == with_encoder(0) != with_encoder(1)
+
+
+def of_words(tokenizer):
+    teacher = painter()
+    teacher.pipeline.components["tokenizer"] = tokenizer
+    return of_teacher(teacher)
+
+
+def test_a_tokenizer_with_another_word_is_another_teacher():
+    plain, other = tiny_tokenizer(), tiny_tokenizer()
+    other.add_tokens(["red"])
+    assert of_words(plain) != of_words(other)
+
+
+def test_a_tokenizer_that_asks_in_another_way_is_another_teacher():
+    plain, other = tiny_qwen()[1], tiny_qwen()[1]
+    other.chat_template = "{{ messages[0]['content'] }}"
+    assert of_words(plain) != of_words(other)
+
+
+@pytest.mark.parametrize("make", [tiny_tokenizer, lambda: tiny_t5()[1], lambda: tiny_qwen()[1]])
+def test_a_tokenizer_that_was_used_or_saved_is_the_same(make, tmp_path):
+    tokenizer = make()
+    unused = of_words(tokenizer)
+    tokenizer(["a b"], padding="max_length", max_length=9, truncation=True)
+    tokenizer.save_pretrained(tmp_path)
+    assert of_words(tokenizer) == of_words(type(tokenizer).from_pretrained(tmp_path)) == unused
 
 
 def test_saving_and_loading_changes_nothing(tmp_path):

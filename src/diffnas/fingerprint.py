@@ -34,13 +34,26 @@ def of_teacher(teacher: Teacher) -> str:
 
 
 def of_texts(teacher: Teacher) -> str:
-    """Of its text encoders, by name, and of what the pipeline says of empty prompts."""
-    parts = {
-        name: [_weights(part), _text_config(part)]
-        for name, part in teacher.pipeline.components.items()
-        if name.startswith("text_encoder") and part is not None
-    }
+    """Of its tokenizers and text encoders, and of what the pipeline says of empty prompts."""
+    parts: dict[str, Any] = {}
+    for name, part in teacher.pipeline.components.items():
+        if part is not None and name.startswith("text_encoder"):
+            parts[name] = [_weights(part), _text_config(part)]
+        elif part is not None and name.startswith("tokenizer"):
+            parts[name] = _words(part)
     return fingerprint(parts, teacher.pipeline.config.get("force_zeros_for_empty_prompt"))
+
+
+def _words(tokenizer: Any) -> list[Any]:
+    """All that what a tokenizer makes of texts hangs on."""
+    told = ("model_max_length", "special_tokens_map", "chat_template")
+    own = [type(tokenizer).__name__, *(getattr(tokenizer, name, None) for name in told)]
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return [*own, tokenizer.get_vocab()]
+    # How long texts were cut and filled at its last call stays in it.
+    rules = json.loads(backend.to_str())
+    return [*own, {key: rules[key] for key in rules if key not in ("truncation", "padding")}]
 
 
 def _text_config(encoder: Any) -> dict[str, Any]:
