@@ -87,6 +87,23 @@ def turn(steps: int, subnets: int) -> dict[str, dict[str, float]]:
     return found
 
 
+def shares(turns: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
+    """Each stage's time, and all of it, as a share of one core's in the same turn."""
+
+    def share(way: str, stages: tuple[str, ...]) -> dict[str, float]:
+        return quartiles(
+            [
+                sum(each[way][s] for s in stages) / sum(each["one"][s] for s in stages)
+                for each in turns
+            ]
+        )
+
+    return {
+        way: {**{stage: share(way, (stage,)) for stage in STAGES}, "all": share(way, STAGES)}
+        for way in ("least", *MARKS)
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=160)
@@ -98,15 +115,8 @@ def main() -> None:
     if args.quick:
         args.steps, args.subnets, args.repeats = 4, 16, 2
     turns = [turn(args.steps, args.subnets) for _ in range(args.repeats)]
-    report: dict[str, Any] = {"steps": args.steps, "repeats": args.repeats, "marks": MARKS}
+    report = {"steps": args.steps, "repeats": args.repeats, "marks": MARKS, **shares(turns)}
     for way in ("least", *MARKS):
-        report[way] = {
-            stage: quartiles([each[way][stage] / each["one"][stage] for each in turns])
-            for stage in STAGES
-        }
-        report[way]["all"] = quartiles(
-            [sum(each[way].values()) / sum(each["one"].values()) for each in turns]
-        )
         print(way, {stage: found["median"] for stage, found in report[way].items()})
     write_json(args.results / "cores.json", report)
 

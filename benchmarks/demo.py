@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from timing import RESULTS
 
@@ -27,22 +28,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=RESULTS / "demo.json")
     args = parser.parse_args()
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
-    install, _, run = blocks[0].strip().rpartition(" && ")
+    install, run = commands((ROOT / "README.md").read_text("utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "diffnas"
         subprocess.run(["git", "clone", "-q", ROOT, clone], check=True)
         minutes = {"install": timed(install, clone), "run": timed(run, clone)}
         student = next((clone / "runs" / "demo" / "students").iterdir())
         metrics = json.loads((student / "metrics.json").read_text("utf-8"))
-    ratios = {
-        key: mean(metrics["student"][key]) / mean(metrics["teacher"][key])
-        for key in ("macs", "params", "latency_ms", "memory_bytes", "frechet_distance")
+    found = {
+        "cores": os.cpu_count(),
+        "minutes": minutes,
+        "ratios": ratios(metrics),
+        "metrics": metrics,
     }
-    found = {"cores": os.cpu_count(), "minutes": minutes, "ratios": ratios, "metrics": metrics}
     print(json.dumps({key: found[key] for key in ("minutes", "ratios")}, indent=2))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def commands(readme: str) -> tuple[str, str]:
+    """Its first line for a shell in two: what installs, and what runs."""
+    blocks = re.findall(r"```sh\n(.*?)```", readme, re.DOTALL)
+    install, _, run = blocks[0].strip().rpartition(" && ")
+    return install, run
+
+
+def ratios(metrics: dict[str, Any]) -> dict[str, float]:
+    """The student's measures over its teacher's."""
+    return {
+        key: mean(metrics["student"][key]) / mean(metrics["teacher"][key])
+        for key in ("macs", "params", "latency_ms", "memory_bytes", "frechet_distance")
+    }
 
 
 def timed(command: str, folder: Path) -> float:

@@ -1,9 +1,12 @@
 """Every benchmark has a form of seconds, so that none of them rots. Its figures mean nothing."""
 
 import json
+from functools import partial
 
 import pytest
+from diffusers import UNet2DModel
 
+from diffnas.families.loading import load_teacher
 from tests.benchmarks.scripts import run
 
 RIVALS = ["--rows", "diffnas", "control", "deep-cache", "magnitude, block losses"]
@@ -143,6 +146,15 @@ def test_the_second_teacher_is_trained_on_patches_and_goes_on(tmp_path):
     teacher = ["--data", tmp_path / "images", "--out", tmp_path / "teacher"]
     run("train_patches", *teacher, "--steps", 2)
     assert run("train_patches", *teacher, "--steps", 3).startswith("3 of 3")
+
+
+def test_a_larger_teacher_is_trained_on_larger_patches(tmp_path, monkeypatch):
+    form = partial(UNet2DModel, 32, block_out_channels=(8, 8, 8, 8), norm_num_groups=4)
+    monkeypatch.setattr("untrained.cifar_unet", form)  # the true one takes a minute and a gigabyte
+    run("photo_patches", "--out", tmp_path / "images", "--count", 2, "--side", 32)
+    given = ["--data", tmp_path / "images", "--out", tmp_path / "teacher", "--steps", 1]
+    run("train_patches", "--form", "cifar", *given)
+    assert load_teacher(str(tmp_path / "teacher")).image_shape == (3, 32, 32)
 
 
 def test_a_model_of_captions_is_trained_on_shapes_compressed_and_looked_at(tmp_path):

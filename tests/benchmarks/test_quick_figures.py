@@ -5,9 +5,12 @@ That they come to their tables is all that is tested: no figure of theirs decide
 
 import json
 
+import cores
+import demo
 import pytest
 
-from tests.benchmarks.scripts import run
+from diffnas.cli import main
+from tests.benchmarks.scripts import ROOT, run
 from tests.end_to_end.runs import compress
 
 
@@ -76,3 +79,33 @@ def test_the_first_teacher_is_trained_and_reported_on(tmp_path):
     assert table(tmp_path, "digits_teacher")["full"]["frechet_distance"] > 1
     run("choose_sampler", "--count", 80, "--rows", 1, "--results", tmp_path)
     assert [row["steps"] for row in table(tmp_path, "choose_sampler")["rows"]] == [10]
+
+
+def test_a_second_cores_share_is_of_the_same_turns_first(tmp_path, monkeypatch):
+    def in_this_process(words, **_):
+        assert main(words[words.index("diffnas") + 1 :]) == 0
+
+    monkeypatch.setattr(cores.subprocess, "run", in_this_process)
+    one = cores.stages(tmp_path / "run", {0}, steps=4, subnets=4)
+    assert set(one) == set(cores.STAGES)
+    shares = {"least": 0.5, "one": 1.0, "two": 0.6, "two, one of them busy": 0.9}
+    turns = [  # the second on a machine half as fast
+        {way: {stage: slow * share * one[stage] for stage in one} for way, share in shares.items()}
+        for slow in (1, 2)
+    ]
+    for way, found in cores.shares(turns).items():
+        assert found["all"]["median"] == pytest.approx(shares[way])
+
+
+def test_the_demo_is_installed_and_run_as_the_readme_has_it():
+    install, demo_ = demo.commands((ROOT / "README.md").read_text("utf-8"))
+    assert install.endswith("pip install -q -c constraints.txt -e .")
+    assert demo_ == ".venv/bin/diffnas demo"
+
+
+def test_the_demos_student_is_told_as_shares_of_its_teacher(small, tmp_path):
+    assert compress(small, tmp_path / "run", "--macs", "0.6") == 0
+    metrics = json.loads((tmp_path / "run/students/macs-0.6/metrics.json").read_text())
+    found = demo.ratios(metrics)
+    assert found["macs"] <= 0.6
+    assert found["frechet_distance"] > 0
