@@ -30,9 +30,9 @@ from diffnas import stages
 from diffnas.architecture import Architecture
 from diffnas.checkpoint import write_json
 from diffnas.cli.progress import show_progress
-from diffnas.effects import PatchedTeacher
 from diffnas.families import Batch
 from diffnas.fingerprint import fingerprint
+from diffnas.patched_teacher import PatchedTeacher
 from diffnas.select.table import Rows, Table, make_table
 from diffnas.supernet import Supernet
 
@@ -75,7 +75,7 @@ def at_the_output(net: Supernet, table: Table, rows: Rows, part: Batch) -> dict[
     found = np.array(
         [
             [
-                patched.errors(block, table.scores.blocks[block.name].choices[[row]], [half], None)
+                patched.errors(block, table.scores.blocks[block.name].choices[[row]], [half])
                 for block in net.space.blocks
                 for row in [rows[block.name]]
             ]

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from diffnas import effects, scoring
+from diffnas import effects, patched_teacher, scoring
 from diffnas import supernet as module
 from diffnas.scores import plain_options
 from diffnas.settings import ScoreSettings, SupernetSettings
@@ -39,7 +39,7 @@ def woken(monkeypatch):
         return run
 
     monkeypatch.setattr(module, "awake", awake)
-    monkeypatch.setattr(effects, "awake", awake)
+    monkeypatch.setattr(patched_teacher, "awake", awake)
     monkeypatch.setattr(BlockSupernet, "forward", used(BlockSupernet.forward))
     monkeypatch.setattr(scoring, "plain_options", used(plain_options))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # as on a GPU: one after the other

@@ -6,8 +6,7 @@ output is compared with the teacher's own.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,13 @@ import numpy.typing as npt
 import torch
 from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 from torch import Tensor
-from torch.nn import functional as F
 
 from diffnas.architecture import SUMS, BlockScores, BlockSpace, Choices, Floats, Scores, subnet_at
 from diffnas.artifacts import current_tensors, save_tensors
-from diffnas.blocks import Call, capture
 from diffnas.checkpoint import within
 from diffnas.data import Data
-from diffnas.families import Batch
-from diffnas.families.resting import awake
-from diffnas.parallel import thread_map, twin, workers_for
+from diffnas.parallel import workers_for
+from diffnas.patched_teacher import PatchedTeacher
 from diffnas.progress import OneOfThreads, Progress
 from diffnas.scoring import noisy, validation_parts
 from diffnas.settings import ScoreSettings
@@ -60,27 +56,21 @@ def output_errors(
     parts = parts[: -(-settings.output_images // settings.batch_size)]
     batches = [noisy(supernet, data, part) for part in parts]
     macs = supernet.space.teacher.macs * settings.batch_size
-    workers = min(workers_for(supernet.teacher.device, macs), len(blocks))
+    workers = workers_for(supernet.teacher.device, macs)
     found = _Found()
     kept = None if checkpoint is None else current_tensors(checkpoint, fingerprint, progress.say)
     if kept is not None:
         found.restore(kept)
     before, began = found.seconds, time.monotonic()
-    left = [block for block in blocks if block.name not in found.errors]
     done = sum(len(chosen[name]) for name in found.errors)
     progress.start("output errors", sum(len(each) for each in chosen.values()), done)
-    wholes = [PatchedTeacher(supernet) for _ in range(workers)]
-    for first in range(0, len(left), workers):
-        ahead = left[first : first + workers]
-        shown = [OneOfThreads(progress, done, len(ahead)), *[None] * (len(ahead) - 1)]
-        errors = thread_map(
-            lambda each: each[0].errors(each[1], chosen[each[1].name], batches, each[2]),
-            list(zip(wholes, ahead, shown, strict=False)),
-            len(ahead),
-        )
-        found.errors |= dict(zip((block.name for block in ahead), errors, strict=True))
-        done += sum(len(each) for each in errors)
-        progress.update(done)
+    patched = PatchedTeacher(supernet, workers)
+    for block in blocks:
+        if block.name in found.errors:
+            continue
+        shown = OneOfThreads(progress, done, 1)
+        found.errors[block.name] = patched.errors(block, chosen[block.name], batches, shown)
+        done += len(chosen[block.name])
         found.seconds = before + time.monotonic() - began
         if checkpoint is not None:
             save_tensors(checkpoint, found.state(), fingerprint)
@@ -113,72 +103,6 @@ def _front_of(costs: npt.NDArray[Any], losses: Floats) -> npt.NDArray[np.int64]:
     """Which front each point is on: 0 for those that none dominates, 1 without these, and so on."""
     _, front = NonDominatedSorting().do(np.column_stack([costs, losses]), return_rank=True)
     return np.asarray(front)
-
-
-class PatchedTeacher:
-    """The teacher with one block's outputs replaced; shares its weights and the supernet's."""
-
-    def __init__(self, supernet: Supernet) -> None:
-        self.supernet = supernet
-        self.denoiser = twin(supernet.teacher.denoiser)
-        self.blocks = {name: twin(block) for name, block in supernet.blocks.items()}
-
-    def errors(
-        self, block: BlockSpace, choices: Choices, batches: list[Batch], progress: Progress | None
-    ) -> Floats:
-        """E_k(u) of each of these subnets of a block, the mean over batches."""
-        with awake([self.blocks[block.name]], self.supernet.teacher.device, changed=False):
-            return self._errors(block, choices, batches, progress)
-
-    @torch.no_grad()
-    def _errors(
-        self, block: BlockSpace, choices: Choices, batches: list[Batch], progress: Progress | None
-    ) -> Floats:
-        total = np.zeros(len(choices))
-        shared, prediction = self.blocks[block.name], self.supernet.teacher.family.prediction
-        for number, batch in enumerate(batches):
-            output, calls = capture(self.denoiser, list(self.blocks), batch.inputs)
-            wanted, whole = prediction(output, batch.size), calls[block.name]
-            channels = batch.target.shape[1]  # further ones are a learned variance
-            given = self.supernet.cut({block.name: whole})[block.name]
-            with self._known(calls, block.name) as patch:
-                for row, choice in enumerate(choices):
-                    shared.activate(subnet_at(block, choice))
-                    made = Call(given.args, given.kwargs, shared(*given.args, **given.kwargs))
-                    patch(self.supernet.whole(block.name, whole, made))
-                    found = prediction(self.denoiser(**batch.inputs), batch.size)
-                    total[row] += float(F.mse_loss(found[:, :channels], wanted[:, :channels]))
-                    if progress is not None:
-                        progress.update((number * len(choices) + row + 1) // len(batches))
-        return total / len(batches)
-
-    @contextmanager
-    def _known(self, calls: Mapping[str, Call], name: str) -> Iterator[Callable[[Any], None]]:
-        """Up to the block of that name all blocks give what they gave; that one what is set."""
-        before = list(self.blocks)[: list(self.blocks).index(name) + 1]
-        modules = {each: self.denoiser.get_submodule(each) for each in before}
-        for each, module in modules.items():
-            vars(module)["forward"] = _Constant(calls[each].output)
-
-        def patch(output: Any) -> None:
-            # An attribute of the module itself goes before its class's method.
-            vars(modules[name])["forward"] = _Constant(output)
-
-        try:
-            yield patch
-        finally:
-            for module in modules.values():
-                del vars(module)["forward"]
-
-
-@dataclass(frozen=True)
-class _Constant:
-    """Stands for a block whose output is known."""
-
-    output: Any
-
-    def __call__(self, *_: Any, **__: Any) -> Any:
-        return self.output
 
 
 @dataclass

@@ -10,9 +10,9 @@ import torch
 from diffnas import slots
 from diffnas.architecture import Architecture, joined
 from diffnas.blocks import capture
-from diffnas.effects import PatchedTeacher
 from diffnas.families import Batch, Teacher
 from diffnas.measure.meta import to_meta
+from diffnas.patched_teacher import PatchedTeacher
 from diffnas.settings import SpaceSettings
 from diffnas.space import make_space
 from diffnas.student.modeling import edit_module
@@ -92,7 +92,7 @@ def test_an_error_at_the_output_is_that_of_the_model_with_the_block_in_its_place
         made = model.family.prediction(whole(**inputs), batch.size)
         expected = batch.distance(made[:, : target.shape[1]], wanted[:, : target.shape[1]])
         own = np.zeros((1, len(block.slots)), dtype=np.int16)
-        (found,) = PatchedTeacher(net).errors(block, own, [batch], None)
+        (found,) = PatchedTeacher(net).errors(block, own, [batch])
         assert found == pytest.approx(float(expected), rel=1e-4), block.name
 
 

@@ -213,9 +213,8 @@ def _scores_bytes(parts: _Parts, space: Space, settings: Settings, device: torch
     options = max(beside for _, beside in parts.supernets.values())
     most = options + workers * size * (taught + cut + walked)
     if settings.score.by == "output":
-        workers = min(side_by_side, len(space.blocks))
         passes = activation_bytes(parts.meta, kwargs=parts.inputs)
-        most = max(most, workers * size * (taught + cut + passes))
+        most = max(most, size * (taught + cut + side_by_side * passes))
     standing = max(_standing(parts, space, [block.name]) for block in space.blocks)
     return standing + parts.loaded + most
 
