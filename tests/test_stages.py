@@ -10,10 +10,12 @@ from torch import Tensor
 from diffnas import stages
 from diffnas.budget import parse_budget
 from diffnas.progress import Progress
-from diffnas.settings import parse
+from diffnas.scoring import score
+from diffnas.settings import SelectSettings, parse
 from diffnas.space import make_space
-from tests.engine import SMALL_SPACE, tiny_data, tiny_teacher
+from tests.engine import SMALL_SPACE, tiny_data, tiny_supernet, tiny_teacher
 
+FEW = {"images": 8, "batch_size": 4, "output_images": 4, "candidates": 3}
 ONE_STEP = {"supernet": {"steps": 1, "batch_size": 2, "learning_rate": 1e-3}}
 
 
@@ -55,3 +57,16 @@ def test_the_channels_of_a_trunk_are_those_of_a_fresh_run_of_the_same_settings(
     monkeypatch.setattr("diffnas.trunk.AT_ONCE", space.teacher.macs)  # as of a large model
     stages.trunk(other)
     assert sizes == [2, 4, 1]
+
+
+def test_a_random_choice_is_of_all_that_were_scored_and_not_of_the_best(tmp_path: Path) -> None:
+    net = tiny_supernet()
+    settings = parse({**ONE_STEP, "select": {"rule": "random"}, "score": FEW})
+    job = stages.Job(
+        tmp_path, net.teacher, "", tiny_data(), net.space, settings, parse_budget(), Progress()
+    )
+    scores = score(net, tiny_data(), settings.score)
+    assert stages.output_errors(job, net, scores, "these") == (scores, "these")
+    by_error = replace(job, settings=settings.model_copy(update={"select": SelectSettings()}))
+    fewer, _ = stages.output_errors(by_error, net, scores, "these")
+    assert all(len(block.losses) == 3 for block in fewer.blocks.values())

@@ -71,7 +71,7 @@ def _seconds(job: Job) -> dict[str, float]:
         "supernet": job.search / "supernet" / "supernet.safetensors",
         "scores": job.search / "scores.safetensors",
     }
-    if job.settings.score.by == "output":
+    if job.settings.scored.by == "output":
         states["output errors"] = job.search / "output-errors.safetensors"
     found = {}
     for stage, file in states.items():

@@ -146,7 +146,7 @@ def scores(job: Job, net: Supernet, supernet_from: str) -> tuple[Scores, str]:
 
 def output_errors(job: Job, net: Supernet, table: Scores, scores_from: str) -> tuple[Scores, str]:
     """What selection goes by, and its fingerprint; the score table where settings say so."""
-    if job.settings.score.by == "block":
+    if job.settings.scored.by == "block":
         return table, scores_from
     how = what_counts.of_output_errors(job.settings)
     # Those of a narrower trunk were once wrong where a layer of a UNet's way down was left out.

@@ -101,7 +101,7 @@ def stage_macs(
         + settings.supernet.steps
         * settings.supernet.batch_size
         * (len(parts) * whole + (1 + BACKWARD) * (random + ends)),
-        "scores": scoring_macs(space, settings.score),
+        "scores": scoring_macs(space, settings.scored),
         "retrain": settings.retrain.steps
         * (
             settings.retrain.batch_size

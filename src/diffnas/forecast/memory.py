@@ -212,7 +212,7 @@ def _scores_bytes(parts: _Parts, space: Space, settings: Settings, device: torch
     walked = max(_walk_bytes(parts, block) for block in space.blocks)
     options = max(beside for _, beside in parts.supernets.values())
     most = options + workers * size * (taught + cut + walked)
-    if settings.score.by == "output":
+    if settings.scored.by == "output":
         passes = activation_bytes(parts.meta, kwargs=parts.inputs)
         most = max(most, size * (taught + cut + side_by_side * passes))
     standing = max(_standing(parts, space, [block.name]) for block in space.blocks)

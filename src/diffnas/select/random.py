@@ -14,8 +14,10 @@ WALKS = 200
 def random(table: Table, seed: int) -> tuple[Rows, float]:
     """Of many random architectures that meet all limits, the one whose costs are nearest to them.
 
-    Drawn uniformly; under limits that no draw meets, blocks of a draw are drawn again, at random
-    but cheaper, until it does. The second figure is the largest block loss over its benchmark.
+    Drawn uniformly of the table, which has all subnets of a block, or all that a search looked at,
+    and not those alone whose errors at the output are known. Under limits that no draw meets,
+    blocks of a draw are drawn again, at random but cheaper, until it does. The second figure is
+    the largest block loss over its benchmark.
     """
     draw = np.random.default_rng(seed)
     names = list(table.losses)

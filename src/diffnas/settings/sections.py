@@ -164,3 +164,10 @@ class Settings(Section):
         "fp32", description="of the teacher's frozen weights in both trainings"
     )
     max_steps: Positive | None = Field(None, description="cap on the steps of either training")
+
+    @property
+    def scored(self) -> ScoreSettings:
+        """How subnets are scored: a random choice goes by costs, so none is tried at the output."""
+        if self.select.rule != "random":
+            return self.score
+        return self.score.model_copy(update={"by": "block"})
