@@ -113,7 +113,7 @@ def _measured(about: About, architecture: Json, metrics: Json | None) -> str:
         f"{protocol['sampler']}, {protocol['steps']} steps{told}{deviation}.",
         f"Distances: by {protocol['features']}, to {protocol['held_out_images']} held-out and "
         f"{protocol['seen_images']} seen images of {_data(about)}. The Fréchet distance from seen "
-        f"to held-out images, what a perfect model would get: {protocol['real_frechet_distance']}.",
+        f"to as many held-out images is {protocol['real_frechet_distance']}.",
     ]
     return (
         f"{_table(metrics)}\n\nLess is better, but for the distance to the nearest seen image: "

@@ -63,7 +63,7 @@ def protocol(
 ) -> dict[str, Any]:
     """How things are measured; ``real_frechet_distance`` is that of seen to held-out images.
 
-    The latter is taken with as many seen as held-out images: what a perfect model would get.
+    The latter is taken with as many seen as held-out images: what so few real images get.
     ``told``: what pipelines are told of their samples (:func:`told`).
 
     Raises:
