@@ -120,6 +120,20 @@ def test_of_batches_as_many_are_taken_as_hold_so_many_images():
         np.testing.assert_array_equal(more.blocks[name].losses, block.losses)
 
 
+def test_where_parts_are_smaller_than_a_batch_no_fewer_images_are_taken():
+    uneven = SETTINGS.model_copy(update={"images": 7, "batch_size": 3, "output_images": 6})
+    taken = []  # of parts of 3, 2 and 2 images
+
+    def watched(net, data, part):
+        taken.append(len(part.rows))
+        return noisy(net, data, part)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("diffnas.effects.noisy", watched)
+        errors(uneven)
+    assert taken == [3, 2, 2]
+
+
 def test_the_supernet_is_left_as_it_was():
     net = supernet()
     before = {name: value.clone() for name, value in net.state_dict().items()}

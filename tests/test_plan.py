@@ -213,9 +213,13 @@ def test_the_pass_that_is_timed_is_not_of_zeros(configs, monkeypatch):
         return {"pass": 1.0}
 
     monkeypatch.setattr("diffnas.forecast.hours.latency_ms", latency_ms)
-    plan(configs)
+    teacher = load_skeleton(str(configs))
+    space = make_space(teacher.denoiser, teacher.family, SpaceSettings())
+    settings = parse({"supernet": {"batch_size": 8}})
+    macs_per_second(teacher, space, settings, torch.device("cpu"))
     assert made[0].isfinite().all()
     assert made[0].all()
+    assert all(each.is_meta for each in teacher.denoiser.parameters())  # the plan goes on with it
 
 
 @pytest.mark.parametrize(
@@ -382,6 +386,11 @@ def test_few_parameters_are_worth_a_word_where_they_cost_many_macs(configs, monk
 def test_an_evaluation_that_cannot_be_is_refused(configs, setting, value, words):
     with pytest.raises(UserError, match=words):
         plan(configs, {"evaluate": {"samples": 32, setting: value}})
+
+
+def test_conditions_left_out_of_a_model_that_has_none_are_refused(configs):
+    with pytest.raises(UserError, match=r"condition_dropout = 0\.1: the model has no"):
+        plan(configs, {"data": {"condition_dropout": 0.1}})
 
 
 def test_other_shapes_of_a_model_of_one_size_are_refused(tmp_path):

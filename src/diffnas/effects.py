@@ -53,8 +53,9 @@ def output_errors(
     chosen = {each.name: near_fronts(each, table.blocks[each.name], settings) for each in blocks}
     assert settings.batch_size is not None
     parts = validation_parts(supernet, data, settings, seed)
-    parts = parts[: -(-settings.output_images // settings.batch_size)]
-    batches = [noisy(supernet, data, part) for part in parts]
+    ends = np.cumsum([len(part.rows) for part in parts])
+    enough = int(np.searchsorted(ends, settings.output_images)) + 1
+    batches = [noisy(supernet, data, part) for part in parts[:enough]]
     macs = supernet.space.teacher.macs * settings.batch_size
     workers = workers_for(supernet.teacher.device, macs)
     found = _Found()

@@ -88,8 +88,9 @@ def student(job: Job, net: Supernet, supernet_from: str, chosen: Mapping[str, An
 def _save(job: Job, model: Any, text: str, content: Mapping[str, Any]) -> None:
     """Write the pipeline folder, and then the note that says which files are in it."""
     folder, note = job.student / "pipeline", job.student / "student.json"
-    ours = note.exists()
-    note.unlink(missing_ok=True)  # of whatever student was there
+    ours, before = note.exists(), read_json(note) or {}
+    if before.get("fingerprint") != content["fingerprint"]:
+        note.unlink(missing_ok=True)  # of another student; of this one it says what can be mended
     save_pipeline(_pipeline(job.teacher, model), folder, text, ours=ours)
     files = sorted(str(file.relative_to(folder)) for file in folder.glob("*/*") if file.is_file())
     write_json(note, {**content, "files": files})

@@ -12,6 +12,7 @@ from diffnas.blocks import Call, capture
 from diffnas.budget import Budget
 from diffnas.defaults import resolve_for
 from diffnas.device import resolve_device
+from diffnas.embeddings import check_dropout
 from diffnas.families import Teacher
 from diffnas.families.loading import lacking, load_skeleton
 from diffnas.families.noise import check_weighting
@@ -63,6 +64,7 @@ def make_plan(
     )
     settings, space, why = space_for(settings, teacher.denoiser, teacher.family, budget)
     teacher.shapes(settings.data.crop)  # refused where it takes one alone
+    check_dropout(teacher, settings.data.condition_dropout or 0.0)
     if settings.evaluate.features != "auto":  # which follow from the images
         check_samples("any", teacher.image_shape, settings.evaluate)
     if teacher.pipeline.scheduler is not None:

@@ -146,6 +146,22 @@ def test_a_student_that_lost_a_file_is_saved_again_with_its_weights(
     assert "saved again" not in capsys.readouterr().err
 
 
+def test_a_repair_that_is_stopped_is_taken_up_again(run, teacher, finished, monkeypatch):
+    lost = run / "students" / NAME / "pipeline" / "model_index.json"
+    lost.unlink()
+    interrupt_at(monkeypatch, "retrain", 0)  # it is not trained again
+    with monkeypatch.context() as stopped:
+
+        def stop(*_, **__):
+            raise KeyboardInterrupt
+
+        stopped.setattr("diffnas.making.save_pipeline", stop)
+        assert compress(teacher, run, "--macs", "0.6") == 130
+    assert compress(teacher, run, "--macs", "0.6") == 0
+    assert lost.exists()
+    assert_same_student(run, finished)
+
+
 def test_a_student_that_lost_a_weight_too_is_made_again_from_its_beginning(run, teacher, finished):
     folder = run / "students" / NAME / "pipeline"
     (folder / "scheduler" / "scheduler_config.json").unlink()

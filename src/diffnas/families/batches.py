@@ -69,5 +69,6 @@ def batch_of(
 ) -> Batch:
     """These images as they are, with all that they show, made noisy."""
     condition = teacher.condition(data, rows)
-    condition |= teacher.shown(to_float(data.images[rows]), [random] * len(rows))
+    if teacher.inpaints:
+        condition |= teacher.shown(to_float(data.images[rows]), [random] * len(rows))
     return training_batch(teacher, teacher.clean(data, rows), condition, random, timesteps)

@@ -135,12 +135,10 @@ class Teacher:
         return {} if count is None else conditions.of_classes(data.labels, rows, count)
 
     def shown(self, images: Tensor, randoms: Sequence[torch.Generator]) -> Condition:
-        """Of images (B, C, H, W) in [-1, 1] what a model is shown that fills holes; else nothing.
+        """Of images (B, C, H, W) in [-1, 1] what a model that :attr:`inpaints` is shown.
 
         ``randoms``: what the hole of each is drawn from. Grey stands in its place.
         """
-        if not self.inpaints:
-            return {}
         height, width = images.shape[2:]
         mask = holes.masks((height, width), randoms)
         masked = self.encode(images * (1 - mask))

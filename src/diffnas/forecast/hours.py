@@ -18,7 +18,7 @@ from diffnas.latents import VERSIONS
 from diffnas.losses import beta
 from diffnas.measure.cost import call_cost
 from diffnas.measure.latency import latency_ms
-from diffnas.measure.meta import FusedKernels, to_meta
+from diffnas.measure.meta import FusedKernels, copied_to, to_meta
 from diffnas.optimizer import autocast
 from diffnas.parallel import single_threaded, workers_for
 from diffnas.retrain import parts_of_batch
@@ -214,7 +214,7 @@ def _random_weights(denoiser: nn.Module, random: torch.Generator) -> nn.Module:
     """A copy with small random weights, if it has none: GPUs may be faster with zeros."""
     if all(not tensor.is_meta for tensor in denoiser.parameters()):
         return denoiser
-    empty = to_meta(denoiser).to_empty(device=random.device)
+    empty = copied_to(denoiser, torch.device("meta")).to_empty(device=random.device)
     for buffer in empty.buffers():
         nn.init.zeros_(buffer)
     for parameter in empty.parameters():

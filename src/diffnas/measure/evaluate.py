@@ -168,9 +168,11 @@ def draw(
 
     def shows(indices: npt.NDArray[np.int64]) -> Condition:
         rows = picks[indices]
+        condition = pipeline.condition(data, rows)
+        if not pipeline.inpaints:
+            return condition
         randoms = [generator(seed, "sample holes", int(index)) for index in indices]
-        shown = pipeline.shown(to_float(data.images[rows]), randoms)
-        return pipeline.condition(data, rows) | shown
+        return condition | pipeline.shown(to_float(data.images[rows]), randoms)
 
     return pipeline.sample(
         count,
