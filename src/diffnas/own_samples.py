@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from diffnas.data import Data, meant
 from diffnas.data.filled import filled
@@ -16,10 +15,10 @@ from diffnas.data.split import Enough, divide
 from diffnas.defaults import evaluation_batch
 from diffnas.errors import UserError
 from diffnas.families import Teacher
+from diffnas.families.conditions import random_classes
 from diffnas.fingerprint import fingerprint, of_teacher
 from diffnas.names import OWN_SAMPLES
 from diffnas.progress import Progress
-from diffnas.rng import generator
 from diffnas.settings import Settings
 
 COUNT = 10_500
@@ -98,8 +97,7 @@ def _classes(teacher: Teacher, count: int) -> npt.NDArray[np.int64] | None:
     classes = teacher.family.class_count(teacher.denoiser)
     if classes is None:
         return None
-    random = generator(0, "classes of own samples", 0)
-    return torch.randint(classes, (count,), generator=random).numpy()
+    return random_classes(count, classes, 0, "classes of own samples")
 
 
 def _captions(teacher: Teacher, prompts: str | None, count: int) -> tuple[str, ...] | None:

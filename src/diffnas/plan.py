@@ -45,7 +45,6 @@ def make_plan(
     images: int | None = None,
     revision: str | None = None,
     variant: str | None = None,
-    trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """The plan of a model from its configs alone; weights are not needed.
 
@@ -59,9 +58,7 @@ def make_plan(
     check_rule(settings.select.rule)
     check_tolerance(budget, settings.select.rule)
     device = resolve_device(settings.device)
-    teacher = load_skeleton(
-        model, revision=revision, variant=variant, trust_remote_code=trust_remote_code
-    )
+    teacher = load_skeleton(model, revision=revision)
     settings, space, why = space_for(settings, teacher.denoiser, teacher.family, budget)
     teacher.shapes(settings.data.crop)  # refused where it takes one alone
     check_dropout(teacher, settings.data.condition_dropout or 0.0)
@@ -124,9 +121,7 @@ def check_budget(teacher: Teacher, space: Space, budget: Budget) -> None:
     """
     for kind, (whole, reached) in _reached(teacher, space, budget).items():
         limit = budget.limits()[kind].of(whole)
-        alone = reached
-        if kind in SUMS:
-            alone = float(getattr(space.cost_of(smallest(space.blocks, kind)), kind))
+        alone = float(getattr(smallest_cost(space, kind), kind)) if kind in SUMS else reached
         found = alone if alone > limit else reached
         check_reachable(kind, budget.limits(), found / whole, whole, beside=found > alone)
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from diffnas.architecture import SUMS, BlockSpace, Cost, Space, subnet_at
+from diffnas.architecture import SUMS, Cost, Space
 from diffnas.one_each import SLACK, one_each
-from diffnas.ties import smallest, tied, together
+from diffnas.ties import combinations, smallest, tied
 
 Costs = npt.NDArray[np.float64]
 """MACs and parameters, as shares of the teacher's, (..., 2)."""
@@ -54,19 +54,7 @@ def _choices(space: Space) -> Iterator[list[Cost]]:
             for slot in members[0].slots:
                 yield [option.cost for option in slot.options]
         else:
-            yield _combinations(members)
-
-
-def _combinations(members: list[BlockSpace]) -> list[Cost]:
-    choices = {block.name: block.choices() for block in members}
-    costs = [
-        [block.cost_of(subnet_at(block, choice)) for choice in choices[block.name]]
-        for block in members
-    ]
-    return [
-        sum((own[row] for own, row in zip(costs, rows, strict=True)), Cost())
-        for rows in together(members, choices)
-    ]
+            yield [cost for _, cost in combinations(members)]
 
 
 def _shares(space: Space, costs: list[Cost]) -> Costs:

@@ -206,7 +206,7 @@ def fit(
 
 
 def groups(space: Space, count: int) -> list[list[str]]:
-    """Names of the blocks with weights, in at most so many groups of nearly equal numbers."""
+    """Names of the blocks with weights, in at most so many groups, of nearly as many parameters."""
     blocks = [block for block in space.blocks if block.cost.params]
     found: list[list[BlockSpace]] = [[] for _ in range(min(count, len(blocks)))]
     for block in sorted(blocks, key=lambda block: -block.cost.params):

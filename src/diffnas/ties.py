@@ -4,14 +4,14 @@ A level of a UNet has one number of layers in a stock config, down and up.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from diffnas.architecture import Architecture, BlockSpace, Choices, Subnet, subnet_at
+from diffnas.architecture import Architecture, BlockSpace, Choices, Cost, Subnet, subnet_at
 
 Needs = Mapping[str, Any]
 
@@ -76,16 +76,20 @@ def smallest(blocks: Sequence[BlockSpace], metric: str = "macs") -> Architecture
         if len(members) == 1 and members[0].only is None:
             found[members[0].name] = members[0].least(metric)
             continue
-        choices = {block.name: block.choices() for block in members}
-        rows = together(members, choices)
-        costs = np.zeros(len(rows))
-        for block, picks in zip(members, rows.T, strict=True):
-            subnets = [block.cost_of(subnet_at(block, each)) for each in choices[block.name]]
-            costs += np.array([getattr(cost, metric) for cost in subnets])[picks]
-        least = rows[int(costs.argmin())]
-        for block, row in zip(members, least, strict=True):
-            found[block.name] = subnet_at(block, choices[block.name][row])
+        found |= min(combinations(members), key=lambda pair: getattr(pair[1], metric))[0]
     return Architecture({block.name: found[block.name] for block in blocks})
+
+
+def combinations(members: Sequence[BlockSpace]) -> Iterator[tuple[dict[str, Subnet], Cost]]:
+    """What tied blocks may be together, the teacher's own first, and what that costs."""
+    choices = {block.name: block.choices() for block in members}
+    subnets = [[subnet_at(block, each) for each in choices[block.name]] for block in members]
+    costs = [list(map(block.cost_of, own)) for block, own in zip(members, subnets, strict=True)]
+    for rows in together(members, choices):
+        picked = {
+            block.name: own[row] for block, own, row in zip(members, subnets, rows, strict=True)
+        }
+        yield picked, sum((own[row] for own, row in zip(costs, rows, strict=True)), Cost())
 
 
 def architectures(blocks: Sequence[BlockSpace]) -> int:

@@ -15,7 +15,7 @@ def made(**more: Any) -> dict[str, Any]:
     """A plan as ``make_plan`` returns it."""
     return {
         **made_up(),
-        "hours": {"supernet": 0.15, "evaluate": 0.001, "total": None},
+        "hours": {"supernet": 0.15, "evaluate": 0.001},
         "memory_bytes": {"retrain": 3 * 2**29},
         "budget": {
             "macs": {
@@ -114,7 +114,6 @@ def test_flags_reach_the_plan(asked):
     assert asked["settings"].supernet.batch_size == 8
     assert asked["settings"].retrain.batch_size == 8
     assert asked["revision"] == "abc"
-    assert asked["trust_remote_code"] is False
 
 
 def test_flags_win_over_assignments_and_those_over_the_file(asked, tmp_path):

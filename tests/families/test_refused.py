@@ -1,5 +1,6 @@
 import errno
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -320,14 +321,15 @@ def test_quantized_weights_are_refused(folder: Path, load: Any) -> None:
     assert "its weights are quantized (torchao); give it as it was before" in refused(folder, load)
 
 
-@pytest.mark.parametrize("load", [load_teacher, load_skeleton])
-@pytest.mark.parametrize("trust_remote_code", [False, True])
+@pytest.mark.parametrize(
+    "load", [load_teacher, partial(load_teacher, trust_remote_code=True), load_skeleton]
+)
 def test_a_denoiser_of_its_own_code_is_refused_and_that_code_not_run(
-    folder: Path, load: Any, trust_remote_code: bool
+    folder: Path, load: Any
 ) -> None:
     edit_json(folder / "model_index.json", unet=["mine", "Mine"])
     (folder / "unet" / "mine.py").write_text("raise ZeroDivisionError")
-    told = refused(folder, load, trust_remote_code=trust_remote_code)
+    told = refused(folder, load)
     assert "its unet is made by code of its own, mine.py" in told
 
 

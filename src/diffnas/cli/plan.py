@@ -77,7 +77,6 @@ def plan(
         images=image_count,
         revision=revision,
         variant=variant,
-        trust_remote_code=trust_remote_code,
     )
     if as_json:
         print_json(made)
@@ -131,7 +130,7 @@ def remarks(made: dict[str, Any], limits: dict[str, Amount]) -> list[str]:
         lines.append(f"{asked}: {verdict}; the smallest is {smallest} ({share})")
     lines += [f"note: {line}" for line in made.get("notes", [])]
     lines += [f"left as it is: {line}" for line in made.get("left", [])]
-    hours = {stage: value for stage, value in made.get("hours", {}).items() if value is not None}
+    hours = made.get("hours", {})
     if hours:
         parts = [f"{stage} {duration(3600 * value)}" for stage, value in hours.items()]
         lines.append(f"expected time: {', '.join(parts)}")

@@ -28,16 +28,7 @@ def flip(images: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(mirrored, images.flip(-1), images)
 
 
-def digits(
-    images: Tensor,
-    generator: torch.Generator,
-    *,
-    rotation: float = ROTATION,
-    scale: float = SCALE,
-    shift: float = SHIFT,
-    elastic: float = ELASTIC,
-    kept: float = KEPT,
-) -> Tensor:
+def digits(images: Tensor, generator: torch.Generator) -> Tensor:
     """Small rotation, anisotropic scaling, shift and elastic change, in one resampling.
 
     Bicubic, because bilinear resampling visibly blurs images as small as 8 by 8.
@@ -48,19 +39,19 @@ def digits(
         # Cut at two deviations: a rare wild image is not a digit any more.
         return torch.randn(*shape, generator=generator).clamp(-2, 2)
 
-    angle = normal(count) * math.radians(rotation)
-    stretch = torch.exp(normal(count, 2) * scale)
+    angle = normal(count) * math.radians(ROTATION)
+    stretch = torch.exp(normal(count, 2) * SCALE)
     cos, sin = angle.cos(), angle.sin()
     turn = torch.stack([cos, -sin, sin, cos], dim=1).view(count, 2, 2)
     # The grid spans 2 units a side, hence the factor 2 on everything given as a share of it.
-    theta = torch.cat([turn * stretch[:, :, None], normal(count, 2, 1) * (2 * shift)], dim=2)
+    theta = torch.cat([turn * stretch[:, :, None], normal(count, 2, 1) * (2 * SHIFT)], dim=2)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    bend = normal(count, 2, 3, 3) * (2 * elastic)
+    bend = normal(count, 2, 3, 3) * (2 * ELASTIC)
     bend = F.interpolate(bend, images.shape[-2:], mode="bicubic", align_corners=True)
     grid = grid + bend.permute(0, 2, 3, 1)
     # Outside lies background, which grid_sample takes for 0: so background is moved to 0.
     moved = F.grid_sample(images + 1, grid, mode="bicubic", align_corners=False) - 1
-    stays = torch.rand(count, 1, 1, 1, generator=generator) < kept
+    stays = torch.rand(count, 1, 1, 1, generator=generator) < KEPT
     return torch.where(stays, images, moved.clamp(-1, 1))
 
 

@@ -106,10 +106,11 @@ def tensors_of(
     }
 
 
-def random_classes(count: int, classes: int, seed: int) -> npt.NDArray[np.int64]:
-    """Classes (count,), each as likely as any other."""
-    drawn = torch.randint(classes, (count,), generator=generator(seed, "sample classes", 0))
-    return drawn.numpy()
+def random_classes(
+    count: int, classes: int, seed: int, stage: str = "sample classes"
+) -> npt.NDArray[np.int64]:
+    """Classes (count,), each as likely as any other; ``stage``: what they are drawn for."""
+    return torch.randint(classes, (count,), generator=generator(seed, stage, 0)).numpy()
 
 
 def replaced(condition: Condition, nothing: Condition, where: Tensor) -> Condition:

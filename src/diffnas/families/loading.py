@@ -59,21 +59,14 @@ def load_teacher(
     return Teacher(model, pipeline, frozen(denoiser), known.family)
 
 
-def load_skeleton(
-    model: str,
-    *,
-    revision: str | None = None,
-    variant: str | None = None,
-    trust_remote_code: bool = False,
-) -> Teacher:
+def load_skeleton(model: str, *, revision: str | None = None) -> Teacher:
     """A teacher without weights: its denoiser is on the meta device, made from its config.
 
     Needs ``model_index.json`` and the ``config.json`` of denoiser, autoencoder and text encoders
     only, and fetches no more from the Hub; text encoders may lack theirs. ``pipeline`` holds these,
     the scheduler (None without its config) and no more. Without
-    ``model_index.json`` the ``config.json`` of a denoiser alone is enough. ``variant`` changes
-    nothing here, as variants share their configs, nor does ``trust_remote_code``, as no code is
-    run.
+    ``model_index.json`` the ``config.json`` of a denoiser alone is enough. Variants of
+    weights share their configs, and no code is run.
 
     Raises:
         UserError: no such pipeline, it is incomplete or damaged, or it is not supported.

@@ -1,6 +1,5 @@
 """Where a pipeline's files come from: a folder, or a repository of the Hugging Face Hub."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from huggingface_hub.errors import (
 from diffnas.errors import UserError
 from diffnas.http_error import HTTPError
 from diffnas.names import looks_like_path
+from diffnas.student.saving import read_json
 
 BUILT_IN = {"digits": Path(__file__).parents[1] / "assets" / "digits"}
 """Pipelines that come with DiffNAS, by their name."""
@@ -86,17 +86,7 @@ def get_json(origin: Origin, name: str) -> dict[str, Any] | None:
         UserError: as :func:`get_file`, or the file holds no JSON object.
     """
     file = get_file(origin, name)
-    if file is None:
-        return None
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        values = None
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}; make it readable") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{file}: not a JSON object; copy or download the file again")
-    return values
+    return None if file is None else read_json(file)
 
 
 def get_folder(origin: Origin, variant: str | None, trust_remote_code: bool) -> Path:

@@ -22,6 +22,7 @@ from diffnas.families.noise import (
     spelt_out,
     train_timesteps,
 )
+from diffnas.refusing import first_sentence
 
 Levels = Callable[[int], list[float]]
 """Number of steps -> the share of noise that each starts at, from 1 down, before any shift."""
@@ -155,8 +156,7 @@ def _dpmsolver(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def refusal(kind: type, sampler: str, steps: int, error: Exception) -> UserError:
     """What to tell a user of what such a scheduler has raised."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     return UserError(
         f"evaluate.sampler = {sampler}, evaluate.sampler_steps = {steps}: {kind.__name__} "
-        f"refuses ({reason}); choose another sampler or number of steps"
+        f"refuses ({first_sentence(error)}); choose another sampler or number of steps"
     )

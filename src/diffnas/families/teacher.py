@@ -212,7 +212,7 @@ class Teacher:
         guidance: float = 1.0,
         progress: Callable[[int], None] | None = None,
     ) -> npt.NDArray[np.uint8]:
-        """``count`` images on the denoiser's device, uint8 (count, C, H, W).
+        """``count`` images, made on the denoiser's device: uint8 (count, C, H, W).
 
         ``shows``: indices of images (B,) -> their condition, for a model that takes one.
         ``guidance``: with ``nothing``, how far predictions go from those without the condition,

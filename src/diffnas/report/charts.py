@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
@@ -42,7 +42,7 @@ class Chart:
     y_label: str
     lines: Sequence[Line] = ()
     cloud: Sequence[Point] = ()
-    marks: Sequence[Mark] = field(default_factory=tuple)
+    marks: Sequence[Mark] = ()
     level: tuple[float, str] | None = None
 
 
@@ -78,8 +78,7 @@ def draw(chart: Chart) -> str:
         parts.append(f'<path class="level" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
         parts.append(f'<text x="{LEFT + 4}" y="{y - 5:.1f}">')
         parts.append(f"{escape(chart.level[1])}</text>")
-    colours = palette(len(chart.lines) or len(chart.marks))
-    for line, colour in zip(chart.lines, colours, strict=False):
+    for line, colour in zip(chart.lines, palette(len(chart.lines)), strict=True):
         parts.append(_line(line, colour, place))
     for mark, colour in zip(chart.marks, palette(len(chart.marks)), strict=True):
         if _drawable(mark.point):

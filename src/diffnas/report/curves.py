@@ -29,15 +29,13 @@ def retrain_curves(records: Sequence[Mapping[str, Any]]) -> str:
 
 def supernet_curves(records: Sequence[Mapping[str, Any]]) -> str:
     """Block losses over the steps of supernet training."""
-    names = list(dict.fromkeys(name for record in records for name in record.get("blocks", {})))
-    by_block = [
-        (name, [(r["step"], r.get("blocks", {}).get(name)) for r in records]) for name in names
-    ]
+    names = list(dict.fromkeys(name for record in records for name in record["blocks"]))
+    by_block = [(name, [(r["step"], r["blocks"].get(name)) for r in records]) for name in names]
     lines = [
         Line(name, thinned([(step, loss) for step, loss in points if mean(loss) is not None]))
         for name, points in by_block
     ]
-    chart = draw(Chart("step", "block loss", lines or [Line("loss", curve(records, "loss"))]))
+    chart = draw(Chart("step", "block loss", lines))
     if not chart:
         return ""
     return (
