@@ -5,11 +5,11 @@
 
 Models of random weights: `unet`, the form of google/ddpm-cifar10-32; `trunk`, the same with the
 narrower streams that half its MACs get; `saving`, that one with what saves memory (blocks trained
-in three groups, gradients checkpointed); `sd`, a Stable Diffusion of 128 x 128 pixels with text
-encoder and autoencoder; `dit`, as large as DiT-S/2. Each stage runs in a process of its own, a few
-steps long. On a CPU: its peak resident memory above what it has after the same stage of a tiny
-model, which loads all that libraries load on their first call. On a GPU: the most that was
-allocated.
+in three groups, gradients checkpointed); `half`, with its teacher in bfloat16; `sd`, a Stable
+Diffusion of 128 x 128 pixels with text encoder and autoencoder; `dit`, as large as DiT-S/2. Each
+stage runs in a process of its own, a few steps long. On a CPU: its peak resident memory above what
+it has after the same stage of a tiny model, which loads all that libraries load on their first
+call. On a GPU: the most that was allocated.
 
 A row is written to benchmarks/results/memory.json when it is measured; the same command goes on
 with those that are missing.

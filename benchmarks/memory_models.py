@@ -20,6 +20,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from untrained import cifar_unet, small_unet
 
 from diffnas.families import Teacher, dit, unet2d, unet2d_condition
+from diffnas.settings import TeacherPrecision
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Model:
     trunk: bool = False
     saving: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Settings that save memory, by section."""
+    teacher_precision: TeacherPrecision = "fp32"
 
 
 def of_pixels(unet: Any) -> Teacher:
@@ -99,6 +101,13 @@ MODELS = {
     "trunk": Model(lambda: of_pixels(cifar_unet()), lambda: of_pixels(small_unet()), 8, True),
     "saving": Model(
         lambda: of_pixels(cifar_unet()), lambda: of_pixels(small_unet()), 8, True, SAVING
+    ),
+    "half": Model(
+        lambda: of_pixels(cifar_unet()),
+        lambda: of_pixels(small_unet()),
+        8,
+        True,
+        teacher_precision="bf16",
     ),
     "sd": Model(stable_diffusion, lambda: stable_diffusion(8, 8, 2), 16),
     "dit": Model(transformer, lambda: transformer(2, 2, 8), 8),

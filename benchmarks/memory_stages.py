@@ -26,6 +26,7 @@ from diffnas.defaults import resolve_for
 from diffnas.effects import output_errors
 from diffnas.embeddings import PART, with_embeddings
 from diffnas.families import Teacher
+from diffnas.families.teaching import teaching
 from diffnas.forecast.memory import stage_bytes
 from diffnas.latents import with_latents
 from diffnas.retrain import Retraining
@@ -85,7 +86,8 @@ def searched(model: str, *, quick: bool) -> tuple[Space, Settings]:
     }
     for section, saving in chosen.saving.items():
         given[section] |= saving
-    settings = parse({**given, "max_steps": STEPS})
+    whole = {"max_steps": STEPS, "teacher_precision": chosen.teacher_precision}
+    settings = parse({**given, **whole})
     settings, space, _ = space_for(
         settings, teacher.denoiser, teacher.family, parse_budget(macs=0.5)
     )
@@ -130,7 +132,7 @@ def supernet(this: Work) -> None:
             kept_channels(this.teacher, this.data, this.space.trunk[0], batch_size=ranked, seed=0)
     net = this.supernet()
     for names in groups(net.space, given.groups):
-        with net.awake(names):
+        with net.awake(names), teaching(this.teacher, this.settings.teacher_precision):
             training = BlockTraining(net, this.data, given, names, seed=0, precision="fp32")
             for index in range(STEPS):
                 training.step(index)
@@ -153,11 +155,13 @@ def student(this: Work) -> tuple[nn.Module, Trunk | None]:
 def retrain(this: Work) -> None:
     model, trunk = student(this)
     made: Any = model
-    training = Retraining(
-        made, this.teacher, this.data, this.settings.retrain, seed=0, precision="fp32", trunk=trunk
-    )
-    for index in range(STEPS):
-        training.step(index)
+    settings = this.settings
+    with teaching(this.teacher, settings.teacher_precision):
+        training = Retraining(
+            made, this.teacher, this.data, settings.retrain, seed=0, precision="fp32", trunk=trunk
+        )
+        for index in range(STEPS):
+            training.step(index)
 
 
 def evaluate(this: Work) -> None:
