@@ -128,13 +128,12 @@ def _made(about: About, architecture: Json, made: Json) -> str:
         f"Budget: {architecture['name']}, by the rule {architecture['rule']}",
         f"Data: {_data(about)}",
     ]
-    if settings := made.get("settings"):  # not in the notes of early versions
-        how = settings["retrain"]
-        facts.append(
-            f"Retraining: {how['steps']} steps of {how['batch_size']} images, "
-            f"{OPTIMIZERS[how.get('optimizer', 'adamw')]}, peak learning rate "
-            f"{how['learning_rate']:g}, {settings['precision']}, seed {settings['seed']}"
-        )
+    settings, how = made["settings"], made["settings"]["retrain"]
+    facts.append(
+        f"Retraining: {how['steps']} steps of {how['batch_size']} images, "
+        f"{OPTIMIZERS[how['optimizer']]}, peak learning rate {how['learning_rate']:g}, "
+        f"{settings['precision']}, seed {settings['seed']}"
+    )
     return _list(facts)
 
 

@@ -245,15 +245,6 @@ def test_a_student_whose_training_was_cut_short_is_called_a_trial(tmp_path, whol
     assert text.find(trial) < text.index("<table")
 
 
-@pytest.mark.parametrize(("cap", "told"), [(50, True), (60, False), (None, False)])
-def test_a_trial_made_before_whole_steps_were_noted_is_told_by_its_cap(tmp_path, cap, told):
-    run = make_run(tmp_path / "demo")
-    made = {"format": 1, "settings": {"retrain": {"steps": 50}, "max_steps": cap}}
-    (run / "students" / "macs-0.5" / "student.json").write_text(json.dumps(made))
-    trial = "A trial: max_steps cut its retraining short after 50 steps. Its quality"
-    assert (trial in page_of(run)) == told
-
-
 def test_numbers_that_are_none_are_left_out_of_the_charts(tmp_path):
     run = make_run(tmp_path / "demo", "supernet")
     with (run / "log.jsonl").open("a") as log:

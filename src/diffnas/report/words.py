@@ -83,16 +83,12 @@ def unmeasured(metrics: Json) -> list[str]:
 
 def trial(made: Json) -> str:
     """That a student's retraining, of this student.json, was a trial; nothing if it was not."""
-    settings = made.get("settings", {})
-    steps, whole = settings.get("retrain", {}).get("steps"), made.get("whole_steps")
-    # Earlier notes tell the cap in its place, which was taken for reached by as many steps.
-    short = settings.get("max_steps") == steps if whole is None else steps != whole
-    if steps is None or not short:
+    steps, whole = made.get("settings", {}).get("retrain", {}).get("steps"), made.get("whole_steps")
+    if whole in (steps, None):
         return ""
-    told = f"{steps} steps" if whole is None else f"{steps} of {whole} steps"
     return (
-        f"A trial: max_steps cut its retraining short after {told}. Its quality says nothing of "
-        "what a whole retraining would give."
+        f"A trial: max_steps cut its retraining short after {steps} of {whole} steps. Its quality "
+        "says nothing of what a whole retraining would give."
     )
 
 
