@@ -112,6 +112,15 @@ def test_its_randomness_is_the_runs(run):
     assert found != diffnas.front(run, rule="random", seed=0)
 
 
+def test_random_architectures_are_of_all_that_were_scored_as_compress_draws_them(run, capsys):
+    (run / "settings.yaml").write_text("select:\n  rule: random\n")  # no errors are measured for it
+    assert diffnas.front(run, rule="random", seed=1)
+    assert main(["front", str(run)]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "no whole output-errors.safetensors" in told
+    assert "again, now by --rule global-exact, with '--until scores'" in told
+
+
 def test_a_rule_that_nobody_knows_is_told_before_scores_are_missed(tmp_path, capsys):
     assert main(["front", str(tmp_path), "--rule", "foo"]) == 2
     assert "--rule foo: unknown" in capsys.readouterr().err

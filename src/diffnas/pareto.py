@@ -63,7 +63,7 @@ def front(
     if points < 2:
         raise UserError(f"--points {points}: a front needs 2 or more")
     folder = Path(run).expanduser()
-    tables = read_scores(folder)
+    tables = read_scores(folder, rule)
     if seed is None:
         seed = int(saved_settings(folder / "settings.yaml").get("seed") or 0)
     least = [make_table(scores, {}).smallest(metric) for scores in tables]
@@ -81,8 +81,8 @@ def front(
     return found
 
 
-def read_scores(run: Path) -> list[Scores]:
-    """The score tables of a run folder's last search, one a trunk: those that it selects by.
+def read_scores(run: Path, rule: str = DEFAULT_RULE) -> list[Scores]:
+    """The score tables of a run folder's last search, one a trunk: those that the rule selects by.
 
     Raises:
         UserError: none there, or one of a newer format.
@@ -90,9 +90,10 @@ def read_scores(run: Path) -> list[Scores]:
     if not run.is_dir():
         raise UserError(f"RUN {run}: no such folder; name the --out of a 'diffnas compress'")
     found: list[tuple[float, Scores]] = []
-    how = saved_settings(run / "settings.yaml").get("score")
+    saved = saved_settings(run / "settings.yaml")
+    how, chosen = saved.get("score"), saved.get("select")
     by_block = isinstance(how, dict) and how.get("by") == "block"
-    name = "scores" if by_block else "output-errors"
+    name = "scores" if by_block or rule == "random" else "output-errors"
     for folder in (run, *sorted(run.glob("trunk-*"))):
         file = folder / f"{name}.safetensors"
         table = score_table.read(file)
@@ -103,10 +104,11 @@ def read_scores(run: Path) -> list[Scores]:
         return [table for _, table in found if table.search == last.search]
     if not (run / "plan.json").exists():
         raise UserError(f"RUN {run}: no run folder; name the --out of a 'diffnas compress'")
+    drawn = isinstance(chosen, dict) and chosen.get("rule") == "random" != rule
     raise UserError(
         f"RUN {run}: no whole {name}.safetensors, which selection goes by; run its "
-        "'diffnas compress' again, with '--until scores' "
-        "if no student is wanted"
+        f"'diffnas compress' again, {f'now by --rule {rule}, ' if drawn else ''}"
+        "with '--until scores' if no student is wanted"
     )
 
 
