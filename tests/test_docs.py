@@ -31,6 +31,8 @@ MEASURED = ["results", "rivals", "choices", "families", "speed"]
 def test_figures_come_from_tables_and_scripts_that_there_are(page):
     text = (ROOT / "docs" / f"{page}.md").read_text("utf-8")
     tables = re.findall(r"`(\w[\w.]*)\.json`", text) + re.findall(r"--name\s+([\w.]*\w)", text)
+    rows = re.findall(r"^\| (`[^|]*`) \| .*(?:--|levels)", text, re.MULTILINE)
+    tables += [name for row in rows for name in re.findall(r"`([a-z]+_\w+)`", row)]
     kept = {each.stem for each in (ROOT / "benchmarks" / "results").glob("*.json")}
     assert set(tables) <= kept
     scripts = set(re.findall(r"`(\w+\.py)\b", text))

@@ -274,7 +274,9 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{file}: {error.strerror}; give a complete pipeline folder") from None
+        raise UserError(
+            f"{file}: {error.strerror}; give a complete pipeline folder that can be read"
+        ) from None
     except ValueError:
         values = None
     if not isinstance(values, dict):
