@@ -14,7 +14,7 @@ from diffnas.budget import Amount, Budget
 from diffnas.errors import UserError
 from diffnas.select import check_rule, select
 from diffnas.select.table import make_table
-from diffnas.settings import DEFAULT_RULE, saved_settings
+from diffnas.settings import BY_COSTS, DEFAULT_RULE, saved_settings
 from diffnas.trunk_width import aimed_at
 
 
@@ -93,7 +93,7 @@ def read_scores(run: Path, rule: str = DEFAULT_RULE) -> list[Scores]:
     saved = saved_settings(run / "settings.yaml")
     how, chosen = saved.get("score"), saved.get("select")
     by_block = isinstance(how, dict) and how.get("by") == "block"
-    name = "scores" if by_block or rule == "random" else "output-errors"
+    name = "scores" if by_block or rule in BY_COSTS else "output-errors"
     for folder in (run, *sorted(run.glob("trunk-*"))):
         file = folder / f"{name}.safetensors"
         table = score_table.read(file)
@@ -104,10 +104,11 @@ def read_scores(run: Path, rule: str = DEFAULT_RULE) -> list[Scores]:
         return [table for _, table in found if table.search == last.search]
     if not (run / "plan.json").exists():
         raise UserError(f"RUN {run}: no run folder; name the --out of a 'diffnas compress'")
-    drawn = isinstance(chosen, dict) and chosen.get("rule") == "random" != rule
+    # Of a run by such a rule the same command would measure no errors again.
+    other = name != "scores" and isinstance(chosen, dict) and chosen.get("rule") in BY_COSTS
     raise UserError(
         f"RUN {run}: no whole {name}.safetensors, which selection goes by; run its "
-        f"'diffnas compress' again, {f'now by --rule {rule}, ' if drawn else ''}"
+        f"'diffnas compress' again, {f'now by --rule {rule}, ' if other else ''}"
         "with '--until scores' if no student is wanted"
     )
 

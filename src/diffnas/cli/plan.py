@@ -38,7 +38,7 @@ def plan(
     seed: options.Seed = None,
     revision: options.Revision = None,
     variant: options.Variant = None,
-    trust_remote_code: options.TrustRemoteCode = False,
+    trust_remote_code: options.TrustRemoteCode = False,  # of no use: compress's flags are taken
 ) -> None:
     """Show blocks, options, reachable costs, hours and memory of compressing MODEL. No training.
 

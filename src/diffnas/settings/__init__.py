@@ -7,6 +7,7 @@ reason, in :mod:`diffnas.defaults`.
 from diffnas.settings.reading import known_names, load, parse, saved_settings
 from diffnas.settings.section import Section
 from diffnas.settings.sections import (
+    BY_COSTS,
     DEFAULT_RULE,
     DataSettings,
     EvaluateSettings,
@@ -21,6 +22,7 @@ from diffnas.settings.sections import (
 from diffnas.settings.space import UNREAD, SpaceSettings
 
 __all__ = [
+    "BY_COSTS",
     "DEFAULT_RULE",
     "UNREAD",
     "DataSettings",

@@ -89,6 +89,9 @@ class SelectSettings(Section):
 
 DEFAULT_RULE = SelectSettings().rule
 
+BY_COSTS = ("random",)
+"""Rules that go by costs alone: no subnet is tried at the output for them."""
+
 
 class RetrainSettings(Section):
     """Retraining of the student with the dynamic joint loss."""
@@ -167,7 +170,7 @@ class Settings(Section):
 
     @property
     def scored(self) -> ScoreSettings:
-        """How subnets are scored: a random choice goes by costs, so none is tried at the output."""
-        if self.select.rule != "random":
+        """How subnets are scored for the rule that selects (:data:`BY_COSTS`)."""
+        if self.select.rule not in BY_COSTS:
             return self.score
         return self.score.model_copy(update={"by": "block"})
